@@ -1,0 +1,1 @@
+"""The mathematics: arrays in, arrays out. No file, no pool, no console."""

@@ -1,0 +1,156 @@
+"""Everything that can go wrong on purpose, in one tree.
+
+::
+
+    MmselectError                 exit code 1
+    ├── PoolError                 a pool file cannot be used
+    │   ├── FormatError           not a pool, truncated, or of another major version
+    │   ├── SchemaError           a dataset has the wrong name, shape or type
+    │   └── DataError             a value that no strategy can use (nan, +inf, a duplicate id)
+    ├── NeedsError                the pool lacks what the strategy needs
+    ├── SelectionError            the request does not fit the pool (unknown ids)
+    ├── OutputError               the result could not be written
+    └── UsageError                exit code 2: an argument that is wrong whatever the pool
+        ├── ParameterError        a strategy's parameter
+        └── BudgetError           a budget that is not a count or a share
+
+An error says *where* (file, dataset, rows), what was *expected* and what was *found*. The function
+that notices only knows its array; whoever holds the file adds the rest with :class:`located`.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Literal, Self
+
+MOST_NAMED = 5
+"""How many rows or ids an error names before it says how many more there are."""
+
+
+class MmselectError(Exception):
+    """Base of all errors that mmselect raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong: expected and found, without the place.
+    file, dataset : str, optional
+        Where it is.
+    rows : sequence of int, optional
+        Row numbers, on the sample axis, at which it was found.
+
+    Examples
+    --------
+    >>> print(MmselectError("expected a number, found nan", file="a.h5", dataset="/x", rows=[3]))
+    a.h5: /x: row 3: expected a number, found nan
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        dataset: str | None = None,
+        rows: list[int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = file
+        self.dataset = dataset
+        self.rows = rows
+
+    def __str__(self) -> str:
+        rows = None if self.rows is None else f"row{'s'[: len(self.rows) != 1]} {few(self.rows)}"
+        return ": ".join(part for part in (self.file, self.dataset, rows, self.message) if part)
+
+
+class PoolError(MmselectError):
+    """A pool file cannot be used."""
+
+
+class FormatError(PoolError):
+    """The file is not a pool, is truncated, or has another major version."""
+
+
+class SchemaError(PoolError):
+    """A dataset has the wrong name, shape or type."""
+
+
+class DataError(PoolError, ValueError):
+    """A value that no strategy can use: nan, +inf, a row of all -inf, a duplicate id."""
+
+
+class NeedsError(MmselectError):
+    """The pool lacks a dataset that the strategy needs."""
+
+
+class SelectionError(MmselectError):
+    """The request does not fit the pool: unknown ids, or a budget above the candidates."""
+
+
+class OutputError(MmselectError):
+    """The result could not be written."""
+
+
+class UsageError(MmselectError, ValueError):
+    """An argument that is wrong whatever the pool."""
+
+    exit_code = 2
+
+
+class ParameterError(UsageError):
+    """A strategy's parameter is unknown or out of range."""
+
+
+class BudgetError(UsageError):
+    """A budget that is neither a positive count nor a share in (0 %, 100 %]."""
+
+
+class located:
+    """Fill in where an error happened, once, at the edge that knows it.
+
+    What the error already says stays; row numbers are shifted by `first_row`.
+
+    Examples
+    --------
+    >>> with located(file="pool.h5", dataset="/features/image", first_row=100):
+    ...     raise DataError("found nan", rows=[2])
+    Traceback (most recent call last):
+    mmselect.errors.DataError: pool.h5: /features/image: row 102: found nan
+    """
+
+    def __init__(
+        self, *, file: str | None = None, dataset: str | None = None, first_row: int = 0
+    ) -> None:
+        self.file, self.dataset, self.first_row = file, dataset, first_row
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> Literal[False]:
+        if isinstance(error, MmselectError):
+            error.file = error.file or self.file
+            error.dataset = error.dataset or self.dataset
+            if error.rows is not None:
+                error.rows = [row + self.first_row for row in error.rows]
+        return False
+
+
+def few(things: list[int] | list[str], total: int | None = None) -> str:
+    """Name the first few of many.
+
+    Examples
+    --------
+    >>> few([1, 2, 3])
+    '1, 2, 3'
+    >>> few(list(range(9)))
+    '0, 1, 2, 3, 4 and 4 more'
+    """
+    total = len(things) if total is None else total
+    named = ", ".join(str(thing) for thing in things[:MOST_NAMED])
+    more = total - min(len(things), MOST_NAMED)
+    return f"{named} and {more:,} more" if more else named
