@@ -20,6 +20,7 @@ that notices only knows its array; whoever holds the file adds the rest with :cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -111,20 +112,24 @@ class BudgetError(UsageError):
 class located:
     """Fill in where an error happened, once, at the edge that knows it.
 
-    What the error already says stays; row numbers are shifted by `first_row`.
+    What the error already says stays; its row r is renamed to ``rows[r]``.
 
     Examples
     --------
-    >>> with located(file="pool.h5", dataset="/features/image", first_row=100):
+    >>> with located(file="pool.h5", dataset="/features/image", rows=range(100, 200)):
     ...     raise DataError("found nan", rows=[2])
     Traceback (most recent call last):
     mmselect.errors.DataError: pool.h5: /features/image: row 102: found nan
     """
 
     def __init__(
-        self, *, file: str | None = None, dataset: str | None = None, first_row: int = 0
+        self,
+        *,
+        file: str | None = None,
+        dataset: str | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        self.file, self.dataset, self.first_row = file, dataset, first_row
+        self.file, self.dataset, self.rows = file, dataset, rows
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +140,8 @@ class located:
         if isinstance(error, MmselectError):
             error.file = error.file or self.file
             error.dataset = error.dataset or self.dataset
-            if error.rows is not None:
-                error.rows = [row + self.first_row for row in error.rows]
+            if error.rows is not None and self.rows is not None:
+                error.rows = [int(self.rows[row]) for row in error.rows]
         return False
 
 

@@ -1,0 +1,1 @@
+"""The pool file: its schema, reading it in row blocks, checking it, writing it."""
