@@ -20,7 +20,7 @@ that notices only knows its array; whoever holds the file adds the rest with :cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -112,7 +112,8 @@ class BudgetError(UsageError):
 class located:
     """Fill in where an error happened, once, at the edge that knows it.
 
-    What the error already says stays; its row r is renamed to ``rows[r]``.
+    What the error already says stays. Its row r is renamed to ``rows[r]``, and `place` then tells
+    which file holds those rows, and which of the file's own rows they are.
 
     Examples
     --------
@@ -128,8 +129,9 @@ class located:
         file: str | None = None,
         dataset: str | None = None,
         rows: Sequence[int] | None = None,
+        place: Callable[[list[int]], tuple[str, list[int]]] | None = None,
     ) -> None:
-        self.file, self.dataset, self.rows = file, dataset, rows
+        self.file, self.dataset, self.rows, self.place = file, dataset, rows, place
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +144,8 @@ class located:
             error.dataset = error.dataset or self.dataset
             if error.rows is not None and self.rows is not None:
                 error.rows = [int(self.rows[row]) for row in error.rows]
+            if error.rows and self.place is not None:
+                error.file, error.rows = self.place(error.rows)
         return False
 
 

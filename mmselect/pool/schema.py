@@ -1,7 +1,7 @@
 """Pool format 1.0, as one table.
 
-Everything that knows the format reads it from here: the reader, ``check``, ``info``, ``write_pool``,
-the strategies' needs, the error texts and the page ``docs/format.md``.
+Everything that knows the format reads it from here: the reader, ``check``, ``info``,
+``write_pool``, the strategies' needs, the error texts and the page ``docs/format.md``.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _is_name(dataset: Dataset, name: str) -> bool:
     if dataset.group == "/coalition_logits":
         parts = name.split("+")
         return parts == sorted(set(parts)) and all(re.fullmatch(NAME, part) for part in parts)
-    reserved = name == RESERVED and not dataset.group == "/metadata"
+    reserved = name == RESERVED and dataset.group != "/metadata"
     return re.fullmatch(NAME, name) is not None and not reserved
 
 

@@ -1,0 +1,81 @@
+"""Write files so that a reader sees the old one or the whole new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmselect.errors import OutputError
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; rename it into place when the block ends well.
+
+    A link is followed. A target that is no regular file (a device, a pipe) is written directly.
+    Whatever ends the block early, an interrupt too, removes the temporary file and leaves the
+    target as it was.
+
+    Raises
+    ------
+    OutputError
+        If the folder is missing, may not be written, or is full.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "picks.txt"
+    >>> with replacing(target) as temporary:
+    ...     _ = temporary.write_text("dog")
+    >>> target.read_text()
+    'dog'
+    """
+    target = Path(os.path.realpath(target))
+    if target.is_dir():
+        raise OutputError("expected a file to write, found a folder", file=str(target))
+    if target.exists() and not target.is_file():
+        with writing(target):
+            yield target
+        return
+    temporary = _beside(target)
+    try:
+        with writing(target):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(target: Path | str) -> Iterator[None]:
+    """Turn the system's errors while writing `target` into an `OutputError` that names it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise OutputError(f"cannot be written: {reason}", file=str(target)) from error
+
+
+def _beside(target: Path) -> Path:
+    """Make an empty file next to `target`, with the mode that `target` has or would get."""
+    if not target.parent.is_dir():
+        message = f"cannot be written: folder {str(target.parent)!r} does not exist"
+        raise OutputError(message, file=str(target))
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OutputError("cannot be written: permission denied", file=str(target))
+    with writing(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~mask
+        os.fchmod(handle, mode)
+        os.close(handle)
+    return Path(name)

@@ -1,0 +1,126 @@
+"""The names of the samples: looked up by name, printed by row.
+
+Names stay as they are stored (bytes or integers); only what is printed is decoded. Look-ups sort
+64-bit hashes and then compare the names themselves, so that ten million ids need no dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.errors import DataError
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The ids of a pool, in row order.
+
+    Attributes
+    ----------
+    values : (n,) array of bytes objects or integers
+        As stored; integers read as text without leading zeros or a plus sign.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ids = Ids(np.array([b"cat", b"dog"], dtype=object))
+    >>> ids.text([1]), ids.find(["dog", "emu"])
+    (['dog'], (array([1]), ['emu']))
+    """
+
+    values: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def text(self, rows: Sequence[int] | NDArray[np.intp]) -> list[str]:
+        """Names of `rows`, as text.
+
+        Raises
+        ------
+        DataError
+            For a name that is not UTF-8.
+        """
+        found = self.values[np.asarray(rows, np.intp)]
+        if found.dtype.kind in "iu":
+            return [str(number) for number in found.tolist()]
+        try:
+            return [name.decode() for name in found]
+        except UnicodeDecodeError:
+            bad = [int(row) for row, name in zip(rows, found, strict=True) if not _is_utf8(name)]
+            raise DataError("expected UTF-8 text", dataset="/id", rows=bad) from None
+
+    def find(self, names: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:
+        """Rows of `names`, and the names that no row has; both in the order of `names`."""
+        wanted = [self._stored(name) for name in names]
+        hashes, _ = self._sorted_hashes
+        places = np.searchsorted(hashes, np.array([hash(w) for w in wanted], np.int64))
+        rows, missing = [], []
+        for name, want, place in zip(names, wanted, places.tolist(), strict=True):
+            row = self._row_at(want, place)
+            if row is None:
+                missing.append(name)
+            else:
+                rows.append(row)
+        return np.array(rows, np.intp), missing
+
+    def duplicates(self) -> list[int]:
+        """Rows whose name an earlier row has, in row order."""
+        hashes, order = self._sorted_hashes
+        same = np.flatnonzero(hashes[1:] == hashes[:-1])
+        if len(same) == 0:
+            return []
+        suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
+        seen: set[Any] = set()
+        repeated = []
+        for row in suspects.tolist():
+            if self.values[row] in seen:
+                repeated.append(row)
+            seen.add(self.values[row])
+        return repeated
+
+    def unprintable(self) -> list[int]:
+        """Rows whose name is empty, holds a line break or a NUL, or is not UTF-8."""
+        if self.values.dtype.kind in "iu":
+            return []
+        return [
+            row
+            for row, name in enumerate(self.values)
+            if not name or b"\n" in name or b"\r" in name or b"\0" in name or not _is_utf8(name)
+        ]
+
+    @cached_property
+    def _sorted_hashes(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        values = self.values.tolist() if self.values.dtype.kind in "iu" else self.values
+        hashes = np.fromiter(map(hash, values), np.int64, len(self.values))
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
+
+    def _stored(self, name: str) -> Any:
+        """Turn a name given as text into what is stored; None for text that names no integer."""
+        if self.values.dtype.kind not in "iu":
+            return name.encode("utf-8", "surrogateescape")
+        digits = name.removeprefix("-")
+        return int(name) if digits.isdecimal() and str(int(name)) == name else None
+
+    def _row_at(self, want: Any, place: int) -> int | None:
+        hashes, order = self._sorted_hashes
+        while want is not None and place < len(hashes) and hashes[place] == hash(want):
+            if self.values[order[place]] == want:
+                return int(order[place])
+            place += 1
+        return None
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,360 @@
+"""Open a pool and read it in row blocks.
+
+A contiguous dataset is a read-only memory map at its place in the file: reading a block copies
+nothing and does not wait for the HDF5 lock. Chunked, compressed and virtual datasets are read
+through HDF5. Several files look like one pool: rows are numbered through, in the order given.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.blocks import DEFAULT_MEMORY, ranges
+from mmselect.errors import DataError, SchemaError
+from mmselect.pool.ids import Ids
+from mmselect.pool.layout import Layout, survey
+from mmselect.pool.schema import match
+
+PoolPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dataset in one file: mapped if it is contiguous, else read through HDF5."""
+
+    dataset: h5py.Dataset
+    mapped: NDArray[Any] | None
+    memory: mmap.mmap | None
+    offset: int
+
+    def __len__(self) -> int:
+        return int(self.dataset.shape[0])
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows from `start` to `stop`; a view where the file is mapped."""
+        source = self.dataset if self.mapped is None else self.mapped
+        block: NDArray[Any] = source[start:stop]
+        return block
+
+    def advise(self, start: int, stop: int, advice: str) -> None:
+        """Tell the kernel what happens to rows next: MADV_WILLNEED or MADV_DONTNEED."""
+        if self.mapped is None or self.memory is None or not hasattr(mmap, advice):
+            return
+        row = self.mapped.strides[0]
+        first = (self.offset + start * row) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = min(self.offset + stop * row, len(self.memory))
+        if last > first:
+            self.memory.madvise(getattr(mmap, advice), first, last - first)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A per-sample dataset over all shards: an array that stays on disk.
+
+    Attributes
+    ----------
+    path : str
+        Its name in the pool.
+    parts : tuple of Part
+        One per shard.
+    shape, dtype
+        As of a NumPy array; text has the type ``object`` (bytes).
+
+    Indexing with a slice or an integer array reads rows into memory, in native byte order unless
+    the block is a view of the file.
+    """
+
+    path: str
+    parts: tuple[Part, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            return self.read(start, max(start, stop))[::step]
+        return self.take(np.asarray(rows))
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows from `start` to `stop`; a view of the file where one mapped shard holds them all."""
+        blocks = [part.read(a, b) for part, a, b in self._pieces(start, stop)]
+        if len(blocks) == 1 and blocks[0].dtype == self.dtype:
+            return blocks[0]
+        if not blocks:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        return np.concatenate(blocks, dtype=self.dtype, casting="unsafe")
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Rows in any order. What is not mapped is read in whole chunks, each once."""
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        first = 0
+        for part in self.parts:
+            low, high = np.searchsorted(ordered, [first, first + len(part)])
+            if part.mapped is not None:
+                out[order[low:high]] = part.mapped[ordered[low:high] - first]
+            else:
+                step = (part.dataset.chunks or (1024,))[0]
+                local = ordered[low:high] - first
+                edges = np.flatnonzero(np.diff(local // step, prepend=-1, append=-1))
+                for a, b in pairwise(edges):
+                    block = part.read(int(local[a]), int(local[b - 1]) + 1)
+                    out[order[low + a : low + b]] = block[local[a:b] - local[a]]
+            first += len(part)
+        return out
+
+    def advise(self, start: int, stop: int, advice: str) -> None:
+        """Pass advice on rows to every shard that holds some of them."""
+        for part, a, b in self._pieces(start, stop):
+            part.advise(a, b, advice)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in memory."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def compressed(self) -> bool:
+        """Whether any shard holds it behind an HDF5 filter."""
+        return any(_filters(part.dataset) for part in self.parts)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
+        first = 0
+        for part in self.parts:
+            low, high = max(start - first, 0), min(stop - first, len(part))
+            if low < high:
+                yield part, low, high
+            first += len(part)
+
+
+@dataclass
+class Pool:
+    """A pool of samples, open for reading. Use it in a ``with`` block.
+
+    Attributes
+    ----------
+    files : list of str
+        Its shards, in order.
+    n : int
+        Samples.
+    sizes : dict
+        Size of each axis by letter (``c``, ``t``, ``d of image``, …).
+    columns : dict of path to Column
+        Datasets with a row per sample.
+    constants : dict of path to array
+        The classifier and the class names.
+    unknown : list of str
+        Names that the format does not know, as ``file: /path``.
+    """
+
+    layout: Layout
+    files: list[str]
+    n: int
+    sizes: dict[str, int]
+    columns: dict[str, Column] = field(default_factory=dict)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Arrays read from them stay valid."""
+        self.layout.close()
+
+    @property
+    def paths(self) -> set[str]:
+        """All datasets the pool has."""
+        return self.columns.keys() | self.constants.keys()
+
+    def names(self, group: str) -> list[str]:
+        """User-chosen names in a group, sorted: the modalities of ``/features``, for example."""
+        prefix = f"{group}/"
+        return sorted(p.removeprefix(prefix) for p in self.paths if p.startswith(prefix))
+
+    @property
+    def modalities(self) -> list[str]:
+        """Every modality that any dataset names, sorted."""
+        groups = ("/features", "/unimodal_logits", "/classifier/weight")
+        return sorted({name for group in groups for name in self.names(group)})
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The samples' ids; row numbers where the pool has none.
+
+        Raises
+        ------
+        DataError
+            If two samples have the same id.
+        """
+        column = self.columns.get("/id")
+        ids = Ids(np.arange(self.n) if column is None else as_stored(column[:]))
+        if repeated := ids.duplicates():
+            file, rows = self.place(repeated)
+            name = ids.text(repeated[:1])[0]
+            message = f"expected unique ids, found {name!r} again"
+            raise DataError(message, file=file, dataset="/id", rows=rows)
+        return ids
+
+    @cached_property
+    def labeled(self) -> NDArray[np.bool_]:
+        """Mask (n,) of the samples that the pool says are labeled."""
+        column = self.columns.get("/labeled")
+        return np.zeros(self.n, bool) if column is None else column[:].astype(bool)
+
+    def place(self, rows: Sequence[int]) -> tuple[str, list[int]]:
+        """Name the file that holds the first of `rows`, and which of its own rows they are."""
+        first = 0
+        for shard in self.layout.shards:
+            here = [row - first for row in rows if first <= row < first + shard.rows]
+            if here and rows[0] < first + shard.rows:
+                return shard.file, here
+            first += shard.rows
+        return self.files[0], list(rows)
+
+    def blocks(
+        self, paths: Sequence[str], step: int, memory: int = DEFAULT_MEMORY
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """Read datasets from the first row to the last, in blocks of `step` rows.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            Datasets with a row per sample.
+        step : int
+            Rows of a block; the last one may be shorter.
+        memory : int
+            Bytes to read at a time, for all `paths` together; at least one block is read.
+
+        Yields
+        ------
+        (int, dict of path to array)
+            First row of the block, and its rows of each dataset; views that must not be written.
+        """
+        columns = [self.columns[path] for path in paths]
+        row = sum(column.row_bytes for column in columns)
+        # two read blocks are alive at once: one being computed on, one being read
+        rows = max(memory // (2 * max(row, 1)) // step, 1) * step
+        for start, stop in ranges(0, self.n, rows):
+            for column in columns:
+                column.advise(stop, min(stop + rows, self.n), "MADV_WILLNEED")
+                column.advise(max(start - 2 * rows, 0), max(start - rows, 0), "MADV_DONTNEED")
+            read = [column.read(start, stop) for column in columns]
+            for a, b in ranges(start, stop, step):
+                cut = slice(a - start, b - start)
+                yield a, {path: block[cut] for path, block in zip(paths, read, strict=True)}
+
+
+def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
+    """Open a pool file, or several files as the shards of one pool.
+
+    Parameters
+    ----------
+    paths : path or sequence of paths
+        HDF5 files in pool format 1.x; rows are numbered through in this order.
+
+    Returns
+    -------
+    Pool
+        Names, shapes and types are read and checked; no numbers yet.
+
+    Raises
+    ------
+    FormatError
+        If a file is not a pool, is truncated, or has another major version.
+    SchemaError
+        If a dataset's name, shape or type is not what the format says, or shards differ.
+
+    Examples
+    --------
+    >>> from mmselect.demo import EMOJI
+    >>> with open_pool(EMOJI) as pool:
+    ...     pool.modalities, pool.columns["/multimodal_logits"].dtype
+    (['image', 'text'], dtype('float16'))
+    """
+    many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not many:
+        raise SchemaError("expected at least one pool file, found none")
+    layout = survey(Path(path) for path in many)
+    if layout.problems:
+        layout.close()
+        raise layout.problems[0]
+    pool = Pool(layout, [str(path) for path in many], layout.sizes["n"], layout.sizes)
+    files = [Path(shard.file) for shard in layout.shards]
+    maps = [_map(file) for file in files]
+    for path in layout.shards[0].datasets:
+        sources = [shard.datasets[path] for shard in layout.shards]
+        if _per_sample(path):
+            pool.columns[path] = _column(path, sources, files, maps)
+        else:
+            pool.constants[path] = np.asarray(sources[0][()])
+    pool.unknown = [f"{shard.file}: {path}" for shard in layout.shards for path in shard.unknown]
+    return pool
+
+
+def as_stored(values: NDArray[Any]) -> NDArray[Any]:
+    """Names as bytes objects or native integers, whatever the file's type."""
+    if values.dtype.kind in "iu":
+        return values.astype(values.dtype.newbyteorder("="))
+    out = np.empty(len(values), object)
+    out[:] = [name.encode() if isinstance(name, str) else bytes(name) for name in values]
+    return out
+
+
+def _per_sample(path: str) -> bool:
+    place = match(path)
+    return place is not None and place.dataset.per_sample
+
+
+def _column(
+    path: str, sources: list[h5py.Dataset], files: list[Path], maps: list[mmap.mmap | None]
+) -> Column:
+    parts = tuple(_part(*each) for each in zip(sources, files, maps, strict=True))
+    dtypes = [source.dtype for source in sources]
+    dtype = dtypes[0] if len({*dtypes}) == 1 else np.result_type(*dtypes)
+    shape = (sum(len(part) for part in parts), *sources[0].shape[1:])
+    return Column(path, parts, shape, dtype)
+
+
+def _part(dataset: h5py.Dataset, own: Path, memory: mmap.mmap | None) -> Part:
+    offset = None if dataset.is_virtual or dataset.external else dataset.id.get_offset()
+    plain = dataset.dtype.kind in "fiu" and h5py.check_enum_dtype(dataset.dtype) is None
+    elsewhere = Path(dataset.file.filename) != own
+    if memory is None or offset is None or not plain or dataset.size == 0 or elsewhere:
+        return Part(dataset, None, None, 0)
+    mapped = np.frombuffer(memory, dataset.dtype, dataset.size, offset).reshape(dataset.shape)
+    return Part(dataset, mapped, memory, offset)
+
+
+def _map(path: Path) -> mmap.mmap | None:
+    """Map a file; where the file system cannot, HDF5 reads it instead, with the same result."""
+    try:
+        with path.open("rb") as handle:
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError:
+        return None
+
+
+def _filters(dataset: h5py.Dataset) -> int:
+    return int(dataset.id.get_create_plist().get_nfilters())

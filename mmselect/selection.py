@@ -1,0 +1,331 @@
+"""The two verbs: score every candidate, and select the picks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect import blocks
+from mmselect.errors import located
+from mmselect.pool.reading import Pool, PoolPath, open_pool
+from mmselect.request import Request, count_budget, prepare, provenance
+from mmselect.strategies.record import Batch, Columns, Picks, Progress
+
+TASK_BLOCKS = 8
+"""Compute blocks that a thread takes at once, so that handing over costs little."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score and its components for every candidate, in row order.
+
+    Attributes
+    ----------
+    ids : list of str
+    indices : (n,) integer array
+        Row numbers in the pool.
+    score : (n,) float64 array
+        Larger = label first.
+    components : dict of str to (n,) array
+    provenance : dict
+        What made them: strategy, parameters, pool, version, warnings.
+    """
+
+    ids: list[str]
+    indices: NDArray[np.intp]
+    score: NDArray[np.float64]
+    components: dict[str, NDArray[Any]]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The picks, in pick order.
+
+    Attributes
+    ----------
+    ids : list of str
+    indices : (k,) integer array
+        Row numbers in the pool.
+    scores : (k,) float64 array
+        What each pick was worth; nan where the strategy gives no number.
+    provenance : dict
+        What made them: strategy, parameters, seed, budget, pool, version, warnings.
+    """
+
+    ids: list[str]
+    indices: NDArray[np.intp]
+    scores: NDArray[np.float64]
+    provenance: dict[str, Any]
+
+
+def score(
+    pool: Pool | PoolPath | Sequence[PoolPath],
+    strategy: str = "auto",
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    activation: str | None = None,
+    labeled: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    among: Sequence[str] | None = None,
+    ignore_unknown: bool = False,
+    threads: int | None = None,
+    memory: int = blocks.DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score every candidate: each sample that is neither labeled nor excluded.
+
+    Parameters
+    ----------
+    pool : Pool, path, or sequence of paths
+        Several paths are shards of one pool.
+    strategy : str
+        Name of a strategy that scores; ``auto`` is the best that the pool has the data for.
+    parameters : mapping, optional
+        The strategy's parameters, as ``-p NAME=VALUE`` sets them.
+    activation : {"softmax", "sigmoid-norm"}, optional
+        Short for the parameter of that name.
+    labeled, exclude, among : sequence of ids, optional
+        Labeled so far (replaces the pool's mask); never score these; score only these.
+    ignore_unknown : bool
+        Skip ids that the pool does not have, instead of raising.
+    threads : int, optional
+        Default: all processors. Results do not depend on it.
+    memory : int
+        Bytes to read at a time. Results do not depend on it.
+    progress : callable, optional
+        Told ``(rows done, rows in all)`` now and then.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits; see :mod:`mmselect.errors`.
+
+    Examples
+    --------
+    >>> import mmselect
+    >>> from mmselect.demo import EMOJI
+    >>> table = mmselect.score(EMOJI, strategy="smem")
+    >>> list(table.components)[:3]
+    ['entropy', 'entropy.image', 'entropy.text']
+    """
+    with _opened(pool) as opened:
+        request = prepare(
+            opened,
+            strategy,
+            parameters=parameters,
+            activation=activation,
+            labeled=labeled,
+            exclude=exclude,
+            among=among,
+            ignore_unknown=ignore_unknown,
+            threads=threads,
+            memory=memory,
+            scores_only=True,
+        )
+        return carry_out_scores(request, progress)
+
+
+def carry_out_scores(request: Request, progress: Progress | None = None) -> Scores:
+    """Score, and name the candidates; for parameters see :func:`score`."""
+    columns = compute_scores(request, progress)
+    return Scores(
+        ids=request.pool.ids.text(request.candidates),
+        indices=request.candidates,
+        score=columns.pop("score"),
+        components=columns,
+        provenance=provenance(request),
+    )
+
+
+def select(
+    pool: Pool | PoolPath | Sequence[PoolPath],
+    strategy: str = "auto",
+    budget: int | str = 1,
+    *,
+    seed: int = 0,
+    parameters: Mapping[str, Any] | None = None,
+    activation: str | None = None,
+    labeled: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    among: Sequence[str] | None = None,
+    ignore_unknown: bool = False,
+    clip_budget: bool = False,
+    threads: int | None = None,
+    memory: int = blocks.DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> Selection:
+    """Select the samples to label next.
+
+    Parameters
+    ----------
+    pool, strategy, parameters, activation, labeled, exclude, among, ignore_unknown, threads,
+    memory, progress
+        As in :func:`score`.
+    budget : int or str
+        How many samples to pick: a count, or a share of all rows of the pool such as ``"5%"``,
+        rounded down, at least 1.
+    seed : int
+        Equal seeds give equal picks.
+    clip_budget : bool
+        Pick all candidates where the budget is larger, instead of raising.
+
+    Returns
+    -------
+    Selection
+        In pick order; never a labeled or excluded sample, never one twice.
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits; see :mod:`mmselect.errors`.
+
+    Examples
+    --------
+    >>> import mmselect
+    >>> from mmselect.demo import EMOJI
+    >>> picks = mmselect.select(EMOJI, strategy="smem", budget=3)
+    >>> len(picks.ids), picks.provenance["strategy"]
+    (3, 'smem')
+    """
+    with _opened(pool) as opened:
+        request = prepare(
+            opened,
+            strategy,
+            parameters=parameters,
+            activation=activation,
+            labeled=labeled,
+            exclude=exclude,
+            among=among,
+            ignore_unknown=ignore_unknown,
+            threads=threads,
+            memory=memory,
+        )
+        k = count_budget(budget, request, clip_budget)
+        return carry_out(request, k, seed, progress)
+
+
+def carry_out(request: Request, k: int, seed: int, progress: Progress | None = None) -> Selection:
+    """Pick, and name the picks; for parameters see :func:`select`."""
+    picks = pick(request, k, seed, progress)
+    indices = request.candidates[picks.positions]
+    scores = np.full(k, np.nan) if picks.scores is None else picks.scores
+    made = provenance(request, seed=seed, budget=k, **picks.details)
+    return Selection(request.pool.ids.text(indices), indices, scores, made)
+
+
+@contextlib.contextmanager
+def _opened(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
+    """Open paths for the time of the block; leave a pool that is open as it is."""
+    if isinstance(pool, Pool):
+        yield pool
+        return
+    with open_pool(pool) as opened:
+        yield opened
+
+
+Task: TypeAlias = tuple[NDArray[np.intp], dict[str, NDArray[Any]]]
+"""A block's candidates: their row numbers, and their rows of every dataset that is read."""
+
+
+def compute_scores(request: Request, progress: Progress | None = None) -> Columns:
+    """Run a score strategy over all candidates, block by block, on all threads."""
+    columns: Columns = {}
+    done = 0
+    with blocks.blas_threads(1):
+        results = blocks.map_ordered(_score_block(request), _tasks(request), request.threads)
+        for found in results:
+            rows = len(found["score"])
+            for name, values in found.items():
+                if name not in columns:
+                    columns[name] = np.empty(len(request.candidates), values.dtype)
+                columns[name][done : done + rows] = values
+            done += rows
+            if progress:
+                progress(done, len(request.candidates))
+    if not columns:  # no candidate at all: the columns still have their names
+        columns = _score_block(request)((np.empty(0, np.intp), _no_rows(request)))
+    if len(request.candidates) > 1 and request.pool.sizes.get("c") == 1:
+        request.warnings.append("one class only: all scores are equal")
+    return columns
+
+
+def _score_block(request: Request) -> Callable[[Task], Columns]:
+    """Make the function that scores the candidates of one block."""
+    constants = {p: request.pool.constants[p] for p in request.reads if p in request.pool.constants}
+
+    def run(task: Task) -> Columns:
+        rows, arrays = task
+        with located(rows=rows, place=request.pool.place):
+            columns: Columns = request.strategy.function(
+                {**arrays, **constants}, request.parameters
+            )
+        return columns
+
+    return run
+
+
+def _tasks(request: Request) -> Iterator[Task]:
+    """Read the blocks that hold candidates."""
+    pool, candidates = request.pool, request.candidates
+    paths = [path for path in request.reads if path in pool.columns]
+    width = max((int(np.prod(pool.columns[path].shape[1:])) for path in paths), default=1)
+    step = TASK_BLOCKS * blocks.compute_rows(width)
+    for start, arrays in pool.blocks(paths, step, request.memory):
+        stop = min(start + step, pool.n)
+        low, high = np.searchsorted(candidates, [start, stop])
+        if low == high:
+            continue
+        rows = candidates[low:high]
+        if len(rows) < stop - start:
+            arrays = {path: block[rows - start] for path, block in arrays.items()}
+        yield rows, arrays
+
+
+def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
+    columns = request.pool.columns
+    return {path: columns[path][:0] for path in request.reads if path in columns}
+
+
+def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
+    """Pick `k` candidates with a score strategy (the top k) or a batch strategy."""
+    record = request.strategy
+    if record.kind == "score":
+        values = compute_scores(request, progress)["score"]
+        best = top(values, k)
+        return Picks(best, values[best])
+    pool = request.pool
+    batch = Batch(
+        columns={path: pool.columns[path] for path in request.reads if path in pool.columns},
+        constants={path: pool.constants[path] for path in request.reads if path in pool.constants},
+        candidates=request.candidates,
+        labeled=request.labeled,
+        parameters=request.parameters,
+        threads=request.threads,
+        memory=request.memory,
+        progress=progress or (lambda done, total: None),
+    )
+    picks: Picks = record.function(batch, k, np.random.default_rng(seed))
+    request.warnings.extend(picks.warnings)
+    return picks
+
+
+def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+    """Positions of the `k` largest scores, largest first, ties to the lower position.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> top(np.array([1.0, 3.0, 3.0, 2.0]), 3)
+    array([1, 2, 3])
+    """
+    return np.argsort(-scores, kind="stable")[:k]

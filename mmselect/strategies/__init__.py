@@ -1,0 +1,1 @@
+"""The strategies: a registry of records, and one file per family."""

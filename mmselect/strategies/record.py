@@ -1,0 +1,277 @@
+"""What a strategy is: a record.
+
+A **score** strategy looks at each sample alone: ``function(arrays, parameters) -> columns``.
+`arrays` maps dataset paths to blocks of rows (or to constants, such as the classifier), and
+`columns` is a dict of (rows,) arrays that begins with ``score``, larger = label first. Streaming,
+threads and shards come for free.
+
+A **batch** strategy looks at all candidates: ``function(batch, k, rng) -> Picks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.errors import ParameterError, few
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Columns: TypeAlias = dict[str, NDArray[Any]]
+Parameters: TypeAlias = dict[str, Any]
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a strategy, as ``-p NAME=VALUE`` gives it.
+
+    Attributes
+    ----------
+    name : str
+        Its name; one that ends in ``.{modality}`` is given once per modality.
+    default : bool, int, float or str
+        Value where none is given; its type is the parameter's type.
+    meaning : str
+        One line for people.
+    choices : tuple of str
+        The allowed values of a text parameter.
+    minimum, maximum : float
+        The allowed range of a number.
+    """
+
+    name: str
+    default: bool | int | float | str
+    meaning: str
+    choices: tuple[str, ...] = ()
+    minimum: float = -np.inf
+    maximum: float = np.inf
+
+    def parse(self, value: Any) -> Any:
+        """Turn a given value, or its text, into the parameter's type, and check its range.
+
+        Examples
+        --------
+        >>> Parameter("beta", 1.0, "weight of the divergence", minimum=0).parse("0.5")
+        0.5
+        """
+        kind = type(self.default)
+        try:
+            parsed = _TRUTH[str(value).lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError, TypeError):
+            parsed = None
+        known = not self.choices or parsed in self.choices
+        inside = not isinstance(parsed, int | float) or (
+            self.minimum <= parsed <= self.maximum and np.isfinite(parsed)
+        )
+        if parsed is None or not known or not inside:
+            raise ParameterError(f"{self.name}: expected {self.expected}, found {value!r}")
+        return parsed
+
+    @property
+    def expected(self) -> str:
+        """What values it takes, in words."""
+        if self.choices:
+            return " or ".join(self.choices)
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        words = kind[type(self.default)]
+        if np.isfinite(self.minimum) and np.isfinite(self.maximum):
+            return f"{words} from {self.minimum:g} to {self.maximum:g}"
+        if np.isfinite(self.minimum):
+            return f"{words} of at least {self.minimum:g}"
+        return words
+
+
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something a strategy reads.
+
+    Attributes
+    ----------
+    any_of : tuple of str
+        Dataset paths or groups of the format; one of them is enough.
+    unless : (str, value), optional
+        A parameter and the value with which it is not needed (but still read if it is there).
+    """
+
+    any_of: tuple[str, ...]
+    unless: tuple[str, Any] | None = None
+
+    def met_by(self, paths: set[str], parameters: Mapping[str, Any]) -> bool:
+        """Whether a pool with these datasets is enough."""
+        if self.unless is not None and parameters.get(self.unless[0]) == self.unless[1]:
+            return True
+        return any(datasets_of(item, paths) for item in self.any_of)
+
+    def __str__(self) -> str:
+        return " or ".join(self.any_of)
+
+
+def need(*any_of: str, unless: tuple[str, Any] | None = None) -> Need:
+    """Shorthand for :class:`Need`."""
+    return Need(any_of, unless)
+
+
+def datasets_of(item: str, paths: set[str]) -> list[str]:
+    """Those of `paths` that are `item` or stand in it, sorted.
+
+    Examples
+    --------
+    >>> datasets_of("/features", {"/features/text", "/features/image", "/id"})
+    ['/features/image', '/features/text']
+    """
+    return sorted(path for path in paths if path == item or path.startswith(f"{item}/"))
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a batch strategy returns.
+
+    Attributes
+    ----------
+    positions : (k,) integer array
+        Picks, in pick order, as positions among the candidates.
+    scores : (k,) array, optional
+        What each pick was worth when it was picked.
+    warnings : tuple of str
+        What the user should know.
+    details : dict
+        Numbers for the provenance.
+    """
+
+    positions: NDArray[np.intp]
+    scores: NDArray[np.float64] | None = None
+    warnings: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch strategy may see.
+
+    Attributes
+    ----------
+    columns : mapping of path to array-like
+        Per-sample datasets over the whole pool, on disk; index them with rows.
+    constants : mapping of path to array
+        The classifier.
+    candidates, labeled : integer arrays
+        Row numbers, increasing.
+    parameters : dict
+        With defaults filled in.
+    threads, memory : int
+        How many threads to use; bytes to read at a time.
+    progress : callable
+        To be told ``(done, total)`` now and then.
+    """
+
+    columns: Mapping[str, Any]
+    constants: Arrays
+    candidates: NDArray[np.intp]
+    labeled: NDArray[np.intp]
+    parameters: Parameters
+    threads: int
+    memory: int
+    progress: Progress
+
+    def rows(self, path: str) -> NDArray[Any]:
+        """Candidates' rows of a dataset, in memory."""
+        found: NDArray[Any] = self.columns[path][self.candidates]
+        return found
+
+    def group(self, name: str) -> list[str]:
+        """Per-sample datasets in a group, sorted."""
+        return datasets_of(name, set(self.columns))
+
+
+ScoreFunction: TypeAlias = Callable[[Arrays, Parameters], Columns]
+BatchFunction: TypeAlias = Callable[[Batch, int, np.random.Generator], Picks]
+
+
+def _unchanged(parameters: Parameters, _given: frozenset[str]) -> Parameters:
+    return parameters
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to select.
+
+    Attributes
+    ----------
+    name : str
+        As in ``--strategy NAME``.
+    kind : {"score", "batch"}
+        Row by row, or all candidates together.
+    summary : str
+        One line for people.
+    function : callable
+        See the module's text.
+    needs : tuple of Need
+        What the pool must have.
+    parameters : tuple of Parameter
+        What ``-p`` can set.
+    reference : str
+        Where it comes from.
+    finish : callable
+        Completes parameters that depend on each other: ``(parameters, given names) -> parameters``.
+    selects : bool
+        False for a description that is offered to ``score`` only.
+    """
+
+    name: str
+    kind: Literal["score", "batch"]
+    summary: str
+    function: Callable[..., Any]
+    needs: tuple[Need, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    reference: str = ""
+    finish: Callable[[Parameters, frozenset[str]], Parameters] = _unchanged
+    selects: bool = True
+
+    def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
+        """Fill in defaults and check what was given.
+
+        Raises
+        ------
+        ParameterError
+            For an unknown name or modality, or a value out of range.
+        """
+        known = {p.name: p for p in self._expanded(modalities)}
+        if unknown := [name for name in given if name not in known]:
+            raise ParameterError(self._unknown(unknown[0], list(known), modalities))
+        values = {n: p.parse(given[n]) if n in given else p.default for n, p in known.items()}
+        return self.finish(values, frozenset(given))
+
+    def lacks(self, paths: set[str], parameters: Mapping[str, Any]) -> list[Need]:
+        """Needs that a pool with these datasets does not meet."""
+        return [need for need in self.needs if not need.met_by(paths, parameters)]
+
+    def reads(self, paths: set[str]) -> list[str]:
+        """Datasets of a pool that the strategy reads."""
+        found = {path for n in self.needs for item in n.any_of for path in datasets_of(item, paths)}
+        return sorted(found)
+
+    def _expanded(self, modalities: Sequence[str]) -> list[Parameter]:
+        """One parameter per modality for each that is given per modality."""
+        expanded = []
+        for parameter in self.parameters:
+            stem, _, last = parameter.name.rpartition(".")
+            names = [f"{stem}.{m}" for m in modalities] if last == "{modality}" else [""]
+            for name in names:
+                values = {**parameter.__dict__, "name": name or parameter.name}
+                expanded.append(Parameter(**values))
+        return expanded
+
+    def _unknown(self, name: str, known: list[str], modalities: Sequence[str]) -> str:
+        stem, _, last = name.rpartition(".")
+        if f"{stem}.{{modality}}" in {p.name for p in self.parameters}:
+            found = f"found modality {last!r} in {name!r}"
+            return f"expected one of the pool's modalities ({few(list(modalities))}), {found}"
+        expected = f"one of {', '.join(known)}" if known else "no parameters"
+        return f"strategy {self.name}: expected {expected}, found {name!r}"

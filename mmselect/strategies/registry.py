@@ -1,0 +1,89 @@
+"""All strategies by name: the built-in ones, and those of installed packages.
+
+A package adds strategies through the entry-point group ``mmselect.strategies``; each entry point
+names a :class:`~mmselect.strategies.record.Strategy`, or a sequence of them. One that cannot be
+loaded is reported and skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mmselect.errors import UsageError
+from mmselect.strategies import baselines, smem, uncertainty
+from mmselect.strategies.record import Strategy
+
+GROUP = "mmselect.strategies"
+
+BUILT_IN: dict[str, Strategy] = {
+    strategy.name: strategy
+    for family in (baselines, uncertainty, smem)
+    for strategy in family.STRATEGIES
+}
+
+AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("smem", {}),
+    ("entropy", {}),
+    ("random", {}),
+)
+"""What ``auto`` tries, best first, each with the parameters it sets."""
+
+
+def installed() -> tuple[dict[str, Strategy], list[str]]:
+    """Strategies of other packages by name, and a line for each that had to be skipped."""
+    found: dict[str, Strategy] = {}
+    skipped = []
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        try:
+            for strategy in _load(point):
+                if strategy.name in BUILT_IN or strategy.name in found:
+                    raise ValueError(f"the name {strategy.name!r} is taken")
+                found[strategy.name] = strategy
+        except Exception as error:  # a plugin may fail in any way; it must not take others along
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            skipped.append(f"plugin {point.name!r} ({point.value}) is skipped: {reason}")
+    return found, skipped
+
+
+def every() -> tuple[dict[str, Strategy], list[str]]:
+    """All strategies by name, built-in first, and a line for each plugin that was skipped."""
+    others, skipped = installed()
+    return {**BUILT_IN, **others}, skipped
+
+
+def find(name: str) -> tuple[Strategy, list[str]]:
+    """Find a strategy by name; plugins are loaded only if no built-in one has it.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+
+    Examples
+    --------
+    >>> find("column:loss")[0].needs[0].any_of
+    ('/metadata/loss',)
+    """
+    stem, colon, column = name.partition(":")
+    if stem == "column" and column and column != "NAME":
+        return baselines.column_strategy(column), []
+    if name in BUILT_IN and name != "column:NAME":
+        return BUILT_IN[name], []
+    strategies, skipped = every()
+    if name in strategies and not colon:
+        return strategies[name], skipped
+    lines = [f"strategy: expected one of {', '.join(strategies)}, found {name!r}", *skipped]
+    raise UsageError("; ".join(lines))
+
+
+def _load(point: EntryPoint) -> Iterator[Strategy]:
+    loaded = point.load()
+    strategies = [loaded] if isinstance(loaded, Strategy) else loaded
+    if not isinstance(strategies, Iterable):
+        raise TypeError(f"expected a Strategy or a sequence of them, found {type(loaded).__name__}")
+    for strategy in strategies:
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"expected a Strategy, found {type(strategy).__name__}")
+        yield strategy
