@@ -43,6 +43,7 @@ __all__ = [
     "Scores",
     "Selection",
     "Strategy",
+    "__version__",
     "open_pool",
     "score",
     "select",
@@ -57,4 +58,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

@@ -9,6 +9,7 @@
     │   └── DataError             a value that no strategy can use (nan, +inf, a duplicate id)
     ├── NeedsError                the pool lacks what the strategy needs
     ├── SelectionError            the request does not fit the pool (unknown ids)
+    ├── InputError                a list of ids could not be read
     ├── OutputError               the result could not be written
     └── UsageError                exit code 2: an argument that is wrong whatever the pool
         ├── ParameterError        a strategy's parameter
@@ -20,9 +21,9 @@ that notices only knows its array; whoever holds the file adds the rest with :cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self, SupportsInt
 
 MOST_NAMED = 5
 """How many rows or ids an error names before it says how many more there are."""
@@ -91,6 +92,10 @@ class SelectionError(MmselectError):
     """The request does not fit the pool: unknown ids, or a budget above the candidates."""
 
 
+class InputError(MmselectError):
+    """A list of ids could not be read."""
+
+
 class OutputError(MmselectError):
     """The result could not be written."""
 
@@ -107,6 +112,12 @@ class ParameterError(UsageError):
 
 class BudgetError(UsageError):
     """A budget that is neither a positive count nor a share in (0 %, 100 %]."""
+
+
+class Rows(Protocol):
+    """A sequence or an array of row numbers."""
+
+    def __getitem__(self, row: int, /) -> SupportsInt: ...
 
 
 class located:
@@ -128,7 +139,7 @@ class located:
         *,
         file: str | None = None,
         dataset: str | None = None,
-        rows: Sequence[int] | None = None,
+        rows: Rows | None = None,
         place: Callable[[list[int]], tuple[str, list[int]]] | None = None,
     ) -> None:
         self.file, self.dataset, self.rows, self.place = file, dataset, rows, place

@@ -1,15 +1,33 @@
-"""Write files so that a reader sees the old one or the whole new one."""
+"""Read lists of ids; write files so that a reader sees the old one or the whole new one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmselect.errors import OutputError
+from mmselect.errors import InputError, OutputError
+
+
+def read_ids(source: str) -> list[str]:
+    """Read ids, one per line, from a file or (``-``) from standard input; blank lines do not count.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise InputError(f"cannot be read: {reason}", file=source) from None
+    text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    return [line for line in (row.removesuffix("\r") for row in text.split("\n")) if line]
 
 
 @contextlib.contextmanager

@@ -164,7 +164,7 @@ def _lacks(pool: Pool, record: Strategy, lacking: Sequence[object]) -> str:
 
 
 def _notices(pool: Pool, record: Strategy) -> list[str]:
-    """What a user should know about the pool before the work starts."""
+    """Say what a user should know about the pool before the work starts."""
     notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
     packed = [
         p for p in record.reads(pool.paths) if p in pool.columns and pool.columns[p].compressed

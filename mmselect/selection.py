@@ -132,10 +132,10 @@ def score(
             memory=memory,
             scores_only=True,
         )
-        return carry_out_scores(request, progress)
+        return carry_out_scores(request, progress=progress)
 
 
-def carry_out_scores(request: Request, progress: Progress | None = None) -> Scores:
+def carry_out_scores(request: Request, seed: int = 0, progress: Progress | None = None) -> Scores:
     """Score, and name the candidates; for parameters see :func:`score`."""
     columns = compute_scores(request, progress)
     return Scores(
@@ -143,7 +143,7 @@ def carry_out_scores(request: Request, progress: Progress | None = None) -> Scor
         indices=request.candidates,
         score=columns.pop("score"),
         components=columns,
-        provenance=provenance(request),
+        provenance=provenance(request, seed=seed),
     )
 
 
@@ -312,11 +312,15 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
         parameters=request.parameters,
         threads=request.threads,
         memory=request.memory,
-        progress=progress or (lambda done, total: None),
+        progress=progress or _silent,
     )
     picks: Picks = record.function(batch, k, np.random.default_rng(seed))
     request.warnings.extend(picks.warnings)
     return picks
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Stand in for a progress report that nobody asked for."""
 
 
 def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:

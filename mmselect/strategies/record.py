@@ -220,8 +220,8 @@ class Strategy:
         Where it comes from.
     finish : callable
         Completes parameters that depend on each other: ``(parameters, given names) -> parameters``.
-    selects : bool
-        False for a description that is offered to ``score`` only.
+    footprint : callable, optional
+        Estimates the bytes a batch strategy keeps in memory: ``(request, k) -> int``.
     """
 
     name: str
@@ -232,7 +232,7 @@ class Strategy:
     parameters: tuple[Parameter, ...] = ()
     reference: str = ""
     finish: Callable[[Parameters, frozenset[str]], Parameters] = _unchanged
-    selects: bool = True
+    footprint: Callable[[Any, int], int] | None = None
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.

@@ -1,0 +1,398 @@
+"""The command line: parse, call, print. The only file that knows typer and rich.
+
+Numerical libraries are imported inside the commands, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmselect import blocks
+from mmselect.display import fail, notices, show_json, show_pool, show_request, show_strategy
+from mmselect.errors import MmselectError, UsageError
+from mmselect.version import __version__
+
+if TYPE_CHECKING:
+    from mmselect.request import Request
+
+app = typer.Typer(
+    name="mmselect",
+    help="Say which samples of a multimodal pool to label next.",
+    epilog="Start with: mmselect demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+WHAT, HOW, OUT = "What to select", "How to work", "Output"
+
+Pools = Annotated[
+    list[str], typer.Argument(metavar="POOL...", help="Pool file; several are shards of one pool.")
+]
+StrategyName = Annotated[
+    str, typer.Option("--strategy", "-s", metavar="NAME", help="See: mmselect strategies.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("-p", metavar="NAME=VALUE", help="A strategy's parameter; repeatable."),
+]
+ActivationName = Annotated[
+    str | None,
+    typer.Option(metavar="softmax|sigmoid-norm", help="How logits become probabilities."),
+]
+Labeled = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|-",
+        help="Ids labeled so far; replaces the pool's own mask.",
+        rich_help_panel=WHAT,
+    ),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|-", help="Ids never to pick.", rich_help_panel=WHAT),
+]
+Among = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|-", help="Ids to pick from.", rich_help_panel=WHAT),
+]
+IgnoreUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unknown", help="Skip ids that the pool does not have.", rich_help_panel=WHAT
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal picks.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Threads; default: all. No result depends on it.", rich_help_panel=HOW
+    ),
+]
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="How much to read at a time. No result depends on it.",
+        rich_help_panel=HOW,
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No notices, only errors.", rich_help_panel=OUT)
+]
+OutputFile = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write here.", rich_help_panel=OUT),
+]
+DEFAULT_MEMORY = "256MiB"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmselect {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Say which samples of a multimodal pool to label next."""
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="Where to write.")] = ".",
+    quiet: Quiet = False,
+) -> None:
+    """Write a small real pool, score it, select from it, and show what came out.
+
+    The pool is made of emoji: drawings and names of two vendors, 2 to 3 MB.
+    """
+    from mmselect.demo import play
+    from mmselect.output import to_stdout
+
+    to_stdout(f"{line}\n".encode() for line in play(Path(folder), quiet))
+
+
+@app.command()
+def check(pools: Pools, memory: Memory = DEFAULT_MEMORY, quiet: Quiet = False) -> None:
+    """List everything that is wrong with a pool, one line each.
+
+    Exit code 1 if anything is. Warnings go to stderr and do not count.
+    """
+    from mmselect.output import to_stdout
+    from mmselect.pool.checking import check as check_pool
+
+    found = check_pool(pools, blocks.parse_memory(memory))
+    notices(found.warnings, quiet)
+    to_stdout(f"{problem}\n".encode() for problem in found.problems)
+    if found.problems:
+        raise typer.Exit(1)
+    notices([f"{', '.join(pools)}: nothing wrong"], quiet, mark="ok")
+
+
+@app.command()
+def info(
+    pools: Pools,
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|json", rich_help_panel=OUT, help="As what.")
+    ] = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Describe a pool: sizes, modalities, datasets, and which strategies can run."""
+    from mmselect.pool.reading import open_pool
+    from mmselect.reporting import describe_pool
+
+    _one_of("format", form, ("text", "json"))
+    with open_pool(pools) as pool:
+        found = describe_pool(pool)
+    notices(found.pop("warnings"), quiet)
+    if form == "json":
+        show_json(found)
+        return
+    show_pool(found)
+
+
+@app.command()
+def strategies(
+    pools: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[POOL...]", help="Also say what this pool lacks for each."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|json", rich_help_panel=OUT, help="As what.")
+    ] = "text",
+    quiet: Quiet = False,
+) -> None:
+    """List every strategy: kind, needs, parameters with defaults, paper."""
+    from mmselect.pool.reading import open_pool
+    from mmselect.reporting import describe_strategies
+
+    _one_of("format", form, ("text", "json"))
+    with open_pool(pools) if pools else contextlib.nullcontext() as pool:
+        rows, skipped = describe_strategies(pool)
+    notices(skipped, quiet)
+    if form == "json":
+        show_json(rows)
+        return
+    for row in rows:
+        show_strategy(row)
+
+
+@app.command()
+def score(
+    pools: Pools,
+    strategy: StrategyName = "auto",
+    assignments: Assignments = None,
+    activation: ActivationName = None,
+    labeled: Labeled = None,
+    exclude: Exclude = None,
+    among: Among = None,
+    ignore_unknown: IgnoreUnknown = False,
+    output: OutputFile = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="csv|jsonl|npy|h5", rich_help_panel=OUT, help="As what."),
+    ] = "csv",
+    threads: Threads = None,
+    memory: Memory = DEFAULT_MEMORY,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Score every candidate: one row per sample that is neither labeled nor excluded.
+
+    Larger = label first. Columns: id, score, and the strategy's components.
+    """
+    from mmselect.output import SCORE_FORMS, write
+    from mmselect.selection import carry_out_scores
+
+    _one_of("format", form, tuple(SCORE_FORMS))
+    lists = _id_lists(labeled, exclude, among)
+    with _prepared(
+        pools, strategy, assignments, activation, lists, ignore_unknown, threads, memory, True
+    ) as request:
+        with _told(request, quiet), _progress(quiet) as progress:
+            result = carry_out_scores(request, seed, progress)
+        write(result, form, _target(output), request.pool)
+
+
+@app.command()
+def select(
+    pools: Pools,
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget", "-b", metavar="N|P%", help="How many to pick, or a share of all rows."
+        ),
+    ],
+    strategy: StrategyName = "auto",
+    assignments: Assignments = None,
+    activation: ActivationName = None,
+    seed: Seed = 0,
+    labeled: Labeled = None,
+    exclude: Exclude = None,
+    among: Among = None,
+    ignore_unknown: IgnoreUnknown = False,
+    clip_budget: Annotated[
+        bool,
+        typer.Option(
+            "--clip-budget",
+            help="Pick all candidates if the budget is larger.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    output: OutputFile = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="ids|indices|csv|jsonl|json|label-studio|npy",
+            rich_help_panel=OUT,
+            help="As what.",
+        ),
+    ] = "ids",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run; pick nothing.")
+    ] = False,
+    threads: Threads = None,
+    memory: Memory = DEFAULT_MEMORY,
+    quiet: Quiet = False,
+) -> None:
+    """Select the samples to label next: their ids, in pick order."""
+    from mmselect.output import SELECT_FORMS, write
+    from mmselect.request import count_budget, parse_budget
+    from mmselect.selection import carry_out
+
+    _one_of("format", form, tuple(SELECT_FORMS))
+    parse_budget(budget, 1)  # a budget that is wrong whatever the pool is told before any reading
+    lists = _id_lists(labeled, exclude, among)
+    with _prepared(
+        pools, strategy, assignments, activation, lists, ignore_unknown, threads, memory
+    ) as request:
+        with _told(request, quiet):
+            k = count_budget(budget, request, clip_budget)
+            if not dry_run:
+                with _progress(quiet) as progress:
+                    result = carry_out(request, k, seed, progress)
+        if dry_run:
+            show_request(request, k, seed, form)
+            return
+        write(result, form, _target(output), request.pool)
+
+
+def run() -> int:
+    """Run the command line; turn what went wrong into one line and an exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    usage_error: type[Any] = typer.BadParameter.__mro__[1]  # wherever typer keeps its click
+    try:
+        code = app(prog_name="mmselect", standalone_mode=False)
+    except usage_error as error:
+        command = error.ctx.command_path if error.ctx else "mmselect"
+        return fail(f"{error.format_message()} Try: {command} --help", UsageError.exit_code)
+    except MmselectError as error:
+        return fail(str(error), error.exit_code)
+    except MemoryError:
+        return fail("not enough memory; try a smaller --memory, or fewer candidates", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
+        return fail("interrupted; nothing was written", 130)
+    return int(code or 0)
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+
+
+def _target(output: str | None) -> Path | None:
+    return None if output in (None, "-") else Path(str(output))
+
+
+def _id_lists(
+    labeled: str | None, exclude: str | None, among: str | None
+) -> dict[str, list[str] | None]:
+    """Read the lists of ids; only one of them can be standard input."""
+    from mmselect.files import read_ids
+
+    sources = {"labeled": labeled, "exclude": exclude, "among": among}
+    if len(from_stdin := [f"--{name}" for name, s in sources.items() if s == "-"]) > 1:
+        raise UsageError(f"expected one list from standard input, found {', '.join(from_stdin)}")
+    return {name: None if s is None else read_ids(s) for name, s in sources.items()}
+
+
+def _assigned(assignments: Sequence[str] | None) -> dict[str, str]:
+    """Turn ``NAME=VALUE`` into a mapping."""
+    parameters: dict[str, str] = {}
+    for assignment in assignments or ():
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise UsageError(f"-p: expected NAME=VALUE, found {assignment!r}")
+        if name in parameters:
+            raise UsageError(f"-p: expected {name} once, found it twice")
+        parameters[name] = value
+    return parameters
+
+
+@contextlib.contextmanager
+def _prepared(
+    pools: list[str],
+    strategy: str,
+    assignments: list[str] | None,
+    activation: str | None,
+    lists: dict[str, list[str] | None],
+    ignore_unknown: bool,
+    threads: int | None,
+    memory: str,
+    scores_only: bool = False,
+) -> Iterator[Request]:
+    """Open a pool and decide what will be done with it."""
+    from mmselect.pool.reading import open_pool
+    from mmselect.request import prepare
+
+    parameters, at_once = _assigned(assignments), blocks.parse_memory(memory)
+    with open_pool(pools) as pool:
+        yield prepare(
+            pool,
+            strategy,
+            parameters=parameters,
+            activation=activation,
+            ignore_unknown=ignore_unknown,
+            threads=threads,
+            memory=at_once,
+            scores_only=scores_only,
+            **lists,
+        )
+
+
+@contextlib.contextmanager
+def _told(request: Request, quiet: bool) -> Iterator[None]:
+    """Print what the request warns of: what is known now, and then what the work found."""
+    told = len(request.warnings)
+    notices(request.warnings, quiet)
+    yield
+    notices(request.warnings[told:], quiet)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a progress report that draws a bar, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

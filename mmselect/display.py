@@ -1,0 +1,125 @@
+"""What people read: one-line messages on stderr, aligned tables on stdout.
+
+Plain text, so that a pipe and a terminal see the same words; colour only on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmselect import blocks
+
+if TYPE_CHECKING:
+    from mmselect.request import Request
+
+
+def fail(message: str, code: int) -> int:
+    """Say on one line what went wrong; return the exit code."""
+    line = " ".join(message.split())
+    print(f"{_style('error:', '31;1')} {line}", file=sys.stderr)
+    return code
+
+
+def _style(text: str, codes: str) -> str:
+    """Colour for a terminal, nothing elsewhere."""
+    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ
+    return text if plain else f"\033[{codes}m{text}\033[0m"
+
+
+def notices(lines: Sequence[str], quiet: bool, mark: str = "note") -> None:
+    """Print notices to stderr, unless nobody wants them."""
+    for line in () if quiet else lines:
+        print(f"{_style(f'{mark}:', '36')} {line}", file=sys.stderr)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    from mmselect.output import as_json, to_stdout
+
+    to_stdout([f"{as_json(value, indent=1)}\n".encode()])
+
+
+def _show_rows(rows: Sequence[Sequence[Any]], indent: str = "") -> None:
+    """Print rows in aligned columns; the last one is as long as it likes."""
+    from mmselect.output import to_stdout
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append(f"{indent}{'  '.join([*padded, row[-1]]).rstrip()}\n".encode())
+    to_stdout(lines)
+
+
+def show_pool(found: dict[str, Any]) -> None:
+    """Print what :func:`mmselect.reporting.describe_pool` found."""
+    labeled, n = found["labeled"], found["samples"]
+    summary = [
+        ("files", ", ".join(found["files"])),
+        ("samples", f"{n:,} ({labeled:,} labeled, {n - labeled:,} candidates)"),
+        ("classes", found["classes"] or "none"),
+    ]
+    for name, has in found["modalities"].items():
+        parts = [f"features of {has['features']}"] if has["features"] else []
+        parts += [word for word in ("head", "classifier") if has[word]]
+        summary.append((f"modality {name}", ", ".join(parts)))
+    _show_rows(summary)
+    _show_rows([("", "")])
+    table = [("dataset", "shape", "type", "storage")]
+    for row in found["datasets"]:
+        shape = " × ".join(f"{size:,}" for size in row["shape"])
+        table.append((row["path"], shape, row["type"], row.get("storage", "")))
+    _show_rows(table)
+    _show_rows([("", "")])
+    able = found["strategies"]
+    rows = [("can run", ", ".join(able["can_run"]))]
+    rows += [(f"not {name}", f"lacks {', '.join(lack)}") for name, lack in able["lack"].items()]
+    _show_rows(rows)
+
+
+def show_strategy(row: dict[str, Any]) -> None:
+    """Print one row of :func:`mmselect.reporting.describe_strategies`."""
+    _show_rows([(f"{row['name']}  ({row['kind']})  {row['summary']}",)])
+    lines = [("needs", " and ".join(row["needs"]) or "nothing")]
+    for p in row["parameters"]:
+        default = "" if p["default"] != p["default"] else f" = {p['default']}"
+        lines.append(("-p", f"{p['name']}{default}: {p['meaning']} ({p['expected']})"))
+    if row["reference"]:
+        lines.append(("paper", row["reference"]))
+    if row.get("lacks"):
+        lines.append(("lacks", " and ".join(row["lacks"])))
+    _show_rows(lines, indent="    ")
+
+
+def show_request(request: Request, k: int, seed: int, form: str) -> None:
+    """Print what a selection would do."""
+    from mmselect.reporting import describe_request
+
+    found = describe_request(request, k, seed)
+    if form == "json":
+        show_json(found)
+        return
+    parameters = " ".join(
+        f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in found["parameters"].items()
+    )
+    _show_rows(
+        [
+            ("strategy", found["strategy"]),
+            ("parameters", parameters or "none"),
+            ("seed", seed),
+            ("budget", f"{k:,}"),
+            ("candidates", f"{found['candidates']:,} ({found['labeled']:,} labeled)"),
+            ("reads", ", ".join(found["reads"]) or "nothing"),
+            ("to read", blocks.format_bytes(found["bytes_to_read"])),
+            (
+                "peak memory",
+                f"about {blocks.format_bytes(found['peak_memory'])}, "
+                "mapped pages of the file not counted",
+            ),
+            ("threads", found["threads"]),
+        ]
+    )

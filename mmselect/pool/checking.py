@@ -1,0 +1,159 @@
+"""Look for everything that is wrong with a pool: names, shapes, types, and then every number.
+
+Each dataset is read on its own, in blocks, so that one broken dataset hides nothing in the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.blocks import DEFAULT_MEMORY, ranges
+from mmselect.errors import DataError, MmselectError, SchemaError, few
+from mmselect.pool.ids import Ids
+from mmselect.pool.layout import Layout, Shard, in_schema_order, survey
+from mmselect.pool.reading import PoolPath, as_stored
+from mmselect.pool.schema import NAME, Place, match
+
+
+class Findings(NamedTuple):
+    """What :func:`check` found: `problems` make the pool unusable in part, `warnings` do not."""
+
+    problems: list[MmselectError]
+    warnings: list[str]
+
+
+def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
+    """Read a pool from end to end and list what is wrong.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Shards of one pool.
+    memory : int
+        Bytes to read at a time.
+
+    Returns
+    -------
+    Findings
+
+    Examples
+    --------
+    >>> from mmselect.demo import EMOJI
+    >>> check([EMOJI]).problems
+    []
+    """
+    layout = survey(Path(path) for path in paths)
+    try:
+        problems = [*layout.problems, *_names(layout), *_ids(layout)]
+        warnings: list[str] = []
+        for shard in layout.shards:
+            for path, dataset in in_schema_order(shard.datasets):
+                found = _numbers(shard, path, dataset, layout, memory)
+                problems += found.problems
+                warnings += found.warnings
+        return Findings(problems, warnings)
+    finally:
+        layout.close()
+
+
+def _names(layout: Layout) -> Iterator[MmselectError]:
+    """Names that the format does not know, and names of modalities that stand nowhere else."""
+    for shard in layout.shards:
+        for path in shard.unknown:
+            hint = f"names match {NAME}" if path.count("/") > 1 else "misspelled?"
+            message = f"not in the format, so nothing reads it ({hint})"
+            yield SchemaError(message, file=shard.file, dataset=path)
+        known = {p.split("/")[-1] for p in shard.datasets if p.startswith("/features/")}
+        for path in shard.datasets if known else ():
+            group, _, name = path.rpartition("/")
+            parts = name.split("+") if group == "/coalition_logits" and name != "none" else []
+            parts = [name] if group == "/classifier/weight" else parts
+            if absent := [part for part in parts if part not in known]:
+                message = (
+                    f"expected modalities of /features ({few(sorted(known))}), found {absent[0]}"
+                )
+                yield SchemaError(message, file=shard.file, dataset=path)
+
+
+def _ids(layout: Layout) -> Iterator[MmselectError]:
+    """Ids that repeat, within a shard or between shards, or that cannot be printed on a line."""
+    stored = [(s, as_stored(s.datasets["/id"][:])) for s in layout.shards if "/id" in s.datasets]
+    if not stored or len({values.dtype.kind for _, values in stored}) > 1:
+        return
+    ids = Ids(np.concatenate([values for _, values in stored]))
+    first = 0
+    repeated, unprintable = ids.duplicates(), ids.unprintable()
+    for shard, values in stored:
+        here = range(first, first + len(values))
+        for rows, what in (
+            (repeated, "expected unique ids, found {!r} again"),
+            (unprintable, "expected UTF-8 text without line breaks, not empty, found {!r}"),
+        ):
+            if own := [row for row in rows if row in here]:
+                value = ids.values[own[0]]
+                shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+                local = [row - first for row in own]
+                yield DataError(what.format(shown), file=shard.file, dataset="/id", rows=local)
+        first += len(values)
+
+
+def _numbers(
+    shard: Shard, path: str, dataset: h5py.Dataset, layout: Layout, memory: int
+) -> Findings:
+    """Look at every number of one dataset in one file."""
+    place = match(path)
+    assert place is not None  # only matched datasets are kept
+    found = Findings([], [])
+    bad: dict[str, list[int]] = {}
+    sums_to_one, zero_rows = place.dataset.is_logits and dataset.shape[-1] > 1, 0
+    row = int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize
+    for start, stop in ranges(0, len(dataset), max(memory // max(4 * row, 1), 1)):
+        block = dataset[start:stop]
+        for kind, rows in _bad_rows(place, block, layout.sizes).items():
+            bad.setdefault(kind, []).extend((rows + start).tolist())
+        if place.dataset.kind == "float":
+            flat = block.reshape(len(block), -1)
+            zero_rows += int((~flat.any(axis=1)).sum())
+        sums_to_one = sums_to_one and _like_probabilities(block)
+    for kind, numbers in bad.items():
+        found.problems.append(DataError(kind, file=shard.file, dataset=path, rows=numbers))
+    where = f"{shard.file}: {path}"
+    if sums_to_one and len(dataset):
+        found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
+    if zero_rows and place.dataset.group == "/features":
+        found.warnings.append(f"{where}: {zero_rows:,} rows are all zero")
+    if dataset.id.get_create_plist().get_nfilters() and place.dataset.kind == "float":
+        found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
+    return found
+
+
+def _bad_rows(
+    place: Place, block: NDArray[Any], sizes: dict[str, int]
+) -> dict[str, NDArray[np.intp]]:
+    """Rows of a block that no strategy can use, by what is wrong with them."""
+    wrong: dict[str, NDArray[np.bool_]] = {}
+    if place.dataset.kind == "float":
+        flat = block.reshape(len(block), -1)
+        wrong["expected finite numbers, found nan"] = np.isnan(flat).any(axis=1)
+        if place.dataset.is_logits:
+            wrong["expected finite logits, found +inf"] = (flat == np.inf).any(axis=1)
+            masked = (block == -np.inf).all(axis=-1).reshape(len(block), -1).any(axis=1)
+            wrong["expected a finite logit, found -inf in every class"] = masked
+        else:
+            wrong["expected finite numbers, found inf"] = np.isinf(flat).any(axis=1)
+    elif place.dataset.path == "/label":
+        c = sizes.get("c", np.iinfo(np.int64).max)
+        expected = f"expected -1 or a class from 0 to {c - 1}" if "c" in sizes else "expected >= -1"
+        wrong[f"{expected}, found another number"] = (block < -1) | (block >= c)
+    return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
+
+
+def _like_probabilities(block: NDArray[Any]) -> bool:
+    rows = block.astype(np.float32)
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -1,0 +1,128 @@
+"""What ``info``, ``strategies`` and ``select --dry-run`` say, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmselect import blocks
+from mmselect.pool.reading import Pool
+from mmselect.request import Request
+from mmselect.strategies import registry
+from mmselect.strategies.record import Strategy
+
+BASE_MEMORY = 100_000_000
+"""Bytes of the interpreter and its libraries, before any data."""
+
+
+def describe_pool(pool: Pool) -> dict[str, Any]:
+    """Sizes, modalities, datasets, and which strategies can run on a pool.
+
+    Examples
+    --------
+    >>> import mmselect
+    >>> from mmselect.demo import EMOJI
+    >>> with mmselect.open_pool(EMOJI) as pool:
+    ...     list(describe_pool(pool)["modalities"])
+    ['image', 'text']
+    """
+    strategies, skipped = registry.every()
+    lacks = {name: _lacking(record, pool) for name, record in strategies.items()}
+    del lacks["column:NAME"]
+    return {
+        "files": pool.files,
+        "samples": pool.n,
+        "labeled": int(pool.labeled.sum()),
+        "classes": pool.sizes.get("c"),
+        "modalities": {name: _modality(pool, name) for name in pool.modalities},
+        "datasets": [_dataset(pool, path) for path in sorted(pool.paths)],
+        "unknown": pool.unknown,
+        "strategies": {
+            "can_run": [name for name, missing in lacks.items() if not missing],
+            "lack": {name: missing for name, missing in lacks.items() if missing},
+        },
+        "warnings": skipped,
+    }
+
+
+def _lacking(record: Strategy, pool: Pool) -> list[str]:
+    parameters = record.resolve({}, pool.modalities)
+    return [str(need) for need in record.lacks(pool.paths, parameters)]
+
+
+def _modality(pool: Pool, name: str) -> dict[str, Any]:
+    return {
+        "features": pool.sizes.get(f"d of {name}"),
+        "head": f"/unimodal_logits/{name}" in pool.paths,
+        "classifier": f"/classifier/weight/{name}" in pool.paths,
+    }
+
+
+def _dataset(pool: Pool, path: str) -> dict[str, Any]:
+    if path in pool.constants:
+        values = pool.constants[path]
+        return {"path": path, "shape": list(values.shape), "type": _type(values.dtype)}
+    column = pool.columns[path]
+    storage = "compressed" if column.compressed else "plain"
+    shape = list(column.shape)
+    return {"path": path, "shape": shape, "type": _type(column.dtype), "storage": storage}
+
+
+def _type(dtype: np.dtype[Any]) -> str:
+    return "text" if dtype.kind in "OSU" else str(dtype)
+
+
+def describe_strategies(pool: Pool | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Describe every strategy, with what a pool lacks for it; and name the plugins skipped."""
+    strategies, skipped = registry.every()
+    rows = []
+    for name, record in strategies.items():
+        row: dict[str, Any] = {
+            "name": name,
+            "kind": record.kind,
+            "summary": record.summary,
+            "needs": [str(need) for need in record.needs],
+            "parameters": [
+                {"name": p.name, "default": p.default, "expected": p.expected, "meaning": p.meaning}
+                for p in record.parameters
+            ],
+            "reference": record.reference,
+        }
+        if pool is not None and name != "column:NAME":
+            row["lacks"] = _lacking(record, pool)
+        rows.append(row)
+    return rows, skipped
+
+
+def describe_request(request: Request, k: int, seed: int) -> dict[str, Any]:
+    """Say what a selection would do: candidates, bytes to read, peak memory, parameters."""
+    pool, record = request.pool, request.strategy
+    columns = [pool.columns[path] for path in request.reads if path in pool.columns]
+    constants = [pool.constants[path] for path in request.reads if path in pool.constants]
+    to_read = sum(c.row_bytes * len(c) for c in columns) + sum(a.nbytes for a in constants)
+    return {
+        "strategy": record.name,
+        "parameters": request.parameters,
+        "seed": seed,
+        "budget": k,
+        "candidates": len(request.candidates),
+        "labeled": len(request.labeled),
+        "reads": request.reads,
+        "bytes_to_read": to_read,
+        "peak_memory": _peak_memory(request, k),
+        "threads": request.threads,
+    }
+
+
+def _peak_memory(request: Request, k: int) -> int:
+    """Estimate the peak of the process's own memory; mapped pages of the file are not in it."""
+    columns = [request.pool.columns[p] for p in request.reads if p in request.pool.columns]
+    row = sum(column.row_bytes for column in columns)
+    mapped = all(part.mapped is not None for column in columns for part in column.parts)
+    step = blocks.compute_rows(max((c.row_bytes // c.dtype.itemsize for c in columns), default=1))
+    reading = 0 if mapped else min(max(request.memory, 2 * row * step), row * request.pool.n)
+    scratch = request.threads * 4 * step * max(row, 8)
+    per_sample = 8 * (8 + len(columns)) * request.pool.n
+    own = request.strategy.footprint(request, k) if request.strategy.footprint else 0
+    return BASE_MEMORY + reading + scratch + per_sample + own
