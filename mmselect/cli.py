@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -290,15 +291,24 @@ def select(
         write(result, form, _target(output), request.pool)
 
 
-def run() -> int:
-    """Run the command line; turn what went wrong into one line and an exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; turn what went wrong into one line and an exit code.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        What follows ``mmselect``; default: this process's arguments.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     usage_error: type[Any] = typer.BadParameter.__mro__[1]  # wherever typer keeps its click
     try:
-        code = app(prog_name="mmselect", standalone_mode=False)
+        code = app(arguments, prog_name="mmselect", standalone_mode=False)
     except usage_error as error:
         command = error.ctx.command_path if error.ctx else "mmselect"
-        return fail(f"{error.format_message()} Try: {command} --help", UsageError.exit_code)
+        return fail(
+            f"{error.format_message().rstrip('.')}; try: {command} --help", UsageError.exit_code
+        )
     except MmselectError as error:
         return fail(str(error), error.exit_code)
     except MemoryError:

@@ -1,0 +1,60 @@
+"""Pools that the tests share, and a way to run the command line in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import mmselect
+from mmselect.cli import run
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def arrays(n: int = 60, c: int = 5, seed: int = 0) -> dict[str, Any]:
+    """Everything that `write_pool` takes, for a small pool with two modalities."""
+    rng = np.random.default_rng(seed)
+
+    def logits() -> np.ndarray:
+        return (3 * rng.standard_normal((n, c))).astype(np.float32)
+
+    d = {"image": 4, "text": 3}
+    return {
+        "ids": [f"s{i:03d}" for i in range(n)],
+        "features": {m: rng.standard_normal((n, k)).astype(np.float32) for m, k in d.items()},
+        "unimodal_logits": {"image": logits(), "text": logits()},
+        "multimodal_logits": logits(),
+        "classifier_weight": {m: rng.standard_normal((c, k)) for m, k in d.items()},
+        "classifier_bias": np.zeros(c),
+        "dropout_logits": rng.standard_normal((n, 3, c)).astype(np.float32),
+        "labels": rng.integers(0, c, n),
+        "labeled": np.arange(n) % 6 == 0,
+        "class_names": [f"class {i}" for i in range(c)],
+        "metadata": {"loss": rng.random(n), "caption": [f"a caption, no. {i}" for i in range(n)]},
+    }
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    path = tmp_path / "pool.h5"
+    mmselect.write_pool(path, **arrays())
+    return path
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def call(*arguments: object) -> Result:
+        capfd.readouterr()
+        code = run([os.fspath(a) if isinstance(a, Path) else str(a) for a in arguments])
+        return Result(code, *capfd.readouterr())
+
+    return call
