@@ -52,13 +52,13 @@ def replacing(target: Path) -> Iterator[Path]:
     >>> target.read_text()
     'dog'
     """
-    target = Path(os.path.realpath(target))
     if target.is_dir():
         raise OutputError("expected a file to write, found a folder", file=str(target))
     if target.exists() and not target.is_file():
         with writing(target):
             yield target
         return
+    target = Path(os.path.realpath(target))
     temporary = _beside(target)
     try:
         with writing(target):

@@ -331,7 +331,7 @@ def _column(
     path: str, sources: list[h5py.Dataset], files: list[Path], maps: list[mmap.mmap | None]
 ) -> Column:
     parts = tuple(_part(*each) for each in zip(sources, files, maps, strict=True))
-    dtypes = [source.dtype for source in sources]
+    dtypes = [source.dtype for source in sources if source.size] or [sources[0].dtype]
     dtype = dtypes[0] if len({*dtypes}) == 1 else np.result_type(*dtypes)
     shape = (sum(len(part) for part in parts), *sources[0].shape[1:])
     return Column(path, parts, shape, dtype)

@@ -95,7 +95,7 @@ def write_pool(
         **_named("/classifier/weight", classifier_weight),
         **_named("/metadata", metadata),
     }
-    arrays = {name: to_numpy(values) for name, values in given.items() if values is not None}
+    arrays = {name: _typed(name, values) for name, values in given.items() if values is not None}
     _check(arrays)
     with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs.update(format=FORMAT, format_version=VERSION)
@@ -128,6 +128,16 @@ def to_numpy(values: Tensor) -> NDArray[Any]:
 
 def _named(group: str, arrays: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     return {f"{group}/{name}": array for name, array in (arrays or {}).items()}
+
+
+def _typed(name: str, values: Tensor) -> NDArray[Any]:
+    """Turn into an array; an empty list, which has no type of its own, gets the schema's."""
+    array, place = to_numpy(values), match(name)
+    untyped = array.size == 0 and not hasattr(values, "dtype")
+    if untyped and place and place.dataset.kind != "float":
+        kinds = {"boolean": bool, "integer": np.int64}
+        return array.astype(kinds.get(place.dataset.kind, object))
+    return array
 
 
 def _check(arrays: Mapping[str, NDArray[Any]]) -> None:

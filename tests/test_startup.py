@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("numpy", "scipy", "sklearn", "h5py", "faiss", "torch")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["select", "--help"]])
+def test_help_imports_no_numerical_library(arguments: list[str]) -> None:
+    code = (
+        "import sys; from mmselect.cli import run; code = run(sys.argv[1:]); "
+        f"loaded = sorted(set({HEAVY}) & set(sys.modules)); sys.exit(f'{{code}} {{loaded}}')"
+    )
+    found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert found.stderr == "0 []\n"
+
+
+def test_the_core_is_importable_on_its_own() -> None:
+    code = (
+        "import sys, mmselect.core.information; "
+        "sys.exit(str(sorted({'h5py', 'typer', 'rich', 'mmselect.pool'} & set(sys.modules))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr == "[]\n"
