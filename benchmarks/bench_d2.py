@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from mmselect.blocks import compute_rows, thread_count
-from mmselect.core.gradients import GradientPoints, factors
+from mmselect.core.gradients import GradientPoints
+from mmselect.core.points import factors
 from mmselect.core.sampling import Sampled, d2_sample
 
 SIZES = {  # n, c, Σd, k
@@ -42,7 +43,7 @@ CHUNK = 4096
 def make_pool(
     folder: Path | None, n: int, c: int, d: int, confidence: float = 0.6, seed: int = 0
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Logits (n, c) and two modalities (n, d/2), the second one weaker; on disk if there is a folder."""
+    """Make logits (n, c) and two modalities (n, d/2), the second weaker; on disk in a folder."""
     rng = np.random.default_rng(seed)
     strength = np.repeat([1.0, 0.6], [d // 2, d - d // 2]).astype(np.float32)
     centres = rng.standard_normal((c, d), dtype=np.float32) * strength
@@ -76,12 +77,14 @@ def make_pool(
 
 
 def calibrate(logits: np.ndarray, confidence: float) -> float:
-    """The scale at which the mean largest probability is `confidence`."""
+    """Find the scale at which the mean largest probability is `confidence`."""
     low, high = 1e-3, 1e3
     for _ in range(40):
         scale = (low * high) ** 0.5
         x = scale * (logits - logits.max(axis=1, keepdims=True))
-        low, high = (scale, high) if (1 / np.exp(x).sum(axis=1)).mean() < confidence else (low, scale)
+        low, high = (
+            (scale, high) if (1 / np.exp(x).sum(axis=1)).mean() < confidence else (low, scale)
+        )
     return scale
 
 
@@ -129,7 +132,7 @@ def against_badge(points: GradientPoints, k: int) -> float | None:
     class Exported(SkactivemlClassifier):  # type: ignore[misc]
         """A classifier whose probabilities are those of the pool."""
 
-        def fit(self, X: np.ndarray, y: np.ndarray) -> Exported:
+        def fit(self, *_: object) -> Exported:
             return self
 
         def predict_proba(self, X: np.ndarray, **_: object) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +161,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=thread_count())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--confidence", type=float, default=0.6)
-    parser.add_argument("--plain-picks", type=int, default=100, help="picks timed of the plain form")
+    parser.add_argument(
+        "--plain-picks", type=int, default=100, help="picks timed of the plain form"
+    )
     parser.add_argument("--no-plain", action="store_true")
     parser.add_argument("--folder", type=Path, help="keep the pool on disk here, and read it there")
     parser.add_argument("--badge", action="store_true", help="also time scikit-activeml's Badge")
@@ -197,7 +202,9 @@ def main() -> None:
         line += f", plain {statistics.median(theirs):.1f} s, {ratio:.0f} times as long"
     print(line)
     if args.badge and (seconds := against_badge(points, k)):
-        print(f"scikit-activeml Badge: {seconds:.2f} s, {seconds / statistics.median(ours):.0f} times")
+        print(
+            f"scikit-activeml Badge: {seconds:.2f} s, {seconds / statistics.median(ours):.0f} times"
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ the product of their factors' cosines, and ‖g_i − g_j‖² = r_i² + r_j² �
 factors make the arithmetic free of scale, and let all of float32's digits go into the cosine. Its
 rounding is far below what sampling can notice, except for pairs that nearly coincide; those are
 computed again from differences, in float64 and without cancellation, so that the distance of a
-sample and its copy is exactly 0.
+sample and its copy is exactly 0, also where their balance weights were rounded differently.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.rows import Floats, Index
-
-Singles = NDArray[np.float32]
+from mmselect.core.rows import Floats, Index, Singles
 
 COSINE_ERROR = 4e-6
 """Bound on the error of a product of two float32 cosines; 5e-7 is what is seen at width 3000."""
 
 CLOSE = 1e-3
 """Pairs with 1 − cos below this are computed again: above it the error is under half a percent."""
+
+ROUNDING = 1e-12
+"""Squared distances below this share of r_i r_j are 0: float32 factors say nothing finer."""
 
 PAIR_ELEMENTS = 1 << 20
 """Numbers of one factor that are gathered at a time for pairs that are computed again."""
@@ -151,7 +152,8 @@ def paired(
     # An odd number of mirrors leaves the points opposite: 1 − cos = 2 − (1 − |cos|).
     apart = np.where(mirrored, 2 - apart, apart)
     i, j = left_norms[row], right_norms[column]
-    return np.square(i - j) + 2 * i * j * apart
+    squared = np.square(i - j) + 2 * i * j * apart
+    return np.where(squared > ROUNDING * i * j, squared, 0)
 
 
 def _one_minus_cosine(

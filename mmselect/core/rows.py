@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, map_ordered, ranges
-from mmselect.errors import ParameterError
+from mmselect.errors import DataError, ParameterError
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
+Singles = NDArray[np.float32]
 Result = TypeVar("Result")
 
 
@@ -149,7 +150,7 @@ def check_rows(rows: Index | None, n: int) -> Index:
 
 
 def same_length(sources: Sequence[Rows]) -> int:
-    """Number of samples, the same in every source.
+    """Count the samples, the same in every source.
 
     Raises
     ------
@@ -165,3 +166,23 @@ def same_length(sources: Sequence[Rows]) -> int:
     if len(lengths) != 1:
         raise ParameterError(f"expected matrices over the same samples, found {sorted(lengths)}")
     return lengths.pop()
+
+
+def legal(top: Array, rows: Index | None) -> None:
+    """Accept rows by their largest logit: nan and +inf show in it, and so does all −inf."""
+    if np.isfinite(top).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(top))
+    found = {0: "nan", 1: "+inf", -1: "a row of all -inf"}
+    value = top[bad[0]]
+    kind = found[0 if np.isnan(value) else int(np.sign(value))]
+    named = bad if rows is None else rows[bad]
+    raise DataError(f"logits: expected numbers, found {kind}", rows=named.tolist())
+
+
+def finite(size: Array, rows: Index, name: str) -> None:
+    """Accept feature rows by a number in which nan and infinities show."""
+    if not np.isfinite(size).all():
+        bad = np.flatnonzero(~np.isfinite(size))
+        message = f"features of {name}: expected finite numbers, found nan or infinity"
+        raise DataError(message, rows=rows[bad].tolist())

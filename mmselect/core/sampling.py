@@ -23,7 +23,7 @@ import numpy as np
 
 from mmselect.blocks import DEFAULT_MEMORY, blas_threads, map_ordered
 from mmselect.core.distances import Units, between, nearest, unit
-from mmselect.core.gradients import Points, _streamed_norms
+from mmselect.core.points import Points, both_norms
 from mmselect.core.rows import Array, Floats, Index, check_rows, gather, stream
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
@@ -85,7 +85,7 @@ def d2_sample(
     ----------
     points : Points
         :class:`~mmselect.core.gradients.GradientPoints` or
-        :func:`~mmselect.core.gradients.feature_points`.
+        :func:`~mmselect.core.points.feature_points`.
     budget : int
         Picks k, from 1 to the number of candidates.
     rng : numpy.random.Generator
@@ -117,7 +117,7 @@ def d2_sample(
 
     Examples
     --------
-    >>> from mmselect.core.gradients import feature_points
+    >>> from mmselect.core.points import feature_points
     >>> points = feature_points({"x": np.array([[0.0], [0.0], [1.0], [9.0]])})
     >>> picked = d2_sample(points, 3, np.random.default_rng(0))
     >>> sorted(picked.indices.tolist())[1:], picked.gains[:2].tolist()
@@ -128,7 +128,7 @@ def d2_sample(
     scale = _check_weights(weights, rows)
     with blas_threads():
         if norms is None:
-            own, size = _streamed_norms(points, rows, threads, memory)
+            own, size = both_norms(points, rows, threads, memory)
         else:
             own = size = _check_norms(norms, rows)
         run = _Run(points, rows, np.sqrt(own), scale, threads, memory)
@@ -171,7 +171,7 @@ def nearest_picks(
 
     Examples
     --------
-    >>> from mmselect.core.gradients import feature_points
+    >>> from mmselect.core.points import feature_points
     >>> nearest_picks(feature_points({"x": np.array([[0.0], [1.0], [9.0]])}), np.array([2, 0]))
     (array([1, 1, 0]), array([0., 1., 0.]))
     """
@@ -233,11 +233,11 @@ class _Run:
     picked: _Picked = field(default_factory=_Picked)
 
     def weighted(self, squared: Floats, at: Index | slice = slice(None)) -> Floats:
-        """w D² from D², for the candidates `at`."""
+        """Weigh the D² of the candidates `at`."""
         return squared if self.scale is None else self.scale[at] * squared
 
     def units(self, at: Index) -> Units:
-        """Unit factors of some candidates."""
+        """Read some candidates as unit factors."""
         rows = self.rows[at]
         return unit(self.points.factors(rows, gather(self.points.sources, rows)))
 
@@ -312,9 +312,7 @@ def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
     return squared
 
 
-def _whole_pass(
-    run: _Run, base: int, progress: Progress | None = None
-) -> tuple[Floats, Index]:
+def _whole_pass(run: _Run, base: int, progress: Progress | None = None) -> tuple[Floats, Index]:
     """Squared distance of every candidate to its nearest pick from `base` on, and which it is."""
     tiles = run.picked.since(base)
 
@@ -347,7 +345,7 @@ def _whole_pass(
 
 
 def _bound(run: _Run, shortest: float) -> Floats:
-    """w (‖g_i‖ + ‖g_j‖)² for the shortest pick j: the triangle inequality."""
+    """Bound w D² by w (‖g_i‖ + ‖g_j‖)² for the shortest pick j: the triangle inequality."""
     return run.weighted(np.square(run.norms + shortest))
 
 
@@ -355,7 +353,8 @@ def _draw(total: Floats, uniform: Floats) -> Index:
     """Positions with probability proportional to the steps of the running sum `total`."""
     at = np.searchsorted(total, uniform * total[-1], side="right")
     # The product can round up to the sum itself; the last row with any share is then meant.
-    return np.minimum(at, np.searchsorted(total, total[-1], side="left"))
+    last = int(np.searchsorted(total, total[-1], side="left"))
+    return np.asarray(np.minimum(at, last))
 
 
 def _next_batch(batch: int, accepted: int, count: int) -> int:
