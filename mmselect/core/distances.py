@@ -11,11 +11,15 @@ sample and its copy is exactly 0, also where their balance weights were rounded 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.core.rows import Floats, Index, Singles
+
+TILE_ROWS = 256
+"""Picks of one matrix product; what a thread takes."""
 
 COSINE_ERROR = 4e-6
 """Bound on the error of a product of two float32 cosines; 5e-7 is what is seen at width 3000."""
@@ -30,6 +34,39 @@ PAIR_ELEMENTS = 1 << 20
 """Numbers of one factor that are gathered at a time for pairs that are computed again."""
 
 Units = tuple[Singles, ...]
+
+
+@dataclass
+class Tiles:
+    """Points that only grow in number: unit factors and lengths, in tiles that never move."""
+
+    tiles: list[tuple[Units, Floats]] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, units: Units, norms: Floats) -> None:
+        """Append points, filling the last tile first."""
+        start = 0
+        while start < len(norms):
+            fill = self.count % TILE_ROWS
+            if fill == 0:
+                tile = tuple(np.empty((TILE_ROWS, u.shape[1]), np.float32) for u in units)
+                self.tiles.append((tile, np.empty(TILE_ROWS)))
+            stop = min(start + TILE_ROWS - fill, len(norms))
+            tile, lengths = self.tiles[-1]
+            for own, u in zip(tile, units, strict=True):
+                own[fill : fill + stop - start] = u[start:stop]
+            lengths[fill : fill + stop - start] = norms[start:stop]
+            self.count += stop - start
+            start = stop
+
+    def since(self, base: int) -> list[tuple[int, Units, Floats]]:
+        """Find the tiles with points from `base` on, each with the position of its first."""
+        found = []
+        for t in range(base // TILE_ROWS, len(self.tiles)):
+            units, norms = self.tiles[t]
+            fill = min(self.count - t * TILE_ROWS, TILE_ROWS)
+            found.append((t * TILE_ROWS, tuple(u[:fill] for u in units), norms[:fill]))
+        return found
 
 
 def unit(factors: Sequence[Singles]) -> Units:

@@ -22,13 +22,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmselect.blocks import DEFAULT_MEMORY, blas_threads, map_ordered
-from mmselect.core.distances import Units, between, nearest, unit
+from mmselect.core.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
 from mmselect.core.points import Points, both_norms
 from mmselect.core.rows import Array, Floats, Index, check_rows, gather, stream
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
-
-TILE_ROWS = 256
-"""Picks of one matrix product; what a thread takes."""
 
 PASS_ROWS = 256
 """Pool rows of one matrix product in a pass over everything."""
@@ -188,39 +185,6 @@ def nearest_picks(
 
 
 @dataclass
-class _Picked:
-    """Unit factors and lengths of the picks, in tiles that never move."""
-
-    tiles: list[tuple[Units, Floats]] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, units: Units, norms: Floats) -> None:
-        """Append points, filling the last tile first."""
-        start = 0
-        while start < len(norms):
-            fill = self.count % TILE_ROWS
-            if fill == 0:
-                tile = tuple(np.empty((TILE_ROWS, u.shape[1]), np.float32) for u in units)
-                self.tiles.append((tile, np.empty(TILE_ROWS)))
-            stop = min(start + TILE_ROWS - fill, len(norms))
-            tile, lengths = self.tiles[-1]
-            for own, u in zip(tile, units, strict=True):
-                own[fill : fill + stop - start] = u[start:stop]
-            lengths[fill : fill + stop - start] = norms[start:stop]
-            self.count += stop - start
-            start = stop
-
-    def since(self, base: int) -> list[tuple[int, Units, Floats]]:
-        """Tiles that hold picks from `base` on, each with the position of its first pick."""
-        found = []
-        for t in range(base // TILE_ROWS, len(self.tiles)):
-            units, norms = self.tiles[t]
-            fill = min(self.count - t * TILE_ROWS, TILE_ROWS)
-            found.append((t * TILE_ROWS, tuple(u[:fill] for u in units), norms[:fill]))
-        return found
-
-
-@dataclass
 class _Run:
     """The points, and what is known of them so far."""
 
@@ -230,7 +194,7 @@ class _Run:
     scale: Floats | None
     threads: int
     memory: int
-    picked: _Picked = field(default_factory=_Picked)
+    picked: Tiles = field(default_factory=Tiles)
 
     def weighted(self, squared: Floats, at: Index | slice = slice(None)) -> Floats:
         """Weigh the D² of the candidates `at`."""

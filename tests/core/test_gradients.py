@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmselect.core.coalitions import linear_shapley
 from mmselect.core.distances import between, nearest, unit
 from mmselect.core.gradients import (
     GradientPoints,
@@ -17,7 +18,7 @@ from mmselect.core.gradients import (
 from mmselect.core.points import factors, feature_points, squared_norms
 from mmselect.core.rows import stream
 from mmselect.core.sampling import d2_sample
-from mmselect.core.shapley import balance_weights, contributions, linear_shapley
+from mmselect.core.shapley import balance_weights, contributions
 from mmselect.core.sketch import sketch, sketch_error, sketch_hashes
 from mmselect.errors import DataError, ParameterError
 

@@ -7,17 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.guidelines import guideline_report, guideline_sums
-from mmselect.core.shapley import (
-    balance_weights,
+from mmselect.core.coalitions import (
     coalition_name,
     coalition_names,
-    contributions,
-    dominance_degree,
     exported_shapley,
     exported_values,
     linear_shapley,
     linear_values,
+)
+from mmselect.core.guidelines import guideline_report, guideline_sums
+from mmselect.core.shapley import (
+    balance_weights,
+    contributions,
+    dominance_degree,
     shapley_values,
 )
 from mmselect.errors import DataError, NeedsError, ParameterError
