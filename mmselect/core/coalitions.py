@@ -1,0 +1,333 @@
+"""What a fused head says when it sees only some of the modalities (BMMAL, Sec. 3.4).
+
+V(S) is the probability that the head gives to the pseudo-class ŷ = argmax f of the full input when
+it sees only the modalities in S. For a linear head an absent modality is a zero vector, so
+V(S) = softmax(b + Σ_{m∈S} W_m z_m)_ŷ, and all 2^M coalitions follow from M partial logits. For any
+other head the logits of each coalition are exported. The values of a pool are not kept: Shapley
+values are taken from them block by block.
+
+Coalitions are numbered by their bits: coalition S holds modality m if bit m of S is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mmselect.blocks import DEFAULT_MEMORY, blas_threads
+from mmselect.core.rows import (
+    Array,
+    Floats,
+    Index,
+    Rows,
+    Singles,
+    check_rows,
+    finite,
+    legal,
+    native,
+    same_length,
+    stream,
+)
+from mmselect.core.shapley import MOST_MODALITIES, shapley_values
+from mmselect.errors import NeedsError, ParameterError
+
+BLOCK_ELEMENTS = 1 << 19
+"""Logits of one coalition in a compute block: 2 MB, enough rows for a product with the head."""
+
+
+def linear_shapley(
+    features: Mapping[str, Rows],
+    weight: Mapping[str, Array],
+    bias: Array | None = None,
+    *,
+    rows: Index | None = None,
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+) -> tuple[Floats, Index]:
+    """Shapley value of each modality for each sample, from features and a linear head.
+
+    Parameters
+    ----------
+    features : mapping of str to (n, d) Rows
+        Features of each modality; the order of its names is the order of the columns.
+    weight : mapping of str to (c, d) ndarray
+        Columns of the fused head for each modality.
+    bias : (c,) ndarray, optional
+        None is 0.
+    rows : (r,) ndarray of int, optional
+        Candidate rows, increasing; None is all.
+    threads, memory : int
+        As for :func:`mmselect.core.rows.stream`.
+
+    Returns
+    -------
+    shapley : (r, m) ndarray of float64
+        φ of Eq. 10; rows sum to V(all) − V(∅).
+    pseudo : (r,) ndarray of int
+        ŷ, the lowest class on ties.
+
+    Raises
+    ------
+    ParameterError
+        If names or shapes do not fit together, or there are more than 12 modalities.
+    DataError
+        If a feature or a logit of these rows cannot be used.
+
+    Examples
+    --------
+    >>> z = {"image": np.array([[1.0]]), "text": np.array([[0.0]])}
+    >>> w = {"image": np.array([[np.log(3.0)], [0.0]]), "text": np.array([[1.0], [0.0]])}
+    >>> phi, pseudo = linear_shapley(z, w)
+    >>> phi.round(6).tolist(), pseudo.tolist()
+    ([[0.25, 0.0]], [0])
+    """
+    _check_modalities(list(features))
+    n = same_length(list(features.values()))
+    heads, base = _check_head(features, weight, bias)
+
+    def block(at: Index, arrays: list[Array]) -> tuple[Floats, Index]:
+        for name, z in zip(features, arrays, strict=True):
+            finite(np.abs(z).max(axis=1, initial=0), at, name)
+        values, pseudo = linear_values(arrays, heads, base, at)
+        return shapley_values(values), pseudo
+
+    sources = list(features.values())
+    return _streamed(block, sources, check_rows(rows, n), len(base), threads, memory)
+
+
+def exported_shapley(
+    logits: Mapping[str, Rows],
+    modalities: Sequence[str],
+    *,
+    rows: Index | None = None,
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+) -> tuple[Floats, Index]:
+    """Shapley value of each modality for each sample, from the logits of every coalition.
+
+    Parameters
+    ----------
+    logits : mapping to (n, c) Rows
+        Logits of each coalition under its sorted names joined by ``+`` (``none`` is the empty one)
+        or under the frozen set of its names.
+    modalities : sequence of str
+        All modalities; their order is the order of the columns.
+    rows, threads, memory
+        As for :func:`linear_shapley`.
+
+    Returns
+    -------
+    shapley, pseudo
+        As for :func:`linear_shapley`; ŷ is that of the coalition of all.
+
+    Raises
+    ------
+    NeedsError
+        If a coalition is missing.
+    ParameterError
+        If there are more than 12 modalities, or shapes do not fit together.
+    DataError
+        If a logit of these rows cannot be used.
+
+    Examples
+    --------
+    >>> even, sure = np.zeros((1, 2)), np.log([[3.0, 1.0]])
+    >>> logits = {"none": even, "a": even, "b": sure, frozenset({"a", "b"}): sure}
+    >>> exported_shapley(logits, ["a", "b"])[0].round(6).tolist()
+    [[0.0, 0.25]]
+    """
+    _check_modalities(modalities)
+    given = {coalition_name(k) if isinstance(k, frozenset) else k: v for k, v in logits.items()}
+    names = coalition_names(modalities)
+    if missing := [name for name in names if name not in given]:
+        raise NeedsError(f"coalition logits: expected every coalition, missing {missing}")
+    sources = [given[name] for name in names]
+    if len({source.shape[1:] for source in sources}) != 1:
+        raise ParameterError("coalition logits: expected the same classes in every coalition")
+
+    def block(at: Index, arrays: list[Array]) -> tuple[Floats, Index]:
+        values, pseudo = exported_values(arrays, at)
+        return shapley_values(values), pseudo
+
+    n, classes = same_length(sources), sources[0].shape[1]
+    return _streamed(block, sources, check_rows(rows, n), classes, threads, memory)
+
+
+def linear_values(
+    features: Sequence[Array],
+    heads: Sequence[Array],
+    bias: Array,
+    rows: Index | None = None,
+) -> tuple[Floats, Index]:
+    """V(S) of every coalition of some samples: softmax(b + Σ_{m∈S} W_m z_m)_ŷ (Sec. 3.4).
+
+    Products are formed in float64 and rounded to float32, so that copies of a sample agree though
+    BLAS adds up the rows of a block in different orders. Probabilities are formed in float64 from
+    the odds against ŷ: differences of values near 1 keep their digits.
+
+    Parameters
+    ----------
+    features : sequence of (b, d) ndarray
+    heads : sequence of (c, d) ndarray
+    bias : (c,) ndarray
+    rows : (b,) ndarray of int, optional
+        Row numbers to name in errors.
+
+    Returns
+    -------
+    values : (b, 2^M) ndarray of float64
+        Column S is coalition S: column 0 is V(∅), the last one V(all).
+    pseudo : (b,) ndarray of int
+
+    Raises
+    ------
+    DataError
+        If the logits of a row hold nan or +inf, or are all −inf.
+
+    Examples
+    --------
+    >>> head = np.array([[np.log(3)], [0.0]])
+    >>> linear_values([np.array([[1.0]])], [head], np.zeros(2))[0].round(6)
+    array([[0.5 , 0.75]])
+    """
+    partial = [_partial(z, w) for z, w in zip(features, heads, strict=True)]
+    f = np.repeat(native(bias).astype(np.float32, copy=False)[None], len(partial[0]), axis=0)
+    whole = f
+    for part in partial:
+        whole = whole + part
+    pseudo = whole.argmax(axis=1)
+    legal(whole[np.arange(len(whole)), pseudo], rows)
+    values = np.empty((len(whole), 1 << len(partial)))
+    _visit(f, partial, 0, 0, pseudo, values)
+    return values, pseudo
+
+
+def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple[Floats, Index]:
+    """V(S) of every coalition of some samples, from the logits of each, numbered by their bits.
+
+    Parameters
+    ----------
+    logits : sequence of 2^M (b, c) ndarray
+    rows : (b,) ndarray of int, optional
+        Row numbers to name in errors.
+
+    Returns
+    -------
+    values, pseudo
+        As for :func:`linear_values`.
+
+    Raises
+    ------
+    DataError
+        If the logits of a row hold nan or +inf, or are all −inf.
+
+    Examples
+    --------
+    >>> exported_values([np.zeros((1, 2)), np.log([[3.0, 1.0]])])[0].round(6)
+    array([[0.5 , 0.75]])
+    """
+    blocks = [native(block) for block in logits]
+    for block in blocks:
+        legal(block.max(axis=1), rows)
+    pseudo = blocks[-1].argmax(axis=1)
+    return np.stack([_value(block, pseudo) for block in blocks], axis=1), pseudo
+
+
+def coalition_name(modalities: Iterable[str]) -> str:
+    """Name of a coalition in a pool: sorted, joined by ``+``, ``none`` if empty.
+
+    Examples
+    --------
+    >>> coalition_name(["text", "image"]), coalition_name([])
+    ('image+text', 'none')
+    """
+    return "+".join(sorted(modalities)) or "none"
+
+
+def coalition_names(modalities: Sequence[str]) -> list[str]:
+    """Names of all coalitions, in the order of their bits.
+
+    Examples
+    --------
+    >>> coalition_names(["a", "b"])
+    ['none', 'a', 'b', 'a+b']
+    """
+    members = [
+        [name for m, name in enumerate(modalities) if coalition >> m & 1]
+        for coalition in range(1 << len(modalities))
+    ]
+    return [coalition_name(names) for names in members]
+
+
+def _visit(
+    f: Singles, partial: list[Singles], m: int, coalition: int, pseudo: Index, values: Floats
+) -> None:
+    """Walk the tree of coalitions: at depth m, modality m is left out or added."""
+    if m == len(partial):
+        values[:, coalition] = _value(f, pseudo)
+        return
+    _visit(f, partial, m + 1, coalition, pseudo, values)
+    _visit(f + partial[m], partial, m + 1, coalition | 1 << m, pseudo, values)
+
+
+def _value(f: Array, pseudo: Index) -> Floats:
+    """softmax(f)_ŷ = o / (o + R), with odds relative to the largest logit."""
+    at = np.arange(len(f)), pseudo
+    top = f.max(axis=1)
+    # In float64: where ŷ is far below the top, float32 would underflow to 0.
+    own = np.exp(f[at].astype(np.float64) - top)
+    with np.errstate(over="ignore"):  # −inf is what a difference beyond float32 means here
+        others = np.subtract(f, top[:, None]).astype(np.float32, copy=False)
+    np.exp(others, out=others)
+    others[at] = 0
+    return np.asarray(own / (own + others.sum(axis=1, dtype=np.float64)))
+
+
+def _partial(z: Array, head: Array) -> Singles:
+    """W_m z_m (b, c)."""
+    return (z.astype(np.float64) @ head.astype(np.float64, copy=False).T).astype(np.float32)
+
+
+def _streamed(
+    block: Callable[[Index, list[Array]], tuple[Floats, Index]],
+    sources: Sequence[Rows],
+    rows: Index,
+    classes: int,
+    threads: int,
+    memory: int,
+) -> tuple[Floats, Index]:
+    step = min(max(BLOCK_ELEMENTS // max(classes, 1), 64), 4096)
+    with blas_threads():
+        parts = list(stream(block, sources, rows, step=step, threads=threads, memory=memory))
+    if not parts:
+        raise ParameterError("candidates: expected at least one row, found none")
+    phi, pseudo = zip(*parts, strict=True)
+    return np.concatenate(phi), np.concatenate(pseudo)
+
+
+def _check_modalities(modalities: Sequence[str]) -> None:
+    if not 1 <= len(modalities) <= MOST_MODALITIES:
+        found = len(modalities)
+        raise ParameterError(f"modalities: expected 1 to {MOST_MODALITIES}, found {found}")
+
+
+def _check_head(
+    features: Mapping[str, Rows], weight: Mapping[str, Array], bias: Array | None
+) -> tuple[list[Floats], Array]:
+    if set(weight) != set(features):
+        raise ParameterError(
+            f"classifier: expected weights for {sorted(features)}, found {sorted(weight)}"
+        )
+    heads = [np.asarray(weight[name], dtype=np.float64) for name in features]
+    classes = heads[0].shape[0]
+    for name, head in zip(features, heads, strict=True):
+        expected = (classes, features[name].shape[1])
+        if head.shape != expected:
+            raise ParameterError(
+                f"classifier weight of {name}: expected {expected}, found {head.shape}"
+            )
+    base = np.zeros(classes, np.float32) if bias is None else native(np.asarray(bias))
+    if base.shape != (classes,):
+        raise ParameterError(f"classifier bias: expected ({classes},), found {base.shape}")
+    return heads, base

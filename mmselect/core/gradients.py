@@ -1,0 +1,298 @@
+"""The gradient embedding of BADGE and BMMAL, kept as two factors.
+
+The gradient of the loss at the pseudo-label, with respect to a linear head, is an outer product,
+g = a ⊗ h with a = p − pseudo (n, c) and h = [w_1 z_1; …; w_M z_M] (n, Σd) (Kumar et al.'s BMMAL,
+Eq. 15, ``methods.md`` 3.6; BADGE is w = 1). Everything that depends on angles and lengths follows
+from the factors: ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h_i, h_j⟩ and ‖g‖² = ‖a‖²‖h‖², so the product, c·Σd
+numbers for each sample, is never formed. Nor are the factors of a whole pool: they are computed
+from the rows that are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmselect.blocks import DEFAULT_MEMORY, blas_threads, compute_rows
+from mmselect.core.rows import (
+    Array,
+    Floats,
+    Index,
+    Rows,
+    Singles,
+    check_rows,
+    finite,
+    legal,
+    native,
+    same_length,
+    stream,
+)
+from mmselect.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class GradientPoints:
+    """Gradient embeddings g = a ⊗ h, computed from logits and features when rows are asked for.
+
+    Parameters
+    ----------
+    logits : (n, c) Rows
+        Logits of the fused head.
+    features : mapping of str to (n, d) Rows
+        Features of each modality; h concatenates them in this order.
+    weights : (n, m) ndarray, optional
+        Balance weights (Eq. 14), columns in the order of `features`. None is w = 1: BADGE.
+    multilabel : bool
+        p = sigmoid f and pseudo-labels 1[p ≥ ½], in place of softmax and argmax.
+
+    Raises
+    ------
+    ParameterError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> from mmselect.core.points import factors, squared_norms
+    >>> points = GradientPoints(np.zeros((2, 2)), {"image": np.array([[2.0], [0.0]])})
+    >>> a, h = factors(points)
+    >>> a[0].tolist(), h[0].tolist(), squared_norms(points).tolist()
+    ([-0.5, 0.5], [2.0], [2.0, 0.0])
+    """
+
+    logits: Rows
+    features: Mapping[str, Rows]
+    weights: Array | None = None
+    multilabel: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise ParameterError("features: expected at least one modality, found none")
+        n = same_length([self.logits, *self.features.values()])
+        if self.weights is not None and self.weights.shape != (n, len(self.features)):
+            expected = (n, len(self.features))
+            raise ParameterError(f"weights: expected {expected}, found {self.weights.shape}")
+
+    def __len__(self) -> int:
+        return self.logits.shape[0]
+
+    @property
+    def sources(self) -> tuple[Rows, ...]:
+        """Logits, the features of each modality, and the weights if there are any."""
+        weights = () if self.weights is None else (self.weights,)
+        return (self.logits, *self.features.values(), *weights)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """C and Σd."""
+        return self.logits.shape[1], sum(z.shape[1] for z in self.features.values())
+
+    def factors(self, rows: Index, arrays: Sequence[Array]) -> tuple[Singles, ...]:
+        """Compute a (b, c) and h (b, Σd) in float32."""
+        logits, features, weights = self._split(arrays)
+        h = np.empty((len(rows), self.widths[1]), np.float32)
+        start = 0
+        for m, (name, z) in enumerate(zip(self.features, features, strict=True)):
+            part = h[:, start : start + z.shape[1]]
+            with np.errstate(over="ignore", invalid="ignore"):  # told apart by the next line
+                part[:] = z if weights is None else z * weights[:, m : m + 1].astype(np.float32)
+                finite(part.max(axis=1, initial=0) - part.min(axis=1, initial=0), rows, name)
+            start += z.shape[1]
+        return residual(logits, rows, multilabel=self.multilabel), h
+
+    def squared_norms(self, rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Floats]:
+        """‖a‖²‖h‖², twice: the origin of gradients is zero."""
+        a, z = self.norm_parts(rows, arrays)
+        weights = self._split(arrays)[2]
+        norms = a * (z.sum(axis=1) if weights is None else np.vecdot(z, np.square(weights)))
+        return norms, norms
+
+    def norm_parts(self, rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Floats]:
+        """‖a‖² (b,) and ‖z_m‖² (b, m), free of the weights."""
+        logits, features, _ = self._split(arrays)
+        z = np.empty((len(rows), len(features)))
+        for m, (name, block) in enumerate(zip(self.features, features, strict=True)):
+            wide = native(block).astype(np.float64, copy=False)
+            np.vecdot(wide, wide, out=z[:, m])
+            finite(z[:, m], rows, name)
+        return residual_norms(logits, rows, multilabel=self.multilabel), z
+
+    def _split(self, arrays: Sequence[Array]) -> tuple[Array, Sequence[Array], Floats | None]:
+        m = len(self.features)
+        weights = None if self.weights is None else arrays[1 + m].astype(np.float64, copy=False)
+        return arrays[0], arrays[1 : 1 + m], weights
+
+
+def residual(logits: Array, rows: Index | None = None, *, multilabel: bool = False) -> Singles:
+    """First factor of the gradient: a = p − pseudo (Eq. 3; ``methods.md`` 3.6).
+
+    The entry of the pseudo-class is −Σ of the other probabilities, not p − 1: for a sure sample
+    the difference would have lost all its digits.
+
+    Parameters
+    ----------
+    logits : (b, c) ndarray
+        Any floating type; −inf is a legal mask.
+    rows : (b,) ndarray of int, optional
+        Row numbers to name in errors.
+    multilabel : bool
+        p = sigmoid f, pseudo-labels 1[p ≥ ½].
+
+    Returns
+    -------
+    (b, c) ndarray of float32
+
+    Raises
+    ------
+    DataError
+        If a row holds nan or +inf, or is all −inf.
+
+    Examples
+    --------
+    >>> residual(np.log([[3.0, 1.0]])).tolist()
+    [[-0.25, 0.25]]
+    >>> residual(np.array([[0.0, -np.inf]]), multilabel=True).tolist()
+    [[-0.5, 0.0]]
+    """
+    if multilabel:
+        half = _far_probability(logits, rows)
+        return np.where(logits >= 0, -half, half)
+    e, label, others = _odds(logits, rows)
+    a = np.multiply(e, (1 / (1 + others)).astype(np.float32)[:, None], out=e)
+    a[np.arange(len(a)), label] = -others / (1 + others)
+    return a
+
+
+def residual_norms(logits: Array, rows: Index | None = None, *, multilabel: bool = False) -> Floats:
+    """‖a‖² without forming a; parameters and errors as for :func:`residual`.
+
+    Examples
+    --------
+    >>> residual_norms(np.log([[3.0, 1.0]])).round(6).tolist()
+    [0.125]
+    """
+    if multilabel:
+        half = _far_probability(logits, rows).astype(np.float64)
+        return np.asarray(np.vecdot(half, half))
+    e, _, others = _odds(logits, rows)
+    wide = e.astype(np.float64)
+    return np.asarray((np.vecdot(wide, wide) + others**2) / (1 + others) ** 2)
+
+
+def norm_parts(
+    points: GradientPoints,
+    rows: Index | None = None,
+    *,
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+) -> tuple[Floats, Floats]:
+    """‖a‖² and each ‖z_m‖², from which norms for any weights follow without reading again.
+
+    ‖g‖² = ‖a‖² Σ_m w_m² ‖z_m‖²: with w = 1 the norm that BADGE sees, with the balance weights that
+    of BMMAL.
+
+    Parameters
+    ----------
+    points : GradientPoints
+        Its weights are not used.
+    rows : (r,) ndarray of int, optional
+        Candidate rows, increasing; None is all.
+    threads, memory : int
+        As for :func:`mmselect.core.rows.stream`.
+
+    Returns
+    -------
+    a : (r,) ndarray of float64
+    z : (r, m) ndarray of float64
+
+    Raises
+    ------
+    DataError
+        If a value of these rows cannot be used.
+
+    Examples
+    --------
+    >>> a, z = norm_parts(GradientPoints(np.zeros((1, 2)), {"t": np.array([[3.0, 4.0]])}))
+    >>> a.tolist(), z.tolist()
+    ([0.5], [[25.0]])
+    """
+    rows = check_rows(rows, len(points))
+    step = compute_rows(max(points.widths))
+    with blas_threads():
+        blocks = list(
+            stream(
+                points.norm_parts, points.sources, rows, step=step, threads=threads, memory=memory
+            )
+        )
+    m = len(points.features)
+    a = np.concatenate([a for a, _ in blocks]) if blocks else np.empty(0)
+    return a, np.concatenate([z for _, z in blocks]) if blocks else np.empty((0, m))
+
+
+def inner_products(left: Sequence[Array], right: Sequence[Array]) -> Floats:
+    """⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h_i, h_j⟩ between all rows of two sets of factors.
+
+    Parameters
+    ----------
+    left, right : sequence of (b, width) and (r, width) ndarray
+        Factors, of the same widths.
+
+    Returns
+    -------
+    (b, r) ndarray of float64
+
+    Examples
+    --------
+    >>> a, h = np.array([[0.5, -0.5]]), np.array([[3.0, 4.0]])
+    >>> inner_products((a, h), (a, h))
+    array([[12.5]])
+    """
+    product: Floats = np.ones(())
+    for x, y in zip(left, right, strict=True):
+        product = product * (x.astype(np.float64) @ y.astype(np.float64).T)
+    return product
+
+
+def full(parts: Sequence[Array]) -> Singles:
+    """Materialise the outer product: row i is a_i ⊗ h_i, laid out class by class.
+
+    Parameters
+    ----------
+    parts : sequence of two ndarray, (b, c) and (b, Σd)
+        The factors of some rows.
+
+    Returns
+    -------
+    (b, c·Σd) ndarray of float32
+
+    Examples
+    --------
+    >>> full((np.array([[1.0, -1.0]]), np.array([[2.0, 3.0]]))).tolist()
+    [[2.0, 3.0, -2.0, -3.0]]
+    """
+    a, h = (part.astype(np.float32, copy=False) for part in parts)
+    return np.asarray(np.einsum("bc,bd->bcd", a, h).reshape(len(a), -1))
+
+
+def _odds(logits: Array, rows: Index | None) -> tuple[Singles, Index, Floats]:
+    """e^(f − f_ŷ) with 0 at ŷ (b, c), ŷ (b,) and Σ of the former (b,)."""
+    x = native(logits)
+    label = x.argmax(axis=1)
+    at = np.arange(len(x)), label
+    top = x[at]
+    legal(top, rows)
+    # The difference is taken in the logits' own type: it is what decides, not its rounding.
+    with np.errstate(over="ignore"):  # −inf is what a difference beyond float32 means here
+        e = np.subtract(x, top[:, None]).astype(np.float32, copy=False)
+    np.exp(e, out=e)
+    e[at] = 0
+    return e, label, e.sum(axis=1, dtype=np.float64)
+
+
+def _far_probability(logits: Array, rows: Index | None) -> Singles:
+    """|p − 1[p ≥ ½]| = sigmoid(−|f|)."""
+    x = native(logits)
+    legal(x.max(axis=1, initial=-np.inf), rows)
+    e = np.exp(-np.abs(x))
+    return np.asarray((e / (1 + e)).astype(np.float32, copy=False))

@@ -1,0 +1,215 @@
+"""Points in a space where distances are cheap: outer products of factors, or plain features.
+
+The D² sampler knows points by their sources (what to read), their factors and their norms. Nothing
+is held for the whole pool: all is computed from the rows that are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from mmselect.blocks import DEFAULT_MEMORY, blas_threads, compute_rows
+from mmselect.core.rows import (
+    Array,
+    Floats,
+    Index,
+    Rows,
+    Singles,
+    check_rows,
+    finite,
+    gather,
+    native,
+    same_length,
+    stream,
+)
+from mmselect.errors import ParameterError
+
+CENTRE_ROWS = 1024
+"""Rows whose median is the origin of plain features: any is right, a central one is quick."""
+
+
+class Points(Protocol):
+    """Rows of which the D² sampler can take distances: outer products of one or more factors."""
+
+    @property
+    def sources(self) -> tuple[Rows, ...]:
+        """What must be read to know a row."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of each factor."""
+
+    def __len__(self) -> int:
+        """Count the samples of the pool."""
+
+    def factors(self, rows: Index, arrays: Sequence[Array]) -> tuple[Singles, ...]:
+        """Factors of `rows`, (b, width) each, from the rows of the sources."""
+
+    def squared_norms(self, rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Floats]:
+        """‖g‖² of `rows`, (b,) each: about the points' own origin, and about zero."""
+
+
+@dataclass(frozen=True)
+class FeaturePoints:
+    """Concatenated features as points with one factor, about an origin near their centre.
+
+    Distances do not depend on the origin; their numerical error, and how tight norms bound them,
+    do. Build it with :func:`feature_points`.
+    """
+
+    features: Mapping[str, Rows]
+    origin: Singles = field(repr=False)
+
+    def __len__(self) -> int:
+        return same_length(list(self.features.values()))
+
+    @property
+    def sources(self) -> tuple[Rows, ...]:
+        """The features of each modality."""
+        return tuple(self.features.values())
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Σd."""
+        return (len(self.origin),)
+
+    def factors(self, rows: Index, arrays: Sequence[Array]) -> tuple[Singles, ...]:
+        """Features less the origin, (b, Σd) in float32."""
+        joined = self._joined(rows, arrays)
+        return ((joined - self.origin).astype(np.float32, copy=False),)
+
+    def squared_norms(self, rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Floats]:
+        """‖x − origin‖² and ‖x‖²."""
+        wide = self._joined(rows, arrays).astype(np.float64, copy=False)
+        centred = wide - self.origin
+        return np.vecdot(centred, centred), np.vecdot(wide, wide)
+
+    def _joined(self, rows: Index, arrays: Sequence[Array]) -> Array:
+        for name, z in zip(self.features, arrays, strict=True):
+            finite(np.abs(z).max(axis=1, initial=0), rows, name)
+        return np.concatenate([native(z) for z in arrays], axis=1)
+
+
+def feature_points(features: Mapping[str, Rows], rows: Index | None = None) -> FeaturePoints:
+    """Make points of plain features, with the median of some of `rows` as their origin.
+
+    Parameters
+    ----------
+    features : mapping of str to (n, d) Rows
+        Features of each modality, concatenated in this order.
+    rows : (r,) ndarray of int, optional
+        Candidate rows, increasing; only they are read. None is all.
+
+    Returns
+    -------
+    FeaturePoints
+
+    Raises
+    ------
+    ParameterError
+        If there are no features, or they have different lengths.
+    DataError
+        If a value is nan or infinite.
+
+    Examples
+    --------
+    >>> feature_points({"x": np.array([[1.0], [3.0]])}).origin
+    array([2.], dtype=float32)
+    """
+    if not features:
+        raise ParameterError("features: expected at least one modality, found none")
+    n = same_length(list(features.values()))
+    rows = check_rows(rows, n)
+    width = sum(z.shape[1] for z in features.values())
+    points = FeaturePoints(features, np.zeros(width, np.float32))
+    if not len(rows):
+        return points
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, CENTRE_ROWS).astype(np.intp))]
+    (joined,) = points.factors(some, gather(points.sources, some))
+    # The median: one sample far out must not cost all the others their digits.
+    return FeaturePoints(features, np.median(joined, axis=0))
+
+
+def factors(points: Points, rows: Index | None = None) -> tuple[Singles, ...]:
+    """Factors of some rows, in memory.
+
+    Parameters
+    ----------
+    points : Points
+        Such as :class:`GradientPoints`.
+    rows : (b,) ndarray of int, optional
+        Rows in any order; None is all.
+
+    Returns
+    -------
+    tuple of (b, width) ndarray of float32
+        For gradients (a, h).
+
+    Raises
+    ------
+    DataError
+        If a value of these rows cannot be used.
+
+    Examples
+    --------
+    >>> from mmselect.core.gradients import GradientPoints
+    >>> points = GradientPoints(np.zeros((3, 2)), {"image": np.eye(3)})
+    >>> [f.shape for f in factors(points, np.array([2, 0]))]
+    [(2, 2), (2, 3)]
+    """
+    rows = np.arange(len(points), dtype=np.intp) if rows is None else rows
+    return points.factors(rows, gather(points.sources, rows))
+
+
+def squared_norms(
+    points: Points,
+    rows: Index | None = None,
+    *,
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+) -> Floats:
+    """‖g‖² of candidate rows, streamed.
+
+    Parameters
+    ----------
+    points : Points
+        Such as :class:`GradientPoints`.
+    rows : (r,) ndarray of int, optional
+        Candidate rows, increasing; None is all.
+    threads, memory : int
+        As for :func:`mmselect.core.rows.stream`.
+
+    Returns
+    -------
+    (r,) ndarray of float64
+
+    Raises
+    ------
+    DataError
+        If a value of these rows cannot be used.
+
+    Examples
+    --------
+    >>> from mmselect.core.gradients import GradientPoints
+    >>> squared_norms(GradientPoints(np.zeros((1, 2)), {"image": np.array([[3.0, 4.0]])}))
+    array([12.5])
+    """
+    return both_norms(points, check_rows(rows, len(points)), threads, memory)[1]
+
+
+def both_norms(points: Points, rows: Index, threads: int, memory: int) -> tuple[Floats, Floats]:
+    """Stream both results of `points.squared_norms` over `rows`, (r,) each."""
+    step = compute_rows(max(points.widths))
+    own, zero = np.empty(len(rows)), np.empty(len(rows))
+    start = 0
+    with blas_threads():
+        for a, b in stream(
+            points.squared_norms, points.sources, rows, step=step, threads=threads, memory=memory
+        ):
+            own[start : start + len(a)], zero[start : start + len(b)] = a, b
+            start += len(a)
+    return own, zero

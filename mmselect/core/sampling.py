@@ -1,0 +1,377 @@
+"""k-means++ (D²) sampling: exact, and lazy about distances.
+
+Row i is drawn with probability w_i D_i² / Σ w D², D_i² the squared distance to the nearest pick
+(Arthur & Vassilvitskii 2007; ``methods.md`` 3.7). The plain form updates all n distances for every
+pick. Here a table of upper bounds U_i ≥ w_i D_i² stands in for them: draw i with probability
+U_i / ΣU, compute D_i² for that row only, accept with probability w_i D_i² / U_i. What is accepted
+follows the law above whatever the bounds were; what is learned goes into the table. The first
+bounds come from lengths alone, (‖g_i‖ + ‖g_j‖)², so nothing but the rows drawn is ever read again.
+
+Rows are drawn in batches from one table and decided in order, against the picks that were accepted
+before them in the same batch too, so a batch changes no probability. When the work on rejected rows
+has grown to that of a pass over everything, such a pass makes the table exact. Batches and passes
+follow from n and from what was accepted, never from the budget or the machine: the picks of a
+budget are the first picks of any larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmselect.blocks import DEFAULT_MEMORY, blas_threads, map_ordered
+from mmselect.core.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
+from mmselect.core.points import Points, both_norms
+from mmselect.core.rows import Array, Floats, Index, check_rows, gather, stream
+from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
+
+PASS_ROWS = 256
+"""Pool rows of one matrix product in a pass over everything."""
+
+BATCH = 16, 512, 1024
+"""Smallest batch, largest, and largest while most draws are rejected."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What :func:`d2_sample` picked.
+
+    Attributes
+    ----------
+    indices : (k,) ndarray of int
+        Rows in pick order.
+    gains : (k,) ndarray of float64
+        w_i D_i² of each pick when it was picked; of the first, w_i ‖g_i‖².
+    warnings : tuple of str
+        What a person should know, such as picks that were drawn uniformly.
+    drawn, passes : int
+        Rows evaluated one by one, and passes over all rows.
+    """
+
+    indices: Index
+    gains: Floats
+    warnings: tuple[str, ...] = ()
+    drawn: int = 0
+    passes: int = 0
+
+
+def d2_sample(
+    points: Points,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    candidates: Index | None = None,
+    weights: Array | None = None,
+    norms: Floats | None = None,
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> Sampled:
+    """Pick rows by (weighted) k-means++ sampling.
+
+    The first pick is the largest w_i ‖g_i‖² (BADGE and BMMAL have w = 1; for other weights this is
+    our choice), the lowest row on ties. Every further row is drawn with probability
+    w_i D_i² / Σ w D² (``methods.md`` 3.7). When that sum is 0 the remaining rows are drawn
+    uniformly, with a warning.
+
+    Parameters
+    ----------
+    points : Points
+        :class:`~mmselect.core.gradients.GradientPoints` or
+        :func:`~mmselect.core.points.feature_points`.
+    budget : int
+        Picks k, from 1 to the number of candidates.
+    rng : numpy.random.Generator
+        All randomness.
+    candidates : (r,) ndarray of int, optional
+        Rows that may be picked, increasing; None is all.
+    weights : (r,) ndarray, optional
+        w_i ≥ 0 of each candidate; None is 1.
+    norms : (r,) ndarray of float64, optional
+        ‖g_i‖² of each candidate, if the caller has them (gradients only): saves the pass over all
+        rows.
+    threads, memory : int
+        As for :func:`mmselect.core.rows.stream`; neither changes a pick.
+    progress : callable, optional
+        Called with the picks done and the budget.
+
+    Returns
+    -------
+    Sampled
+
+    Raises
+    ------
+    BudgetError, SelectionError
+        If the budget is not positive, or above the candidates.
+    ParameterError
+        If candidates, weights or norms have the wrong shape.
+    DataError
+        If a candidate's numbers, or a weight, cannot be used.
+
+    Examples
+    --------
+    >>> from mmselect.core.points import feature_points
+    >>> points = feature_points({"x": np.array([[0.0], [0.0], [1.0], [9.0]])})
+    >>> picked = d2_sample(points, 3, np.random.default_rng(0))
+    >>> sorted(picked.indices.tolist())[1:], picked.gains[:2].tolist()
+    ([2, 3], [81.0, 81.0])
+    """
+    rows = check_rows(candidates, len(points))
+    _check_budget(budget, len(rows))
+    scale = _check_weights(weights, rows)
+    with blas_threads():
+        if norms is None:
+            own, size = both_norms(points, rows, threads, memory)
+        else:
+            own = size = _check_norms(norms, rows)
+        run = _Run(points, rows, np.sqrt(own), scale, threads, memory)
+        return _sample(run, size, budget, rng, progress)
+
+
+def nearest_picks(
+    points: Points,
+    picks: Index,
+    *,
+    candidates: Index | None = None,
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> tuple[Index, Floats]:
+    """Which pick stands for each candidate: the nearest one, by a streamed matrix product.
+
+    Parameters
+    ----------
+    points : Points
+        What was sampled from.
+    picks : (k,) ndarray of int
+        Rows in pick order.
+    candidates : (r,) ndarray of int, optional
+        Rows to ask for, increasing; None is all.
+    threads, memory, progress
+        As for :func:`d2_sample`; progress counts candidates.
+
+    Returns
+    -------
+    which : (r,) ndarray of int
+        Position in `picks`; the earliest pick on ties.
+    distance : (r,) ndarray of float64
+        ‖g_i − g_pick‖, 0 for a pick and for its copies.
+
+    Raises
+    ------
+    DataError
+        If a row's numbers cannot be used.
+
+    Examples
+    --------
+    >>> from mmselect.core.points import feature_points
+    >>> nearest_picks(feature_points({"x": np.array([[0.0], [1.0], [9.0]])}), np.array([2, 0]))
+    (array([1, 1, 0]), array([0., 1., 0.]))
+    """
+    rows = check_rows(candidates, len(points))
+    with blas_threads():
+        run = _Run(points, rows, np.empty(0), None, threads, memory)
+        for start in range(0, len(picks), TILE_ROWS):
+            some = np.asarray(picks[start : start + TILE_ROWS], dtype=np.intp)
+            arrays = gather(points.sources, some)
+            own = points.squared_norms(some, arrays)[0]
+            run.picked.add(unit(points.factors(some, arrays)), np.sqrt(own))
+        squared, which = _whole_pass(run, 0, progress)
+    return which, np.sqrt(squared)
+
+
+@dataclass
+class _Run:
+    """The points, and what is known of them so far."""
+
+    points: Points
+    rows: Index
+    norms: Floats
+    scale: Floats | None
+    threads: int
+    memory: int
+    picked: Tiles = field(default_factory=Tiles)
+
+    def weighted(self, squared: Floats, at: Index | slice = slice(None)) -> Floats:
+        """Weigh the D² of the candidates `at`."""
+        return squared if self.scale is None else self.scale[at] * squared
+
+    def units(self, at: Index) -> Units:
+        """Read some candidates as unit factors."""
+        rows = self.rows[at]
+        return unit(self.points.factors(rows, gather(self.points.sources, rows)))
+
+
+def _sample(
+    run: _Run, size: Floats, budget: int, rng: np.random.Generator, progress: Progress | None
+) -> Sampled:
+    """Lazy rejection; positions are positions in `run.rows`."""
+    weight = run.weighted(size)
+    first = int(weight.argmax())
+    picks, gains = [first], [float(weight[first])]
+    run.picked.add(run.units(np.array([first])), run.norms[[first]])
+    table = _bound(run, shortest := float(run.norms[first]))
+    table[first] = 0
+    base = wasted = drawn = passes = 0
+    batch = BATCH[0]
+    while len(picks) < budget and (total := np.cumsum(table))[-1] > 0:
+        at = _draw(total, rng.random(batch))
+        now, accepted = _decide(run, at, table, rng.random(batch), base)
+        drawn += batch
+        wasted += (batch - int(accepted.sum())) * (run.picked.count - base)
+        batch = _next_batch(batch, int(accepted.sum()), run.picked.count)
+        new = at[accepted]
+        picks += new.tolist()
+        gains += now[accepted].tolist()
+        np.minimum.at(table, at, now)
+        table[new] = 0
+        if len(new) and (least := float(run.norms[new].min())) < shortest:
+            table = np.minimum(table, _bound(run, shortest := least))
+        if wasted >= len(table) * max(run.picked.count - base, 1) and len(picks) < budget:
+            np.minimum(table, run.weighted(_whole_pass(run, base)[0]), out=table)
+            table[picks] = 0
+            base, wasted, passes = run.picked.count, 0, passes + 1
+        if progress:
+            progress(min(len(picks), budget), budget)
+    return _result(run, picks, gains, budget, rng, (drawn, passes))
+
+
+def _decide(
+    run: _Run, at: Index, table: Floats, uniform: Floats, base: int
+) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Accept or reject the draws `at` in order; w D² when each was decided, and whether accepted.
+
+    Distances to picks before `base` are in the table, which is exact up to there.
+    """
+    units, norms = run.units(at), run.norms[at]
+    bound = table[at]
+    now = np.minimum(bound, run.weighted(_to_picks(run, units, norms, base), at))
+    among = between(units, norms)
+    if run.scale is not None:
+        among *= run.scale[at]
+    accepted = np.zeros(len(at), bool)
+    for b in range(len(at)):
+        if uniform[b] * bound[b] < now[b]:
+            accepted[b] = True
+            np.minimum(now[b + 1 :], among[b, b + 1 :], out=now[b + 1 :])
+    run.picked.add(tuple(u[accepted] for u in units), norms[accepted])
+    return now, accepted
+
+
+def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
+    """Squared distance of a few points to their nearest pick from `base` on."""
+    tiles = run.picked.since(base)
+    work = len(norms) * run.picked.count * sum(run.points.widths)
+    squared = np.full(len(norms), np.inf)
+    for found, _ in map_ordered(
+        lambda tile: nearest(units, norms, tile[1], tile[2]),
+        tiles,
+        1 if work < 1 << 24 else run.threads,
+    ):
+        np.minimum(squared, found, out=squared)
+    return squared
+
+
+def _whole_pass(run: _Run, base: int, progress: Progress | None = None) -> tuple[Floats, Index]:
+    """Squared distance of every candidate to its nearest pick from `base` on, and which it is."""
+    tiles = run.picked.since(base)
+
+    def block(rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Index]:
+        units = unit(run.points.factors(rows, arrays))
+        norms = np.sqrt(run.points.squared_norms(rows, arrays)[0])
+        squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
+        for start, tile, lengths in tiles:
+            found, at = nearest(units, norms, tile, lengths)
+            better = found < squared
+            squared[better], which[better] = found[better], start + at[better]
+        return squared, which
+
+    squared, which = np.empty(len(run.rows)), np.empty(len(run.rows), np.intp)
+    start = 0
+    for found, at in stream(
+        block,
+        run.points.sources,
+        run.rows,
+        step=PASS_ROWS,
+        threads=run.threads,
+        memory=run.memory,
+    ):
+        stop = start + len(found)
+        squared[start:stop], which[start:stop] = found, at
+        start = stop
+        if progress:
+            progress(stop, len(run.rows))
+    return squared, which
+
+
+def _bound(run: _Run, shortest: float) -> Floats:
+    """Bound w D² by w (‖g_i‖ + ‖g_j‖)² for the shortest pick j: the triangle inequality."""
+    return run.weighted(np.square(run.norms + shortest))
+
+
+def _draw(total: Floats, uniform: Floats) -> Index:
+    """Positions with probability proportional to the steps of the running sum `total`."""
+    at = np.searchsorted(total, uniform * total[-1], side="right")
+    # The product can round up to the sum itself; the last row with any share is then meant.
+    last = int(np.searchsorted(total, total[-1], side="left"))
+    return np.asarray(np.minimum(at, last))
+
+
+def _next_batch(batch: int, accepted: int, count: int) -> int:
+    """Grow with the picks, so that a table is stale for few; faster while it is mostly rejected."""
+    smallest, largest, rejected = BATCH
+    if 4 * accepted < batch:
+        return min(2 * batch, rejected)
+    return min(max(count // 4, smallest), largest)
+
+
+def _result(
+    run: _Run,
+    picks: list[int],
+    gains: list[float],
+    budget: int,
+    rng: np.random.Generator,
+    counts: tuple[int, int],
+) -> Sampled:
+    """Cut at the budget, or fill it uniformly where no distance is left."""
+    warnings: tuple[str, ...] = ()
+    if (lacking := budget - len(picks)) > 0:
+        left = np.setdiff1d(np.arange(len(run.rows)), picks)
+        # A permutation of all that is left, so that a larger budget only takes more of it.
+        picks += rng.permutation(left)[:lacking].tolist()
+        gains += [0.0] * lacking
+        warnings = (
+            f"{lacking:,} of {budget:,} picks were drawn uniformly: all other candidates equal "
+            "a pick, have an embedding of zero, or have weight zero",
+        )
+    indices = run.rows[np.array(picks[:budget], dtype=np.intp)]
+    return Sampled(indices, np.array(gains[:budget]), warnings, *counts)
+
+
+def _check_budget(budget: int, candidates: int) -> None:
+    if budget < 1:
+        raise BudgetError(f"budget: expected at least 1, found {budget}")
+    if budget > candidates:
+        raise SelectionError(f"budget {budget:,} exceeds the {candidates:,} candidates")
+
+
+def _check_weights(weights: Array | None, rows: Index) -> Floats | None:
+    if weights is None:
+        return None
+    if weights.shape != rows.shape:
+        raise ParameterError(f"weights: expected {rows.shape}, found {weights.shape}")
+    scale = weights.astype(np.float64)
+    bad = ~(np.isfinite(scale) & (scale >= 0))
+    if bad.any():
+        raise DataError("weights: expected numbers of at least 0", rows=rows[bad].tolist())
+    return scale
+
+
+def _check_norms(norms: Floats, rows: Index) -> Floats:
+    if norms.shape != rows.shape:
+        raise ParameterError(f"norms: expected {rows.shape}, found {norms.shape}")
+    return np.asarray(norms, dtype=np.float64)
