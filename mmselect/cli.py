@@ -112,17 +112,18 @@ def options(
 
 @app.command()
 def demo(
-    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="Where to write.")] = ".",
-    quiet: Quiet = False,
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="Where to write; made if it is missing.")
+    ] = "mmselect-demo",
 ) -> None:
     """Write a small real pool, score it, select from it, and show what came out.
 
-    The pool is made of emoji: drawings and names of two vendors, 2 to 3 MB.
+    The pool is made of emoji: drawings and names, 3 MB.
     """
     from mmselect.demo import play
     from mmselect.output import to_stdout
 
-    to_stdout(f"{line}\n".encode() for line in play(Path(folder), quiet))
+    to_stdout(f"{line}\n".encode() for line in play(Path(folder)))
 
 
 @app.command()

@@ -290,8 +290,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     --------
     >>> from mmselect.demo import EMOJI
     >>> with open_pool(EMOJI) as pool:
-    ...     pool.modalities, pool.columns["/multimodal_logits"].dtype
-    (['image', 'text'], dtype('float16'))
+    ...     pool.modalities, pool.columns["/multimodal_logits"].shape
+    (['image', 'text'], (3812, 76))
     """
     many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not many:

@@ -193,3 +193,31 @@ def test_virtual_and_external_sources(pool: Path, tmp_path: Path) -> None:
         SchemaError, match=r"/multimodal_logits: .*'beside.h5', which does not exist"
     ):
         mmselect.open_pool(pool)
+
+
+def test_anything_that_speaks_dlpack_is_written(tmp_path: Path) -> None:
+    class OnlyDLPack:
+        def __init__(self, values: np.ndarray) -> None:
+            self.values = values
+
+        def __dlpack__(self, **how: Any) -> Any:
+            return self.values.__dlpack__(**how)
+
+        def __dlpack_device__(self) -> Any:
+            return self.values.__dlpack_device__()
+
+    class OnDevice:
+        def __init__(self, values: np.ndarray) -> None:
+            self.values = values
+
+        def cpu(self) -> OnDevice:
+            return self
+
+        def numpy(self) -> np.ndarray:
+            return self.values
+
+    path, x = tmp_path / "pool.h5", np.arange(6.0).reshape(2, 3)
+    mmselect.write_pool(path, features={"image": OnlyDLPack(x), "text": OnDevice(x + 1)})
+    with mmselect.open_pool(path) as pool:
+        assert (pool.columns["/features/image"][:] == x).all()
+        assert (pool.columns["/features/text"][:] == x + 1).all()

@@ -1,0 +1,142 @@
+"""How fast, and in how much memory, ``score --strategy smem`` runs, against SciPy and plain NumPy.
+
+    python benchmarks/bench_smem.py            # n = 50,000, c = 3,129, float32: 1.9 GB on disk
+    python benchmarks/bench_smem.py --vqa      # n = 443,757, float16: 8.3 GB on disk, memory only
+    python benchmarks/bench_smem.py --rows 5000
+
+Both heads, their divergence and the fused head. All three run on one core; CPU seconds, medians of
+interleaved runs; SciPy and NumPy on the first rows only where the pool is large, scaled by rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import cpu_seconds, drop_from_cache, interleaved, machine, make_logits_pool, own_memory
+from scipy.spatial.distance import jensenshannon
+from scipy.special import softmax
+from scipy.stats import entropy
+
+import mmselect
+from mmselect.blocks import blas_threads
+
+PEER_ROWS = 10_000
+HEADS = ("/unimodal_logits/head0", "/unimodal_logits/head1", "/multimodal_logits")
+
+
+def scipy_smem(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> np.ndarray:
+    """SMEM as one writes it with SciPy."""
+    p, q, r = (softmax(x, axis=1) for x in (a, b, f))
+    heads = (entropy(p, axis=1) + entropy(q, axis=1)) / 2
+    return heads + jensenshannon(p, q, axis=1) ** 2 + entropy(r, axis=1)
+
+
+def numpy_smem(a: np.ndarray, b: np.ndarray, f: np.ndarray, rows: int = 512) -> np.ndarray:
+    """SMEM as one writes it with NumPy, in chunks of 512 rows."""
+
+    def log_softmax(x: np.ndarray) -> np.ndarray:
+        d = x - x.max(axis=1, keepdims=True)
+        return d - np.log(np.exp(d).sum(axis=1, keepdims=True))
+
+    def chunk(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> np.ndarray:
+        la, lb, lf = log_softmax(a), log_softmax(b), log_softmax(f)
+        pa, pb, pf = np.exp(la), np.exp(lb), np.exp(lf)
+        ha, hb, hf = (-(p * log).sum(axis=1) for p, log in ((pa, la), (pb, lb), (pf, lf)))
+        mix = (pa + pb) / 2
+        jsd = -(mix * np.log(mix)).sum(axis=1) - (ha + hb) / 2
+        return (ha + hb) / 2 + jsd + hf
+
+    parts = [
+        chunk(a[s : s + rows], b[s : s + rows], f[s : s + rows]) for s in range(0, len(a), rows)
+    ]
+    return np.concatenate(parts)
+
+
+def compare(path: Path, n: int, runs: int) -> None:
+    """Print ratios of CPU time on one core, and how far the numbers are apart."""
+    with mmselect.open_pool(path) as pool, blas_threads(1):
+        few = min(n, PEER_ROWS)
+        blocks = [np.array(pool.columns[name][:few]) for name in HEADS]
+        row = sum(pool.columns[name].row_bytes for name in HEADS)
+
+        def ours() -> np.ndarray:
+            return mmselect.score(pool, "smem", threads=1).score
+
+        expected = scipy_smem(*(x.astype(np.float64) for x in blocks))
+        apart = np.abs(ours()[:few] / expected - 1).max()
+        seconds = interleaved(
+            runs,
+            ours=ours,
+            scipy=lambda: scipy_smem(*blocks),
+            numpy=lambda: numpy_smem(*blocks),
+        )
+    scale = n / few
+    print(f"mmselect   {seconds['ours']:8.2f} s of CPU, {n * row / seconds['ours'] / 1e9:.2f} GB/s")
+    for name in ("scipy", "numpy"):
+        ratio = seconds[name] * scale / seconds["ours"]
+        print(f"{name:<10} {seconds[name] * scale:8.2f} s of CPU, ratio {ratio:.1f}")
+    print(f"largest relative difference from SciPy in float64: {apart:.1e}")
+
+
+def whole_command(path: Path, size: int) -> None:
+    """Print wall time, CPU time and own memory of the command itself, warm and cold."""
+    for state in ("cold", "warm", "warm", "warm"):
+        if state == "cold":
+            drop_from_cache(path)
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "mmselect", "score", str(path), "-s", "smem", "-q"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        wall = time.perf_counter() - started
+        print(f"command, {state} file: {wall:.2f} s wall, {size / wall / 1e9:.2f} GB/s")
+    drop_from_cache(path)
+    started = time.perf_counter()
+    subprocess.run(["cat", str(path)], stdout=subprocess.DEVNULL, check=True)
+    wall = time.perf_counter() - started
+    print(f"cat, cold file: {wall:.2f} s wall, {size / wall / 1e9:.2f} GB/s")
+
+
+def memory(path: Path) -> None:
+    """Print the peak of the memory that is the process's own."""
+    with own_memory() as peak:
+        mmselect.score(path, "smem")
+    print(f"peak of own memory (RssAnon), mapped file pages not counted: {peak[0] / 1e6:.0f} MB")
+
+
+def main() -> None:
+    """Make the pool, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--classes", type=int, default=3129)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--vqa", action="store_true")
+    options = parser.parse_args()
+    n, dtype = (443_757, "f2") if options.vqa else (options.rows, "f4")
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pool.h5"
+        make_logits_pool(path, n, options.classes, 2, dtype)
+        size = path.stat().st_size
+        print(
+            f"n = {n:,}, c = {options.classes:,}, two heads and the fused head, {dtype}, "
+            f"{size / 1e9:.2f} GB"
+        )
+        if options.vqa:
+            seconds = statistics.median(
+                [cpu_seconds(lambda: mmselect.score(path, "smem")) for _ in range(1)]
+            )
+            print(f"score: {seconds:.1f} s of CPU")
+        else:
+            compare(path, n, options.runs)
+            whole_command(path, size)
+        memory(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The main job on a real pool that ships with the package: emoji, as drawings and as names."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.core.coalitions import linear_shapley
+from mmselect.core.shapley import contributions
+from mmselect.files import replacing, writing
+from mmselect.output import write
+from mmselect.pool.reading import Pool, open_pool
+from mmselect.selection import Selection, score, select
+
+EMOJI = Path(__file__).parent / "data" / "emoji.h5"
+"""The shipped pool; ``data/SOURCES.md`` beside it credits its sources."""
+
+BUDGET = 60
+SHOWN = 12
+CHANCES = 200
+"""Random selections of the same size that the picks are compared with."""
+
+
+class Measures(NamedTuple):
+    """What a set of picks is like, judged with labels that no strategy has seen."""
+
+    wrong: float
+    classes: float
+    image: float
+    image_leads: float
+
+
+def play(folder: Path) -> Iterator[str]:
+    """Write the emoji pool, run the main job on it, and say what happened, line by line.
+
+    Parameters
+    ----------
+    folder : path
+        Where the pool, the scores and the picks are written; made if it is missing.
+
+    Yields
+    ------
+    str
+        One line of text at a time.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    pool_file = _copy_pool(folder)
+    here = shlex.quote(str(pool_file))
+    with open_pool(pool_file) as pool:
+        labeled = int(pool.labeled.sum())
+        yield f"{pool.n:,} drawings of emoji by two vendors, each with an English name and"
+        yield f"keywords. {labeled:,} are labeled with one of {pool.sizes['c']} classes, and a small"
+        yield "model has been fitted on those. Which ones should a person label next?"
+        yield ""
+        scores = folder / "scores.csv"
+        yield f"$ mmselect score {here} --strategy smem -o {shlex.quote(str(scores))}"
+        table = score(pool, "smem")
+        write(table, "csv", scores, pool)
+        columns = ", ".join(["id", "score", *table.components])
+        yield f"  {len(table.ids):,} candidates: {columns}"
+        yield ""
+        picks_file = folder / "picks.txt"
+        yield f"$ mmselect select {here} --budget {BUDGET} -o {shlex.quote(str(picks_file))}"
+        picks = select(pool, budget=BUDGET)
+        write(picks, "ids", picks_file, pool)
+        yield f"  {BUDGET} ids, picked with {picks.provenance['strategy']}; the first ones:"
+        yield ""
+        yield from _first_picks(pool, picks)
+        yield ""
+        yield from _comparison(pool, picks)
+    yield ""
+    yield "Next, for example:"
+    yield f"  mmselect info {here}"
+    yield f"  mmselect strategies {here}"
+    yield f"  mmselect select {here} -b 5% --exclude {shlex.quote(str(picks_file))} | head"
+
+
+def _copy_pool(folder: Path) -> Path:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "emoji.h5"
+    with replacing(target) as temporary:
+        shutil.copyfile(EMOJI, temporary)
+    return target
+
+
+def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
+    """Show the first picks as emoji: name, class, and what the model takes them for."""
+    rows = picks.indices[:SHOWN]
+    character, name, vendor = (_texts(pool, column, rows) for column in _COLUMNS)
+    classes = [text.decode() for text in pool.constants["/class_names"]]
+    truth = pool.columns["/label"][rows]
+    guess = pool.columns["/multimodal_logits"][rows].argmax(axis=1)
+    for i in range(len(rows)):
+        right = truth[i] == guess[i]
+        takes = "and the model knows" if right else f"the model says {classes[guess[i]]}"
+        what = f"{name[i]} ({vendor[i]})"
+        yield f"  {character[i]}\t{what:<42} {classes[truth[i]]}, {takes}"
+
+
+_COLUMNS = ("character", "name", "vendor")
+
+
+def _texts(pool: Pool, column: str, rows: NDArray[np.intp]) -> list[str]:
+    return [text.decode() for text in pool.columns[f"/metadata/{column}"][rows]]
+
+
+def _comparison(pool: Pool, picks: Selection) -> Iterator[str]:
+    """Compare the picks with random ones of the same number."""
+    measure = _measurer(pool)
+    candidates = np.flatnonzero(~pool.labeled)
+    ours = measure(picks.indices)
+    rng = np.random.default_rng(0)
+    chance = np.array([measure(rng.permutation(candidates)[:BUDGET]) for _ in range(CHANCES)])
+    low, middle, high = np.percentile(chance, [5, 50, 95], axis=0)
+    yield f"Judged with the labels, which no strategy reads, against {CHANCES} random selections:"
+    yield ""
+    yield f"  {'':<44}{'picks':>7}{'random, median (5 % to 95 %)':>32}"
+    for text, *numbers in zip(_MEASURED, ours, middle, low, high, strict=True):
+        shown = [f"{x:.0f}" if text in _COUNTS else f"{100 * x:.0f} %" for x in numbers]
+        yield f"  {text:<44}{shown[0]:>7}{f'{shown[1]} ({shown[2]} to {shown[3]})':>32}"
+
+
+_MEASURED = (
+    "the current model is wrong",
+    "different classes",
+    "mean contribution of the image",
+    "the image contributes more than the text",
+)
+_COUNTS = ("different classes",)
+
+
+def _measurer(pool: Pool) -> Callable[[NDArray[np.intp]], Measures]:
+    """Make a function that measures a set of rows."""
+    modalities = pool.names("/features")
+    features = {name: pool.columns[f"/features/{name}"] for name in modalities}
+    weight = {name: pool.constants[f"/classifier/weight/{name}"] for name in modalities}
+    shapley, pseudo = linear_shapley(features, weight, pool.constants["/classifier/bias"])
+    image = contributions(shapley)[:, modalities.index("image")]
+    labels = pool.columns["/label"][:]
+
+    def measure(rows: NDArray[np.intp]) -> Measures:
+        return Measures(
+            wrong=float((labels[rows] != pseudo[rows]).mean()),
+            classes=len(np.unique(labels[rows])),
+            image=float(image[rows].mean()),
+            image_leads=float((image[rows] > 0.5).mean()),
+        )
+
+    return measure

@@ -1,0 +1,172 @@
+"""Write the parts of the documentation that the program knows best; or check that they are fresh.
+
+    python scripts/build_docs.py            # write
+    python scripts/build_docs.py --check    # exit 1 and name the pages that are stale
+
+Three kinds of text are made here:
+
+- ``docs/commands.md``: every command with its options;
+- tables between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``: the format, the strategies;
+- the output in every block fenced as ``console``, in the README and in docs: each line that begins
+  with ``$ `` is run, in one new folder per page, and what it prints is put below it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from typer.models import ArgumentInfo
+
+from mmselect.cli import app
+from mmselect.pool.schema import FORMAT, SCHEMA, VERSION
+from mmselect.strategies import registry
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(command: str, folder: str) -> str:
+    """Run a command and return what it prints, on both streams."""
+    bin_folder = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "NO_COLOR": "1",
+    }
+    found = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    return "\n".join(line.rstrip() for line in found.stdout.rstrip("\n").split("\n"))
+
+
+def fill_console(page: str) -> str:
+    """Run the commands of a page's console blocks and put their output below them."""
+    if "```console" not in page:
+        return page
+    with tempfile.TemporaryDirectory() as folder:
+        run("mmselect demo .", folder)
+
+        def fill(block: re.Match[str]) -> str:
+            commands = [line for line in block[1].split("\n") if line.startswith("$ ")]
+            shown = [f"{command}\n{run(command[2:], folder)}".rstrip() for command in commands]
+            return "```console\n" + "\n".join(shown) + "\n```"
+
+        return re.sub(r"```console\n(.*?)\n```", fill, page, flags=re.DOTALL)
+
+
+def command_reference() -> str:
+    """Show every command with its arguments and options."""
+    parts = [
+        "# Commands\n\nMade from the program by `python scripts/build_docs.py`.\n",
+        "Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 the work failed, "
+        "with one line `error: …`; 2 usage; 130 interrupted.\n",
+    ]
+    for command in app.registered_commands:
+        function = command.callback
+        assert function is not None  # every command here is a function
+        parameters = inspect.signature(function, eval_str=True).parameters
+        infos = {name: p.annotation.__metadata__[0] for name, p in parameters.items()}
+        rows = [parameter_row(n, infos[n], p.default) for n, p in parameters.items()]
+        places = [i.metavar for i in infos.values() if isinstance(i, ArgumentInfo)]
+        usage = " ".join(["mmselect", function.__name__, *places, "[OPTIONS]"])
+        parts += [f"## mmselect {function.__name__}\n", inspect.cleandoc(function.__doc__ or "")]
+        parts += [f"\n`{usage}`\n", "| option | default | meaning |\n|---|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+def parameter_row(name: str, info: Any, default: Any) -> str:
+    """Show one argument or option as a row of a table."""
+    if isinstance(info, ArgumentInfo):
+        return f"| `{info.metavar}` | | {info.help} |"
+    names = ", ".join(f"`{n}`" for n in info.param_decls or [f"--{name.replace('_', '-')}"])
+    value = "" if default is False else f" `{info.metavar or 'N'}`".replace("|", "\\|")
+    shown = "required" if default is inspect.Parameter.empty else f"`{default}`"
+    return f"| {names}{value} | {'' if default in (None, False) else shown} | {info.help} |"
+
+
+def format_table() -> str:
+    """Show the schema."""
+    rows = [
+        f"| `{d.path}` | ({', '.join(d.axes)}) | {d.kind} | {d.meaning} |".replace("|-1", "")
+        for d in SCHEMA
+    ]
+    head = [
+        f"Attributes of the file: `format` = `{FORMAT}`, `format_version` = `{VERSION}`.\n",
+        "| path | axes | type | meaning |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def strategy_table() -> str:
+    """Show the registry."""
+    lines = [
+        "| strategy | kind | what it does | needs | parameters | from |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, record in registry.BUILT_IN.items():
+        needs = "; ".join(f"`{need}`" for need in record.needs).replace(" or ", "` or `") or "–"
+        parameters = "<br>".join(
+            f"`{p.name}`" + ("" if p.default != p.default else f" = {p.default}") + f": {p.meaning}"
+            for p in record.parameters
+        )
+        cells = (
+            f"`{name}`",
+            record.kind,
+            record.summary,
+            needs,
+            parameters or "–",
+            record.reference,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"format": format_table, "strategies": strategy_table}
+
+
+def fill_tables(page: str) -> str:
+    """Put each table between its marks."""
+    for name, table in TABLES.items():
+        marks = rf"(<!-- begin {name} -->\n).*?(\n<!-- end {name} -->)"
+        page = re.sub(marks, lambda m, t=table: f"{m[1]}{t()}{m[2]}", page, flags=re.DOTALL)
+    return page
+
+
+def fresh_pages() -> dict[Path, str]:
+    """Every page as it should be."""
+    pages = {ROOT / "docs" / "commands.md": command_reference()}
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if path not in pages:
+            pages[path] = fill_console(fill_tables(path.read_text()))
+    return pages
+
+
+def main() -> None:
+    """Write the pages, or name the stale ones."""
+    pages = fresh_pages()
+    stale = [p for p, text in pages.items() if not p.exists() or p.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run python scripts/build_docs.py")
+        sys.exit(bool(stale))
+    for path in stale:
+        path.write_text(pages[path])
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
