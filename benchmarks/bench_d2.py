@@ -19,6 +19,7 @@ share in closed form (linear discriminant analysis), scaled to the confidence of
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import time
@@ -101,13 +102,20 @@ class FileRows:
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         if isinstance(index, slice):
             start, stop, _ = index.indices(self.shape[0])
-            return self._read(start, stop)
-        return np.concatenate([self._read(i, i + 1) for i in index.tolist()])
+            return self._read(start, np.empty((stop - start, self.shape[1]), self.dtype))
+        out = np.empty((len(index), self.shape[1]), self.dtype)
+        for i, row in enumerate(index.tolist()):
+            self._read(row, out[i : i + 1])
+        return out
 
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        self.file.seek(self.offset + start * self.width)
-        block = np.fromfile(self.file, self.dtype, (stop - start) * self.shape[1])
-        return block.reshape(stop - start, -1)
+    def _read(self, start: int, out: np.ndarray) -> np.ndarray:
+        bytes_ = memoryview(out).cast("B") if out.size else memoryview(b"")
+        done = 0
+        while done < out.nbytes:  # the system may read less than it is asked for
+            done += os.preadv(
+                self.file.fileno(), [bytes_[done:]], self.offset + start * self.width + done
+            )
+        return out
 
 
 def create(folder: Path | None, name: str, shape: tuple[int, int]) -> np.ndarray:
