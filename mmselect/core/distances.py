@@ -22,7 +22,7 @@ TILE_ROWS = 256
 """Picks of one matrix product; what a thread takes."""
 
 COSINE_ERROR = 4e-6
-"""Bound on the error of a product of two float32 cosines; 5e-7 is what is seen at width 3000."""
+"""Bound on the error of a product of two float32 cosines; up to width 20,000, 1.2e-6 is seen."""
 
 CLOSE = 1e-3
 """Pairs with 1 − cos below this are computed again: above it the error is under half a percent."""

@@ -52,16 +52,20 @@ def native(block: Array) -> Array:
 
 
 def take(source: Rows, rows: Index) -> Array:
-    """Read `rows` of `source`, as one slice where they are consecutive.
+    """Read `rows` of `source`: as one slice where most of it is wanted, else one by one.
 
     Examples
     --------
-    >>> take(np.arange(5), np.array([3, 1])).tolist()
-    [3, 1]
+    >>> take(np.arange(5), np.array([1, 3])).tolist()
+    [1, 3]
     """
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool(np.all(np.diff(rows) == 1)):
-        return source[int(rows[0]) : int(rows[-1]) + 1]
-    return source[rows]
+    if not len(rows):
+        return source[0:0]
+    first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
+    if span > 2 * len(rows) or bool(np.any(np.diff(rows) <= 0)):
+        return source[rows]
+    block = source[first : first + span]
+    return block if span == len(rows) else block[rows - first]
 
 
 def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:

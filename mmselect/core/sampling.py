@@ -127,7 +127,7 @@ def d2_sample(
         if norms is None:
             own, size = both_norms(points, rows, threads, memory)
         else:
-            own = size = _check_norms(norms, rows)
+            own = size = _check_norms(norms, rows, points)
         run = _Run(points, rows, np.sqrt(own), scale, threads, memory)
         return _sample(run, size, budget, rng, progress)
 
@@ -371,7 +371,9 @@ def _check_weights(weights: Array | None, rows: Index) -> Floats | None:
     return scale
 
 
-def _check_norms(norms: Floats, rows: Index) -> Floats:
+def _check_norms(norms: Floats, rows: Index, points: Points) -> Floats:
+    if len(points.widths) == 1:
+        raise ParameterError("norms: plain features are measured about their own origin")
     if norms.shape != rows.shape:
         raise ParameterError(f"norms: expected {rows.shape}, found {norms.shape}")
     return np.asarray(norms, dtype=np.float64)

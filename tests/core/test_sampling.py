@@ -389,6 +389,8 @@ def test_bad_requests():
     for wrong in ({"weights": np.ones(3)}, {"norms": np.ones(3)}):
         with pytest.raises(ParameterError):
             d2_sample(points, 2, rng, **wrong)
+    with pytest.raises(ParameterError, match="origin"):
+        d2_sample(feature_points(points.features), 2, rng, norms=np.ones(9))
     for rows in ([3, 1], [1, 1], [-1, 2], [8, 9], [0.5]):
         with pytest.raises(ParameterError):
             d2_sample(points, 1, rng, candidates=np.array(rows))
