@@ -263,6 +263,14 @@ def select(
             help="As what.",
         ),
     ] = "ids",
+    nearest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write, for every candidate, its nearest pick and the distance, as CSV.",
+            rich_help_panel=OUT,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run; pick nothing.")
     ] = False,
@@ -271,7 +279,7 @@ def select(
     quiet: Quiet = False,
 ) -> None:
     """Select the samples to label next: their ids, in pick order."""
-    from mmselect.output import SELECT_FORMS, write
+    from mmselect.output import SELECT_FORMS, write, write_neighbours
     from mmselect.request import count_budget, parse_budget
     from mmselect.selection import carry_out
 
@@ -285,11 +293,67 @@ def select(
             k = count_budget(budget, request, clip_budget)
             if not dry_run:
                 with _progress(quiet) as progress:
-                    result = carry_out(request, k, seed, progress)
+                    result = carry_out(request, k, seed, progress, nearest is not None)
         if dry_run:
             show_request(request, k, seed, form)
             return
+        if nearest is not None and result.nearest is not None:
+            write_neighbours(result.nearest, Path(nearest))
         write(result, form, _target(output), request.pool)
+
+
+@app.command()
+def embed(
+    pools: Pools,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write here, as HDF5.")
+    ],
+    strategy: Annotated[
+        str,
+        typer.Option("--strategy", "-s", metavar="bmmal|badge", help="Rescaled, or as they are."),
+    ] = "bmmal",
+    embedding: Annotated[
+        str,
+        typer.Option(
+            "--form", metavar="factors|full|sketch", help="Two factors, their product, or a sketch."
+        ),
+    ] = "factors",
+    dim: Annotated[int, typer.Option(min=1, help="Length of the sketch.")] = 512,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the full form even if it seems not to fit.")
+    ] = False,
+    assignments: Assignments = None,
+    seed: Seed = 0,
+    labeled: Labeled = None,
+    exclude: Exclude = None,
+    among: Among = None,
+    ignore_unknown: IgnoreUnknown = False,
+    threads: Threads = None,
+    memory: Memory = DEFAULT_MEMORY,
+    quiet: Quiet = False,
+) -> None:
+    """Write the candidates' gradient embeddings, rescaled (bmmal) or not (badge)."""
+    from mmselect.embedding import FORMS, STRATEGIES, write_embedding
+
+    _one_of("form", embedding, FORMS)
+    _one_of("strategy", strategy, STRATEGIES)
+    lists = _id_lists(labeled, exclude, among)
+    with (
+        _prepared(
+            pools, strategy, assignments, None, lists, ignore_unknown, threads, memory
+        ) as request,
+        _told(request, quiet),
+        _progress(quiet) as progress,
+    ):
+        write_embedding(
+            request,
+            Path(output),
+            form=embedding,
+            dim=dim,
+            seed=seed,
+            force=force,
+            progress=progress,
+        )
 
 
 def run(arguments: list[str] | None = None) -> int:

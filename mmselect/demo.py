@@ -58,9 +58,9 @@ def play(folder: Path) -> Iterator[str]:
     here = shlex.quote(str(pool_file))
     with open_pool(pool_file) as pool:
         labeled = int(pool.labeled.sum())
-        yield f"{pool.n:,} drawings of emoji by two vendors, each with an English name and"
-        yield f"keywords. {labeled:,} are labeled with one of {pool.sizes['c']} classes, and a small"
-        yield "model has been fitted on those. Which ones should a person label next?"
+        yield f"{pool.n:,} drawings of emoji by two vendors, each with a name and keywords."
+        yield f"{labeled} are labeled with one of {pool.sizes['c']} classes, and a small model was"
+        yield "fitted on those. Which ones should a person label next?"
         yield ""
         scores = folder / "scores.csv"
         yield f"$ mmselect score {here} --strategy smem -o {shlex.quote(str(scores))}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mmselect.errors import SelectionError, UsageError
 from mmselect.files import replacing, writing
 from mmselect.pool.reading import Pool
-from mmselect.selection import Scores, Selection
+from mmselect.selection import Neighbours, Scores, Selection
 
 ROWS_AT_ONCE = 4096
 """Rows turned into text at a time, so that a long table needs little memory."""
@@ -49,6 +49,19 @@ def write(result: Scores | Selection, form: str, target: Path | None, pool: Pool
     if form in BINARY and sys.stdout.isatty():
         raise UsageError(f"format: {form} is binary; give a file with -o, or a pipe")
     to_stdout(make(result, pool))
+
+
+def write_neighbours(found: Neighbours, target: Path) -> None:
+    """Write which pick stands for each candidate, as CSV.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; nothing is left under the target's name then.
+    """
+    fields: Fields = {"id": found.ids, "nearest": found.nearest, "distance": found.distance}
+    with replacing(target) as temporary, temporary.open("wb") as handle:
+        handle.writelines(_csv(fields))
 
 
 def to_stdout(chunks: Iterable[bytes]) -> None:

@@ -7,17 +7,22 @@ from typing import Any
 import numpy as np
 
 from mmselect import blocks
+from mmselect.core.guidelines import guideline_report, guideline_sums
+from mmselect.core.shapley import contributions
+from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import Request
-from mmselect.strategies import registry
+from mmselect.strategies import gradients, registry
 from mmselect.strategies.record import Strategy
 
 BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""
 
 
-def describe_pool(pool: Pool) -> dict[str, Any]:
-    """Sizes, modalities, datasets, and which strategies can run on a pool.
+def describe_pool(
+    pool: Pool, threads: int | None = None, memory: int = blocks.DEFAULT_MEMORY
+) -> dict[str, Any]:
+    """Sizes, modalities, datasets, contributions, and which strategies can run on a pool.
 
     Examples
     --------
@@ -37,6 +42,7 @@ def describe_pool(pool: Pool) -> dict[str, Any]:
         "classes": pool.sizes.get("c"),
         "modalities": {name: _modality(pool, name) for name in pool.modalities},
         "datasets": [_dataset(pool, path) for path in sorted(pool.paths)],
+        "contributions": _contributions(pool, blocks.thread_count(threads), memory),
         "unknown": pool.unknown,
         "strategies": {
             "can_run": [name for name, missing in lacks.items() if not missing],
@@ -67,6 +73,39 @@ def _dataset(pool: Pool, path: str) -> dict[str, Any]:
     storage = "compressed" if column.compressed else "plain"
     shape = list(column.shape)
     return {"path": path, "shape": shape, "type": _type(column.dtype), "storage": storage}
+
+
+def _contributions(pool: Pool, threads: int, memory: int) -> dict[str, Any] | None:
+    """Say what each modality contributes over the unlabeled rows, and the guideline report.
+
+    BMMAL, Sec. 3.3: Eq. 9's two ratios, and the mean weight per dominating modality as in Fig. 6.
+    None where the pool lacks what BMMAL needs.
+    """
+    record = registry.BUILT_IN["bmmal"]
+    rows = np.flatnonzero(~pool.labeled)
+    if record.lacks(pool.paths, record.resolve({}, pool.modalities)) or not len(rows):
+        return None
+    sources: dict[str, Any] = {**pool.columns, **pool.constants}
+    with located(place=pool.place):
+        phi, _ = gradients.shapley(sources, rows, threads=threads, memory=memory)
+        share = contributions(phi)
+        before, after = gradients.gradient_norms(sources, rows, share, threads, memory)
+    found = guideline_report(guideline_sums(share, before, after))
+    names = pool.names("/features")
+    return {
+        "samples": found.samples,
+        "mean": dict(zip(names, found.contribution.tolist(), strict=True)),
+        "dominates": dict(zip(names, found.share.tolist(), strict=True)),
+        "dominance": found.dominance,
+        "weaker": names[found.weaker],
+        "stronger": names[found.stronger],
+        "norm_ratio_before": found.ratio_before,
+        "norm_ratio_after": found.ratio_after,
+        "weight_where_dominated_by": {
+            name: dict(zip(names, row.tolist(), strict=True))
+            for name, row in zip(names, found.weight, strict=True)
+        },
+    }
 
 
 def _type(dtype: np.dtype[Any]) -> str:

@@ -79,7 +79,7 @@ def prepare(
     threads = blocks.thread_count(threads)
     given = {**(parameters or {}), **({"activation": activation} if activation else {})}
     record, resolved, warnings = choose(pool, strategy, given, scores_only)
-    warnings += _notices(pool, record)
+    warnings += _notices(pool, record, resolved)
     mask = pool.labeled
     if labeled is not None:
         mask = _mask(pool, labeled, "labeled", ignore_unknown, warnings)
@@ -88,7 +88,7 @@ def prepare(
         allowed &= ~_mask(pool, exclude, "exclude", ignore_unknown, warnings)
     if among is not None:
         allowed &= _mask(pool, among, "among", ignore_unknown, warnings)
-    candidates, reads = np.flatnonzero(allowed), record.reads(pool.paths)
+    candidates, reads = np.flatnonzero(allowed), record.reads(pool.paths, resolved)
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
@@ -147,9 +147,11 @@ def _choose_best(
             continue
         lacking = record.lacks(pool.paths, record.resolve(preset, pool.modalities))
         if lacking:
-            passed_over.append(f"{name} lacks {few([str(need) for need in lacking])}")
+            lack = f"lacks {few([str(need) for need in lacking])}"
+            passed_over.append(" ".join([name, *(f"{k}={v:g}" for k, v in preset.items()), lack]))
             continue
-        why = f" ({'; '.join(passed_over)})" if passed_over else ", the first choice"
+        set_to = "".join(f" -p {k}={v:g}" for k, v in preset.items())
+        why = f"{set_to} ({'; '.join(passed_over)})" if passed_over else ", the first choice"
         resolved = record.resolve({**preset, **given}, pool.modalities)
         return record, resolved, [f"strategy auto: {name}{why}"]
     raise NeedsError(f"strategy auto: {'; '.join(passed_over)}", file=pool.files[0])
@@ -163,11 +165,13 @@ def _lacks(pool: Pool, record: Strategy, lacking: Sequence[object]) -> str:
     )
 
 
-def _notices(pool: Pool, record: Strategy) -> list[str]:
+def _notices(pool: Pool, record: Strategy, parameters: Parameters) -> list[str]:
     """Say what a user should know about the pool before the work starts."""
     notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
     packed = [
-        p for p in record.reads(pool.paths) if p in pool.columns and pool.columns[p].compressed
+        path
+        for path in record.reads(pool.paths, parameters)
+        if path in pool.columns and pool.columns[path].compressed
     ]
     if packed:
         notices.append(

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
-from mmselect.errors import located
+from mmselect.errors import NeedsError, located
 from mmselect.pool.reading import Pool, PoolPath, open_pool
 from mmselect.request import Request, count_budget, prepare, provenance
+from mmselect.strategies import diversity
 from mmselect.strategies.record import Batch, Columns, Picks, Progress
 
 TASK_BLOCKS = 8
@@ -44,6 +45,23 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """For every candidate, in row order, the pick that is nearest in the strategy's distance.
+
+    Attributes
+    ----------
+    ids : list of str
+    nearest : list of str
+        Id of the nearest pick.
+    distance : (n,) float64 array
+    """
+
+    ids: list[str]
+    nearest: list[str]
+    distance: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Selection:
     """The picks, in pick order.
 
@@ -56,12 +74,15 @@ class Selection:
         What each pick was worth; nan where the strategy gives no number.
     provenance : dict
         What made them: strategy, parameters, seed, budget, pool, version, warnings.
+    nearest : Neighbours, optional
+        Where it was asked for: which pick stands for each candidate.
     """
 
     ids: list[str]
     indices: NDArray[np.intp]
     scores: NDArray[np.float64]
     provenance: dict[str, Any]
+    nearest: Neighbours | None = None
 
 
 def score(
@@ -160,6 +181,7 @@ def select(
     among: Sequence[str] | None = None,
     ignore_unknown: bool = False,
     clip_budget: bool = False,
+    nearest: bool = False,
     threads: int | None = None,
     memory: int = blocks.DEFAULT_MEMORY,
     progress: Progress | None = None,
@@ -178,6 +200,8 @@ def select(
         Equal seeds give equal picks.
     clip_budget : bool
         Pick all candidates where the budget is larger, instead of raising.
+    nearest : bool
+        Also find which pick stands for each candidate.
 
     Returns
     -------
@@ -211,16 +235,41 @@ def select(
             memory=memory,
         )
         k = count_budget(budget, request, clip_budget)
-        return carry_out(request, k, seed, progress)
+        return carry_out(request, k, seed, progress, nearest)
 
 
-def carry_out(request: Request, k: int, seed: int, progress: Progress | None = None) -> Selection:
+def carry_out(
+    request: Request,
+    k: int,
+    seed: int,
+    progress: Progress | None = None,
+    nearest: bool = False,
+) -> Selection:
     """Pick, and name the picks; for parameters see :func:`select`."""
+    if nearest and not _has_distance(request):
+        name = request.strategy.name
+        raise NeedsError(f"nearest: strategy {name} has no distance between samples; badge has one")
     picks = pick(request, k, seed, progress)
     indices = request.candidates[picks.positions]
     scores = np.full(k, np.nan) if picks.scores is None else picks.scores
     made = provenance(request, seed=seed, budget=k, **picks.details)
-    return Selection(request.pool.ids.text(indices), indices, scores, made)
+    ids = request.pool.ids.text(indices)
+    return Selection(
+        ids, indices, scores, made, _neighbours(request, picks, ids) if nearest else None
+    )
+
+
+def _has_distance(request: Request) -> bool:
+    return request.strategy.distance or bool(request.parameters.get("diversify"))
+
+
+def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
+    """Name the pick that stands for each candidate."""
+    assert picks.nearest is not None  # asked for only where the strategy has a distance
+    with located(place=request.pool.place):
+        found = picks.nearest()
+    names = [ids[pick] for pick in found.pick.tolist()]
+    return Neighbours(request.pool.ids.text(request.candidates), names, found.distance)
 
 
 @contextlib.contextmanager
@@ -297,14 +346,26 @@ def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
 
 
 def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
-    """Pick `k` candidates with a score strategy (the top k) or a batch strategy."""
-    record = request.strategy
-    if record.kind == "score":
-        values = compute_scores(request, progress)["score"]
-        best = top(values, k)
-        return Picks(best, values[best])
+    """Pick `k` candidates: the top k of a score, its diversified form, or a batch strategy."""
+    rng, batch = np.random.default_rng(seed), batch_of(request, progress)
+    with located(place=request.pool.place):
+        if request.strategy.kind == "batch":
+            picks: Picks = request.strategy.function(batch, k, rng)
+        else:
+            values = compute_scores(request, progress)["score"]
+            if request.parameters.get("diversify"):
+                picks = diversity.spread(batch, values, k, rng)
+            else:
+                best = top(values, k)
+                picks = Picks(best, values[best])
+    request.warnings.extend(picks.warnings)
+    return picks
+
+
+def batch_of(request: Request, progress: Progress | None = None) -> Batch:
+    """Collect what a batch strategy may see."""
     pool = request.pool
-    batch = Batch(
+    return Batch(
         columns={path: pool.columns[path] for path in request.reads if path in pool.columns},
         constants={path: pool.constants[path] for path in request.reads if path in pool.constants},
         candidates=request.candidates,
@@ -314,9 +375,6 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
         memory=request.memory,
         progress=progress or _silent,
     )
-    picks: Picks = record.function(batch, k, np.random.default_rng(seed))
-    request.warnings.extend(picks.warnings)
-    return picks
 
 
 def _silent(_done: int, _total: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,26 +96,36 @@ class Need:
     ----------
     any_of : tuple of str
         Dataset paths or groups of the format; one of them is enough.
+        Only the first of them that a pool has is read.
     unless : (str, value), optional
-        A parameter and the value with which it is not needed (but still read if it is there).
+        A parameter and the value with which it is not needed.
+    welcome : bool
+        Read where it is there, even if it is not needed.
     """
 
     any_of: tuple[str, ...]
     unless: tuple[str, Any] | None = None
+    welcome: bool = False
 
     def met_by(self, paths: set[str], parameters: Mapping[str, Any]) -> bool:
         """Whether a pool with these datasets is enough."""
-        if self.unless is not None and parameters.get(self.unless[0]) == self.unless[1]:
-            return True
-        return any(datasets_of(item, paths) for item in self.any_of)
+        return self.waived(parameters) or bool(self.found_in(paths))
+
+    def waived(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether these parameters make it unnecessary."""
+        return self.unless is not None and parameters.get(self.unless[0]) == self.unless[1]
+
+    def found_in(self, paths: set[str]) -> list[str]:
+        """Name the datasets that meet it: those of the first item that has any."""
+        return next(filter(None, (datasets_of(item, paths) for item in self.any_of)), [])
 
     def __str__(self) -> str:
         return " or ".join(self.any_of)
 
 
-def need(*any_of: str, unless: tuple[str, Any] | None = None) -> Need:
+def need(*any_of: str, unless: tuple[str, Any] | None = None, welcome: bool = False) -> Need:
     """Shorthand for :class:`Need`."""
-    return Need(any_of, unless)
+    return Need(any_of, unless, welcome)
 
 
 def datasets_of(item: str, paths: set[str]) -> list[str]:
@@ -127,6 +137,20 @@ def datasets_of(item: str, paths: set[str]) -> list[str]:
     ['/features/image', '/features/text']
     """
     return sorted(path for path in paths if path == item or path.startswith(f"{item}/"))
+
+
+class Nearest(NamedTuple):
+    """Which pick stands for each candidate.
+
+    Attributes
+    ----------
+    pick : (n,) integer array
+        Position in the picks.
+    distance : (n,) array
+    """
+
+    pick: NDArray[np.intp]
+    distance: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -143,12 +167,15 @@ class Picks:
         What the user should know.
     details : dict
         Numbers for the provenance.
+    nearest : callable, optional
+        Computes which pick stands for each candidate, in the strategy's own distance.
     """
 
     positions: NDArray[np.intp]
     scores: NDArray[np.float64] | None = None
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    nearest: Callable[[], Nearest] | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +249,8 @@ class Strategy:
         Completes parameters that depend on each other: ``(parameters, given names) -> parameters``.
     footprint : callable, optional
         Estimates the bytes a batch strategy keeps in memory: ``(request, k) -> int``.
+    distance : bool
+        Whether its picks come with `Picks.nearest`.
     """
 
     name: str
@@ -233,6 +262,7 @@ class Strategy:
     reference: str = ""
     finish: Callable[[Parameters, frozenset[str]], Parameters] = _unchanged
     footprint: Callable[[Any, int], int] | None = None
+    distance: bool = False
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
@@ -252,10 +282,10 @@ class Strategy:
         """Needs that a pool with these datasets does not meet."""
         return [need for need in self.needs if not need.met_by(paths, parameters)]
 
-    def reads(self, paths: set[str]) -> list[str]:
+    def reads(self, paths: set[str], parameters: Mapping[str, Any]) -> list[str]:
         """Datasets of a pool that the strategy reads."""
-        found = {path for n in self.needs for item in n.any_of for path in datasets_of(item, paths)}
-        return sorted(found)
+        read = [n for n in self.needs if n.welcome or not n.waived(parameters)]
+        return sorted({path for need in read for path in need.found_in(paths)})
 
     def _expanded(self, modalities: Sequence[str]) -> list[Parameter]:
         """One parameter per modality for each that is given per modality."""

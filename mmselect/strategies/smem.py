@@ -10,6 +10,8 @@ import math
 
 from mmselect.core import information
 from mmselect.errors import ParameterError
+from mmselect.strategies import diversity
+from mmselect.strategies.diversity import DIVERSIFY
 from mmselect.strategies.record import (
     Arrays,
     Columns,
@@ -83,7 +85,11 @@ STRATEGIES = (
         kind="score",
         summary="entropies of the single-modal heads, their divergence, and the main entropy",
         function=score,
-        needs=(need(HEADS), need(FUSED, unless=("gamma", 0.0))),
+        needs=(
+            need(HEADS),
+            need(FUSED, unless=("gamma", 0.0), welcome=True),
+            need("/features", unless=("diversify", 0.0)),
+        ),
         parameters=(
             Parameter("preset", "full", "beta and gamma of the paper's ablation", tuple(PRESETS)),
             Parameter(
@@ -92,8 +98,10 @@ STRATEGIES = (
             Parameter("beta", 1.0, "weight of the Jensen-Shannon divergence", minimum=0),
             Parameter("gamma", 1.0, "weight of the main entropy", minimum=0),
             ACTIVATION,
+            DIVERSIFY,
         ),
         reference="Kim et al., Single-Modal Entropy based Active Learning for VQA, BMVC 2021",
         finish=finish,
+        footprint=diversity.footprint,
     ),
 )
