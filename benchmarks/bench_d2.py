@@ -13,6 +13,7 @@ share in closed form (linear discriminant analysis), scaled to the confidence of
     python benchmarks/bench_d2.py --size small
     python benchmarks/bench_d2.py --size medium --repeats 3
     python benchmarks/bench_d2.py --size vqa --folder /tmp/vqa
+    python benchmarks/bench_d2.py --growth
     python benchmarks/bench_d2.py --size tiny --badge      # and scikit-activeml's Badge
 """
 
@@ -195,6 +196,19 @@ def median_of(repeats: int, measure: Callable[[], float]) -> float:
     return statistics.median(measure() for _ in range(repeats))
 
 
+def growth(threads: int, repeats: int) -> None:
+    """How the time grows when one of n, c, Σd and k grows four times."""
+    base = {"n": 40_000, "c": 100, "Σd": 512, "k": 1_000}
+    for name in (None, *base):
+        size = {key: value * 4 if key == name else value for key, value in base.items()}
+        logits, features = make_pool(None, size["n"], size["c"], size["Σd"])
+        points = GradientPoints(logits, features)
+        runs = [lazy(points, size["k"], threads) for _ in range(repeats)]
+        seconds, cpu = (statistics.median(run[i] for run in runs) for i in (0, 1))
+        label = "base " + str(base) if name is None else f"4 x {name}"
+        print(f"{label}: {seconds:.3f} s, {cpu:.3f} s of CPU", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default="small")
@@ -209,7 +223,11 @@ def main() -> None:
     parser.add_argument("--no-plain", action="store_true")
     parser.add_argument("--folder", type=Path, help="keep the pool on disk here, and read it there")
     parser.add_argument("--badge", action="store_true", help="also time scikit-activeml's Badge")
+    parser.add_argument("--growth", action="store_true", help="how time grows with each size")
     args = parser.parse_args()
+    if args.growth:
+        growth(args.threads, args.repeats)
+        return
     given = (args.n, args.classes, args.width, args.budget)
     n, c, d, k = (g or s for g, s in zip(given, SIZES[args.size], strict=True))
     if args.folder and (args.folder / "logits.npy").exists():

@@ -218,7 +218,7 @@ def norm_parts(
     ([0.5], [[25.0]])
     """
     rows = check_rows(rows, len(points))
-    step = compute_rows(max(points.widths))
+    step = 4 * compute_rows(max(points.widths))
     with blas_threads():
         blocks = list(
             stream(

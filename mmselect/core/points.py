@@ -203,7 +203,8 @@ def squared_norms(
 
 def both_norms(points: Points, rows: Index, threads: int, memory: int) -> tuple[Floats, Floats]:
     """Stream both results of `points.squared_norms` over `rows`, (r,) each."""
-    step = compute_rows(max(points.widths))
+    # A few compute blocks at once: norms are so quick that handing them out would show.
+    step = 4 * compute_rows(max(points.widths))
     own, zero = np.empty(len(rows)), np.empty(len(rows))
     start = 0
     with blas_threads():

@@ -33,6 +33,9 @@ PASS_ROWS = 256
 BATCH = 16, 512, 1024
 """Smallest batch, largest, and largest while most draws are rejected."""
 
+THREADED_WORK = 1 << 27
+"""Multiplications below which starting threads costs more than they save."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -270,7 +273,7 @@ def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
     for found, _ in map_ordered(
         lambda tile: nearest(units, norms, tile[1], tile[2]),
         tiles,
-        1 if work < 1 << 24 else run.threads,
+        1 if work < THREADED_WORK else run.threads,
     ):
         np.minimum(squared, found, out=squared)
     return squared
