@@ -145,8 +145,10 @@ def _choose_best(
         record = registry.BUILT_IN[name]
         if scores_only and record.kind != "score":
             continue
-        lacking = record.lacks(pool.paths, record.resolve(preset, pool.modalities))
-        if lacking:
+        if strange := [p for p in given if p not in record.parameter_names(pool.modalities)]:
+            passed_over.append(f"{name} takes no {few(strange)}")
+            continue
+        if lacking := record.lacks(pool.paths, record.resolve(preset, pool.modalities)):
             lack = f"lacks {few([str(need) for need in lacking])}"
             passed_over.append(" ".join([name, *(f"{k}={v:g}" for k, v in preset.items()), lack]))
             continue
@@ -154,7 +156,7 @@ def _choose_best(
         why = f"{set_to} ({'; '.join(passed_over)})" if passed_over else ", the first choice"
         resolved = record.resolve({**preset, **given}, pool.modalities)
         return record, resolved, [f"strategy auto: {name}{why}"]
-    raise NeedsError(f"strategy auto: {'; '.join(passed_over)}", file=pool.files[0])
+    raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
 
 
 def _lacks(pool: Pool, record: Strategy, lacking: Sequence[object]) -> str:

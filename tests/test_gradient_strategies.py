@@ -93,16 +93,17 @@ def test_contribution_has_the_columns_of_the_contract(pool: Path) -> None:
 def test_gradient_norm_is_that_of_the_written_embedding(pool: Path, cli, tmp_path: Path) -> None:
     norms = mmselect.score(pool, "contribution").components["gradient_norm"]
     target = tmp_path / "e.h5"
+    factors: list[np.ndarray] = []
     for form in ("factors", "full"):
         assert cli("embed", pool, "-o", target, "--form", form, "-q").code == 0
         with h5py.File(target) as handle:
             if form == "full":
                 g = handle["embedding"][:]
-                product = full([a, h])
+                product = full(factors)
                 np.testing.assert_allclose(g, product.reshape(g.shape), rtol=1e-5, atol=1e-7)
             else:
-                a, h = handle["a"][:], handle["h"][:]
-                g = np.einsum("nc,nd->ncd", a, h).reshape(len(a), -1)
+                factors = [handle["a"][:], handle["h"][:]]
+                g = np.einsum("nc,nd->ncd", *factors).reshape(len(norms), -1)
             assert handle["id"].asstr()[0] == "s001" and handle["index"][0] == 1
             assert json.loads(handle.attrs["provenance"])["strategy"] == "bmmal"
         np.testing.assert_allclose(np.linalg.norm(g, axis=1), norms, rtol=1e-4)

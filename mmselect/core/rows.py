@@ -177,16 +177,16 @@ def legal(top: Array, rows: Index | None) -> None:
     if np.isfinite(top).all():
         return
     bad = np.flatnonzero(~np.isfinite(top))
-    found = {0: "nan", 1: "+inf", -1: "a row of all -inf"}
+    found = {0: "nan", 1: "+inf", -1: "-inf in every class"}
     value = top[bad[0]]
     kind = found[0 if np.isnan(value) else int(np.sign(value))]
     named = bad if rows is None else rows[bad]
-    raise DataError(f"logits: expected numbers, found {kind}", rows=named.tolist())
+    raise DataError(f"expected finite logits, found {kind}", rows=named.tolist())
 
 
 def finite(size: Array, rows: Index, name: str) -> None:
     """Accept feature rows by a number in which nan and infinities show."""
     if not np.isfinite(size).all():
         bad = np.flatnonzero(~np.isfinite(size))
-        message = f"features of {name}: expected finite numbers, found nan or infinity"
-        raise DataError(message, rows=rows[bad].tolist())
+        message = "expected finite numbers, found nan or infinity"
+        raise DataError(message, dataset=name, rows=rows[bad].tolist())

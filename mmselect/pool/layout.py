@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
@@ -38,11 +38,14 @@ class Layout:
     shards: list[Shard] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     problems: list[MmselectError] = field(default_factory=list)
+    open_files: list[BinaryIO] = field(default_factory=list)
 
     def close(self) -> None:
         """Close every file."""
         for shard in self.shards:
             shard.handle.close()
+        for file in self.open_files:
+            file.close()
 
 
 def survey(paths: Iterable[Path]) -> Layout:

@@ -15,19 +15,20 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, SchemaError
+from mmselect.errors import DataError, FormatError, SchemaError
 from mmselect.pool.ids import Ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.schema import match
 
 PoolPath = str | os.PathLike[str]
+Mapped = tuple[BinaryIO, mmap.mmap]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Part:
     """A dataset in one file: mapped if it is contiguous, else read through HDF5."""
 
     dataset: h5py.Dataset
-    mapped: NDArray[Any] | None
-    memory: mmap.mmap | None
-    offset: int
+    mapped: NDArray[Any] | None = None
+    memory: mmap.mmap | None = None
+    file: BinaryIO | None = None
+    offset: int = 0
 
     def __len__(self) -> int:
         return int(self.dataset.shape[0])
@@ -47,6 +49,28 @@ class Part:
         source = self.dataset if self.mapped is None else self.mapped
         block: NDArray[Any] = source[start:stop]
         return block
+
+    def copy(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows from `start` to `stop`, in memory of their own, so that no page stays mapped."""
+        if self.mapped is None or self.file is None:
+            return self.read(start, stop)
+        block = np.empty((stop - start, *self.mapped.shape[1:]), self.mapped.dtype)
+        raw, done = block.reshape(-1).view(np.uint8).data, 0
+        first = self.offset + start * self.mapped.strides[0]
+        while done < block.nbytes:  # the system may read less than it is asked for
+            got = os.preadv(self.file.fileno(), [raw[done:]], first + done)
+            if not got:
+                raise FormatError("the file has become shorter", file=self.file.name)
+            done += got
+        return block
+
+    def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+        """Cut increasing `rows` where reading on would read what nobody wants."""
+        if self.mapped is None:
+            step = (self.dataset.chunks or (1024,))[0]
+            return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
+        apart = np.flatnonzero(np.diff(rows) > 1) + 1
+        return np.concatenate([[0], apart, [len(rows)]]) if len(rows) else apart
 
     def advise(self, start: int, stop: int, advice: str) -> None:
         """Tell the kernel what happens to rows next: MADV_WILLNEED or MADV_DONTNEED."""
@@ -87,12 +111,14 @@ class Column:
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            return self.read(start, max(start, stop))[::step]
+            return self._join([part.copy(a, b) for part, a, b in self._pieces(start, stop)])[::step]
         return self.take(np.asarray(rows))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows from `start` to `stop`; a view of the file where one mapped shard holds them all."""
-        blocks = [part.read(a, b) for part, a, b in self._pieces(start, stop)]
+        return self._join([part.read(a, b) for part, a, b in self._pieces(start, stop)])
+
+    def _join(self, blocks: list[NDArray[Any]]) -> NDArray[Any]:
         if len(blocks) == 1 and blocks[0].dtype == self.dtype:
             return blocks[0]
         if not blocks:
@@ -100,22 +126,17 @@ class Column:
         return np.concatenate(blocks, dtype=self.dtype, casting="unsafe")
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Rows in any order. What is not mapped is read in whole chunks, each once."""
+        """Rows in any order: runs of rows, and of a chunked dataset whole chunks, each once."""
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
         first = 0
         for part in self.parts:
             low, high = np.searchsorted(ordered, [first, first + len(part)])
-            if part.mapped is not None:
-                out[order[low:high]] = part.mapped[ordered[low:high] - first]
-            else:
-                step = (part.dataset.chunks or (1024,))[0]
-                local = ordered[low:high] - first
-                edges = np.flatnonzero(np.diff(local // step, prepend=-1, append=-1))
-                for a, b in pairwise(edges):
-                    block = part.read(int(local[a]), int(local[b - 1]) + 1)
-                    out[order[low + a : low + b]] = block[local[a:b] - local[a]]
+            local = ordered[low:high] - first
+            for a, b in pairwise(part.runs(local)):
+                block = part.copy(int(local[a]), int(local[b - 1]) + 1)
+                out[order[low + a : low + b]] = block[local[a:b] - local[a]]
             first += len(part)
         return out
 
@@ -303,6 +324,7 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     pool = Pool(layout, [str(path) for path in many], layout.sizes["n"], layout.sizes)
     files = [Path(shard.file) for shard in layout.shards]
     maps = [_map(file) for file in files]
+    layout.open_files += [file for file, _ in filter(None, maps)]
     for path in layout.shards[0].datasets:
         sources = [shard.datasets[path] for shard in layout.shards]
         if _per_sample(path):
@@ -328,7 +350,7 @@ def _per_sample(path: str) -> bool:
 
 
 def _column(
-    path: str, sources: list[h5py.Dataset], files: list[Path], maps: list[mmap.mmap | None]
+    path: str, sources: list[h5py.Dataset], files: list[Path], maps: list[Mapped | None]
 ) -> Column:
     parts = tuple(_part(*each) for each in zip(sources, files, maps, strict=True))
     dtypes = [source.dtype for source in sources if source.size] or [sources[0].dtype]
@@ -337,22 +359,24 @@ def _column(
     return Column(path, parts, shape, dtype)
 
 
-def _part(dataset: h5py.Dataset, own: Path, memory: mmap.mmap | None) -> Part:
+def _part(dataset: h5py.Dataset, own: Path, source: Mapped | None) -> Part:
     offset = None if dataset.is_virtual or dataset.external else dataset.id.get_offset()
     plain = dataset.dtype.kind in "fiu" and h5py.check_enum_dtype(dataset.dtype) is None
     elsewhere = Path(dataset.file.filename) != own
-    if memory is None or offset is None or not plain or dataset.size == 0 or elsewhere:
-        return Part(dataset, None, None, 0)
+    if source is None or offset is None or not plain or dataset.size == 0 or elsewhere:
+        return Part(dataset)
+    file, memory = source
     mapped = np.frombuffer(memory, dataset.dtype, dataset.size, offset).reshape(dataset.shape)
-    return Part(dataset, mapped, memory, offset)
+    return Part(dataset, mapped, memory, file, offset)
 
 
-def _map(path: Path) -> mmap.mmap | None:
+def _map(path: Path) -> Mapped | None:
     """Map a file; where the file system cannot, HDF5 reads it instead, with the same result."""
+    file = path.open("rb")
     try:
-        with path.open("rb") as handle:
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        return file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError:
+        file.close()
         return None
 
 

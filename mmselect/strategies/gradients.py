@@ -69,7 +69,8 @@ def shapley(
     coalitions = in_group(sources, COALITIONS)
     if FUSED in sources:
         coalitions.setdefault(coalition_name(features), sources[FUSED])
-    return exported_shapley(coalitions, list(features), rows=rows, **how)
+    with located(dataset=COALITIONS):
+        return exported_shapley(coalitions, list(features), rows=rows, **how)
 
 
 def _weights(sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +90,9 @@ def contribution(arrays: Arrays, parameters: Parameters) -> Columns:
     phi, pseudo = shapley(arrays)
     share = contributions(phi)
     weights = balance_weights(share)
-    points = _points(arrays, weights, parameters)
     rho = dominance_degree(share)
+    with located(dataset=FUSED):
+        norms = squared_norms(_points(arrays, weights, parameters))
     return {
         "score": rho,
         "pseudo_class": pseudo,
@@ -98,7 +100,7 @@ def contribution(arrays: Arrays, parameters: Parameters) -> Columns:
         **{f"contribution.{name}": share[:, m] for m, name in enumerate(names)},
         **{f"weight.{name}": weights[:, m] for m, name in enumerate(names)},
         "dominance": rho,
-        "gradient_norm": np.sqrt(squared_norms(points)),
+        "gradient_norm": np.sqrt(norms),
     }
 
 

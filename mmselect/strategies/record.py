@@ -278,6 +278,10 @@ class Strategy:
         values = {n: p.parse(given[n]) if n in given else p.default for n, p in known.items()}
         return self.finish(values, frozenset(given))
 
+    def parameter_names(self, modalities: Sequence[str]) -> list[str]:
+        """Names that ``-p`` may set on a pool with these modalities."""
+        return [parameter.name for parameter in self._expanded(modalities)]
+
     def lacks(self, paths: set[str], parameters: Mapping[str, Any]) -> list[Need]:
         """Needs that a pool with these datasets does not meet."""
         return [need for need in self.needs if not need.met_by(paths, parameters)]
