@@ -1,0 +1,98 @@
+"""Draw what BMMAL does to the emoji pool: ``docs/images/bmmal.png``, and the numbers beside it.
+
+    python -m pip install matplotlib
+    python scripts/plot_bmmal.py
+
+Left: mean gradient norm, as BADGE sees it and rescaled by BMMAL. Right: how the contribution of the
+image is spread over the pool's candidates, and over the picks of BADGE and BMMAL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+import mmselect
+from mmselect.core.gradients import GradientPoints
+from mmselect.core.points import factors
+from mmselect.core.sketch import sketch, sketch_error, sketch_hashes
+from mmselect.demo import EMOJI
+from mmselect.request import prepare
+from mmselect.selection import batch_of
+from mmselect.strategies.gradients import gradient_norms, points_of
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+TARGET = Path(__file__).parent.parent / "docs" / "images" / "bmmal.png"
+BUDGET, SEEDS = 300, 20
+COLOURS = {"candidates": "#9aa0a6", "badge": "#d9822b", "bmmal": "#2f6fb0"}
+
+
+def main() -> None:
+    """Compute, print, draw."""
+    table = mmselect.score(EMOJI, "contribution")
+    image = table.components["contribution.image"]
+    place = {row: i for i, row in enumerate(table.indices.tolist())}
+    picked: dict[str, np.ndarray] = {"candidates": image}
+    for name in ("badge", "bmmal"):
+        rows = [mmselect.select(EMOJI, name, BUDGET, seed=seed).indices for seed in range(SEEDS)]
+        picked[name] = np.array([[image[place[row]] for row in each.tolist()] for each in rows])
+    for name, values in picked.items():
+        runs = np.atleast_2d(values)
+        mean, led = runs.mean(axis=1), (runs > 0.5).mean(axis=1)
+        print(
+            f"{name:<11} mean contribution of the image {mean.mean():.3f} ± {mean.std():.3f}, "
+            f"image leads in {100 * led.mean():.1f} ± {100 * led.std():.1f} %, "
+            f"mean dominance {np.abs(2 * runs - 1).mean():.3f}"
+        )
+    with mmselect.open_pool(EMOJI) as pool:
+        share = np.column_stack([image, 1 - image])
+        sources = {**pool.columns, **pool.constants}
+        norms = gradient_norms(sources, table.indices, share, threads=1, memory=2**28)
+        tell_sketch_errors(points_of(batch_of(prepare(pool, "bmmal")), balanced=True))
+    draw(picked, image, dict(zip(("badge", "bmmal"), norms, strict=True)))
+
+
+def tell_sketch_errors(points: GradientPoints) -> None:
+    """Print the relative error of inner products and of distances for some lengths."""
+    parts = factors(points, np.arange(400, 1400))
+    for dim in (128, 512, 2048):
+        hashes = sketch_hashes(points.widths, dim, np.random.default_rng(0))
+        inner, distance = sketch_error(parts, sketch(parts, hashes))
+        print(f"sketch of length {dim}: inner products {inner:.3f}, distances {distance:.3f}")
+
+
+def draw(picked: dict[str, np.ndarray], image: np.ndarray, norms: dict[str, np.ndarray]) -> None:
+    """Draw both panels."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    edges = np.linspace(0, 1, 21)
+    bins = np.clip(np.digitize(image, edges) - 1, 0, 19)
+    for name, norm in norms.items():
+        mean = np.bincount(bins, norm, 20) / np.bincount(bins, minlength=20)
+        left.stairs(mean, edges, color=COLOURS[name], linewidth=2, label=name)
+    left.set(
+        xlabel="contribution of the image",
+        ylabel="mean gradient norm",
+        title="Candidates: what rescaling does to the gradients",
+    )
+    left.legend(frameon=False)
+    for name, values in picked.items():
+        counts = np.histogram(values, edges, density=True)[0]
+        right.stairs(counts, edges, color=COLOURS[name], linewidth=2, label=name)
+    right.set(
+        xlabel="contribution of the image",
+        ylabel="density",
+        title=f"Candidates and {BUDGET} picks, {SEEDS} seeds",
+    )
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.axvline(0.5, color="#cccccc", linewidth=1, zorder=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(TARGET, dpi=130, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
