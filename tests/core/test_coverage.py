@@ -1,0 +1,133 @@
+"""The fast coverage methods against their plain forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmselect.core.coverage import match_distinct
+from mmselect.core.kcenter import kcenter
+from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
+
+
+def pool(n, widths=(24, 16), seed=0, groups=12, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, groups, n)
+    features = []
+    for width in widths:
+        centre = rng.standard_normal((groups, width))
+        features.append((centre[label] + 0.5 * rng.standard_normal((n, width)) + 3).astype(dtype))
+    return features
+
+
+def naive_kcenter(features, k, labeled=(), unit=False):
+    x = [f.astype(np.float64) for f in features]
+    if unit:
+        norms = [np.sqrt((f**2).sum(1)) for f in x]
+        x = [f * np.divide(1, v, out=v * 0, where=v > 0)[:, None] for f, v in zip(x, norms)]
+    x = np.concatenate(x, axis=1)
+    nearest, picks, gains = np.full(len(x), np.inf), [], []
+    for row in labeled:
+        nearest = np.minimum(nearest, ((x - x[row]) ** 2).sum(1))
+    free = np.ones(len(x), dtype=bool)
+    free[list(labeled)] = False
+    for step in range(k):
+        far = ((x - x.mean(0)) ** 2).sum(1) if not step and not len(labeled) else nearest
+        top = np.where(free, far, -1)
+        top = top >= top.max() * (1 - 1e-12) if far is not nearest else top
+        pick = int(np.argmax(top))
+        picks.append(pick)
+        gains.append(far[pick] ** 0.5)
+        free[pick] = False
+        nearest = np.minimum(nearest, ((x - x[pick]) ** 2).sum(1))
+    return picks, gains
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("labeled", [(), (7,), tuple(range(0, 2000, 9))])
+def test_kcenter_is_the_naive_traversal(unit, labeled):
+    features = pool(2000)
+    picks, gains = naive_kcenter(features, 300, labeled, unit)
+    found = kcenter(features, 300, labeled=labeled, unit=unit)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
+    rng = np.random.default_rng(1)
+    grid = rng.integers(0, 3, (180, 4)).astype(dtype)  # many equal rows and equal distances
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        found = kcenter(features, 180 - len(labeled), labeled=labeled)
+        assert found.picks.tolist() == naive_kcenter(features, 180 - len(labeled), labeled)[0]
+    assert found.zero_rows["0"] >= 18
+
+
+def test_kcenter_with_a_block_of_near_ties_larger_than_a_block():
+    features = [np.eye(1400, dtype=np.float32)]
+    assert kcenter(features, 20).picks.tolist() == list(range(20))
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), labeled=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_kcenter_small(seed, n, labeled):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(-2, 3, (n, 2)).astype(np.float32)]
+    rows = rng.choice(n, min(labeled, n - 1), replace=False)
+    k = int(rng.integers(1, n - len(rows) + 1))
+    found = kcenter(features, k, labeled=rows)
+    assert found.picks.tolist() == naive_kcenter(features, k, sorted(rows))[0]
+
+
+def test_kcenter_prefix_and_threads():
+    features = pool(3000, seed=5)
+    whole = kcenter(features, 200, threads=1)
+    assert whole.picks[:60].tolist() == kcenter(features, 60, threads=3).picks.tolist()
+    again = kcenter(features, 200, threads=4)
+    np.testing.assert_array_equal(whole.picks, again.picks)
+    np.testing.assert_array_equal(whole.gains, again.gains)
+
+
+def test_kcenter_reports_progress():
+    seen = []
+    kcenter(pool(500), 40, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (40, 40)
+
+
+def test_requests_that_do_not_fit():
+    features = pool(10)
+    with pytest.raises(BudgetError):
+        kcenter(features, 0)
+    with pytest.raises(SelectionError, match="at most 8"):
+        kcenter(features, 9, labeled=[1, 2])
+    with pytest.raises(SelectionError, match="below 10"):
+        kcenter(features, 1, labeled=[10])
+    with pytest.raises(SchemaError, match="expected 10 rows"):
+        kcenter([features[0], features[1][:4]], 1)
+    features[1][6, 0] = np.nan
+    with pytest.raises(DataError, match="row 6"):
+        kcenter(features, 1)
+
+
+def naive_match(x, points):
+    products = points.astype(np.float64) @ x.T.astype(np.float64)
+    taken = []
+    for row in products:
+        row[taken] = -np.inf
+        taken.append(int(np.argmax(row)))
+    return taken
+
+
+@pytest.mark.parametrize("k", [1, 30, 400])
+def test_matching_is_the_naive_matching(k):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((400, 12)).astype(np.float32)
+    points = x[rng.integers(0, 60, k)] + np.float32(0.3)
+    assert match_distinct(x, points).tolist() == naive_match(x, points)
+
+
+def test_matching_of_many_equal_rows_takes_them_in_order():
+    x = np.ones((50, 3), dtype=np.float32)
+    assert match_distinct(x, x).tolist() == list(range(50))
