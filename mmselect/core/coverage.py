@@ -69,7 +69,7 @@ def match_distinct(x: Floats, points: Floats, *, threads: int = 1) -> NDArray[np
     return picks
 
 
-def _rounding(x: Floats, point: Floats) -> float:
+def _rounding(point: Floats) -> float:
     return 2.0 * (len(point) / 8 + 16) * 2.0**-24 * float(np.linalg.norm(point))
 
 
@@ -77,7 +77,7 @@ def _best(x: Floats, point: Floats, free: NDArray[np.int64], worst: int) -> int 
     wide = point.astype(np.float64)
     products = x[free].astype(np.float64) @ wide
     norm = float(np.linalg.norm(x[worst]))
-    if len(x) > KEPT and products.max() <= x[worst] @ wide + _rounding(x, point) * norm:
+    if len(x) > KEPT and products.max() <= x[worst] @ wide + _rounding(point) * norm:
         return None
     return int(free[products == products.max()].min())
 
@@ -86,7 +86,7 @@ def _best_of_all(x: Floats, point: Floats, taken: NDArray[np.bool_]) -> int:
     products = (x @ point).astype(np.float64)
     products[taken] = -np.inf
     top = int(np.argmax(products))
-    window = 2 * _rounding(x, point) * max(float(np.linalg.norm(x[top])), 1.0)
+    window = 2 * _rounding(point) * max(float(np.linalg.norm(x[top])), 1.0)
     near = np.flatnonzero(products >= products[top] - window)
     fine = np.einsum("ij,j->i", x[near].astype(np.float64), point.astype(np.float64))
     return int(near[np.argmax(fine)])

@@ -16,6 +16,9 @@ Array: TypeAlias = NDArray[Any]
 Features: TypeAlias = Mapping[str, Array] | Sequence[Array]
 Progress: TypeAlias = Callable[[int, int], None]
 
+EXACT_ROWS = 256
+"""Rows taken in float64 at a time."""
+
 
 def as_modalities(features: Features) -> dict[str, Array]:
     """Name the modalities and check that they are matrices over the same samples.
@@ -147,11 +150,8 @@ def _fill(
         block = array[slice(*rows)]
         norms = row_norms(block, rows[0])
         if mean is not None:
-            # A row that is the mean up to rounding has no direction of its own.
-            rounding = 8 * np.finfo(array.dtype).eps * norms
             block = block - mean
-            norms = row_norms(block, rows[0])
-            norms[norms <= rounding] = 0.0
+            norms = _centred_norms(block, norms, array.dtype)
         scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
         filled = out[slice(*rows)]
         with np.errstate(over="ignore"):
@@ -162,6 +162,69 @@ def _fill(
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
     return sum(map_ordered(fill, blocks, thread_count(threads)))
+
+
+class Originals:
+    """Rows of the features as given, in float64: what counts where float32 cannot decide.
+
+    Parameters
+    ----------
+    features : mapping or sequence of arrays, each (n, d_m)
+    unit, center : bool
+        As in :func:`join`.
+
+    Examples
+    --------
+    >>> Originals([np.array([[1.0], [3.0]]), np.array([[0.0], [8.0]])]).rows(np.array([1]))
+    array([[3., 8.]])
+    """
+
+    def __init__(self, features: Features, *, unit: bool = False, center: bool = False) -> None:
+        self.arrays = list(as_modalities(features).values())
+        self.unit = unit
+        self.means = [column_means(array) if center else None for array in self.arrays]
+
+    def rows(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the rows in `index`, modalities side by side, ``(len(index), Σ d_m)``."""
+        parts = [
+            self._part(array[index], mean)
+            for array, mean in zip(self.arrays, self.means, strict=True)
+        ]
+        return np.concatenate(parts, axis=1)
+
+    def _part(self, block: Array, mean: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        part = block.astype(np.float64)
+        if self.unit:
+            norms = row_norms(part)
+            if mean is not None:
+                part -= mean
+                norms = _centred_norms(part, norms, block.dtype)
+            part *= np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
+        return part
+
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of all rows."""
+        n = len(self.arrays[0])
+        total = np.zeros(sum(array.shape[1] for array in self.arrays))
+        for start, stop in ranges(0, n, EXACT_ROWS):
+            total += self.rows(np.arange(start, stop)).sum(axis=0)
+        return total / n
+
+    def squared(self, index: NDArray[np.int64], point: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Squared distance of each row in `index` to a point ``(Σ d_m,)``, summed as written."""
+        out = np.empty(len(index))
+        for start, stop in ranges(0, len(index), EXACT_ROWS):
+            out[start:stop] = ((self.rows(index[start:stop]) - point) ** 2).sum(axis=1)
+        return out
+
+
+def _centred_norms(
+    centred: NDArray[np.float64], norms: NDArray[np.float64], dtype: np.dtype[Any]
+) -> NDArray[np.float64]:
+    """Norms of centred rows; one that is the mean up to rounding has no direction of its own."""
+    after = row_norms(centred)
+    after[after <= 8 * np.finfo(dtype).eps * norms] = 0.0
+    return after
 
 
 def check_budget(k: int, n: int) -> None:

@@ -1,9 +1,8 @@
-"""K-center greedy (farthest-first traversal): the core-set baseline of Sener and Savarese (2018)."""
+"""K-center greedy, or farthest-first traversal: the core-set of Sener and Savarese (2018)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from mmselect.core.coverage import Coverage
 from mmselect.core.features import (
     Array,
     Features,
+    Originals,
     Progress,
     as_modalities,
     check_budget,
@@ -90,45 +90,15 @@ def kcenter(
     rows = labeled_rows(labeled, n)
     check_budget(k, n - len(rows))
     with blas_threads(1):
-        joined, offsets, zero_rows = join(named, unit=unit, threads=threads)
+        joined, _, zero_rows = join(named, unit=unit, threads=threads)
         mean = joined.mean(axis=0, dtype=np.float64)
         joined -= mean.astype(np.float32)  # distances stay, and float32 resolves them better
-        originals = _Originals(list(named.values()), offsets, unit)
+        originals = Originals(named, unit=unit)
         traversal = _Traversal(joined, originals, rows, k, thread_count(threads))
         if not len(rows):
             traversal.start_from_mean()
         traversal.run(progress)
     return Coverage(traversal.picks, np.sqrt(traversal.gains), "exact", zero_rows)
-
-
-class _Originals:
-    """The features as given, in float64: what a distance means where float32 cannot decide."""
-
-    def __init__(self, arrays: list[Array], offsets: tuple[int, ...], unit: bool) -> None:
-        self.arrays, self.offsets, self.unit = arrays, offsets, unit
-
-    def rows(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        out = np.empty((len(index), self.offsets[-1]))
-        for array, (left, right) in zip(self.arrays, pairwise(self.offsets), strict=True):
-            part = array[index].astype(np.float64)
-            if self.unit:
-                norms = np.sqrt((part**2).sum(axis=1))
-                part *= np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
-            out[:, left:right] = part
-        return out
-
-    def mean(self) -> NDArray[np.float64]:
-        total, n = np.zeros(self.offsets[-1]), len(self.arrays[0])
-        for start, stop in ranges(0, n, ROWS):
-            total += self.rows(np.arange(start, stop)).sum(axis=0)
-        return total / n
-
-    def squared(self, index: NDArray[np.int64], point: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Squared distance of each row to one point, or of one row to each point."""
-        out = np.empty(len(index))
-        for start, stop in ranges(0, len(index), ROWS):
-            out[start:stop] = ((self.rows(index[start:stop]) - point) ** 2).sum(axis=1)
-        return out
 
 
 class _Traversal:
@@ -141,7 +111,7 @@ class _Traversal:
     def __init__(
         self,
         x: NDArray[np.float32],
-        originals: _Originals,
+        originals: Originals,
         labeled: NDArray[np.int64],
         k: int,
         threads: int,

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmselect.core.coverage import match_distinct
+from mmselect.core.facility import facility
 from mmselect.core.kcenter import kcenter
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
 
@@ -24,7 +25,10 @@ def naive_kcenter(features, k, labeled=(), unit=False):
     x = [f.astype(np.float64) for f in features]
     if unit:
         norms = [np.sqrt((f**2).sum(1)) for f in x]
-        x = [f * np.divide(1, v, out=v * 0, where=v > 0)[:, None] for f, v in zip(x, norms)]
+        x = [
+            f * np.divide(1, v, out=v * 0, where=v > 0)[:, None]
+            for f, v in zip(x, norms, strict=True)
+        ]
     x = np.concatenate(x, axis=1)
     nearest, picks, gains = np.full(len(x), np.inf), [], []
     for row in labeled:
@@ -131,3 +135,105 @@ def test_matching_is_the_naive_matching(k):
 def test_matching_of_many_equal_rows_takes_them_in_order():
     x = np.ones((50, 3), dtype=np.float32)
     assert match_distinct(x, x).tolist() == list(range(50))
+
+
+def similarities(features, center):
+    total = 0
+    for f in features:
+        f = f.astype(np.float64)
+        if center:
+            f = f - f.mean(0)
+        norms = np.sqrt((f**2).sum(1))
+        f = f * np.divide(1, norms, out=norms * 0, where=norms > 1e-12)[:, None]
+        total = total + f @ f.T / len(features)
+    return np.maximum(total, 0)
+
+
+def naive_facility(s, k, labeled=(), tie=1e-10, offset=1):
+    free = np.setdiff1d(np.arange(len(s)), labeled)
+    best = s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s))
+    picks, gains = [], []
+    for _ in range(k):
+        gain = np.maximum(s[np.ix_(free, free)] - best[free, None], 0).sum(0)
+        gain[np.isin(free, picks)] = -1
+        gain[(gain < 1e-6) & (gain >= 0)] = 0
+        first = np.argmax(gain >= gain.max() - tie * (offset + gain.max()))
+        picks.append(int(free[first]))
+        gains.append(gain[first])
+        best = np.maximum(best, s[:, free[first]])
+    return picks, gains
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("labeled", [(), tuple(range(0, 900, 11))])
+def test_facility_is_the_naive_greedy(center, labeled):
+    features = pool(900)
+    picks, gains = naive_facility(similarities(features, center), 120, labeled)
+    found = facility(features, 120, labeled=labeled, center=center)
+    assert found.form == "exact"
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
+
+
+def test_facility_with_few_kept_columns(monkeypatch):
+    monkeypatch.setattr("mmselect.core.facility.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.facility.COLUMNS", 4)
+    features = pool(600)
+    picks, _ = naive_facility(similarities(features, True), 100)
+    assert facility(features, 100).picks.tolist() == picks
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center):
+    rng = np.random.default_rng(4)
+    grid = rng.integers(0, 3, (120, 4)).astype(np.float32)
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        picks, _ = naive_facility(similarities(features, center), 120 - len(labeled), labeled)
+        found = facility(features, 120 - len(labeled), labeled=labeled, center=center)
+        assert sorted(found.picks) == sorted(picks)
+        assert found.picks.tolist() == picks
+
+
+def test_facility_where_every_sample_covers_itself_only():
+    features = [np.eye(300, dtype=np.float32)]
+    assert facility(features, 250, center=False).picks.tolist() == list(range(250))
+
+
+def test_facility_sparse_is_greedy_on_the_known_similarities():
+    features = pool(700)
+    s = similarities(features, True)
+    known = np.zeros_like(s)
+    nearest = np.argsort(-s, axis=1)[:, :20]
+    np.put_along_axis(known, nearest, np.take_along_axis(s, nearest, 1), 1)
+    found = facility(features, 150, form="sparse", neighbours=20)
+    assert found.form == "sparse: 20 nearest neighbours, exhaustive search"
+    assert found.picks.tolist() == naive_facility(known, 150, (), 1e-7, 10)[0]
+
+
+def test_facility_sparse_with_all_neighbours_is_exact():
+    features = pool(400)
+    labeled = [0, 10, 20]
+    whole = facility(features, 80, labeled=labeled)
+    sparse = facility(features, 80, labeled=labeled, form="sparse", neighbours=400)
+    assert whole.picks.tolist() == sparse.picks.tolist()
+
+
+def test_facility_with_inverted_lists(monkeypatch):
+    monkeypatch.setattr("mmselect.core.neighbours.FLAT_UP_TO", 1000)
+    features = pool(3000)
+    one = facility(features, 50, form="sparse", neighbours=20, threads=1)
+    two = facility(features, 50, form="sparse", neighbours=20, threads=3)
+    assert "inverted lists" in one.form
+    assert one.picks.tolist() == two.picks.tolist()
+
+
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+def test_facility_prefix_and_threads(form):
+    features = pool(1500, seed=8)
+    whole = facility(features, 90, form=form, threads=1)
+    assert whole.picks[:25].tolist() == facility(features, 25, form=form, threads=3).picks.tolist()
+    again = facility(features, 90, form=form, threads=4)
+    np.testing.assert_array_equal(whole.picks, again.picks)
+    np.testing.assert_array_equal(whole.gains, again.gains)

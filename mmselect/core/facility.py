@@ -1,0 +1,315 @@
+"""Facility location: cover every unlabeled sample by something similar that is labeled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
+from mmselect.core.coverage import Coverage
+from mmselect.core.features import (
+    Array,
+    Features,
+    Originals,
+    Progress,
+    as_modalities,
+    check_budget,
+    join,
+    labeled_rows,
+)
+from mmselect.core.neighbours import nearest_neighbours, sparse_greedy
+from mmselect.errors import ParameterError
+
+Floats = NDArray[np.float32]
+
+EXACT_UP_TO = 50_000
+"""Clients up to which "auto" is exact: the first gains need all n² similarities once."""
+
+TILE = 1024
+"""Side of a tile of similarities."""
+
+COLUMNS = 32
+"""Candidates evaluated together."""
+
+KEPT_BYTES = 160 << 20
+"""Similarities of promising candidates that are kept, so that their gains stay up to date."""
+
+NOISE = 1e-6
+"""Gains below it are float32 rounding and count as 0."""
+
+TIE = 1e-10
+"""Relative difference below which two gains in float64 are equal."""
+
+NEAR_TIES = 64
+"""Near-tied candidates (the lowest rows) that are decided in float64."""
+
+
+def facility(
+    features: Features,
+    k: int,
+    *,
+    labeled: Sequence[int] | Array | None = None,
+    center: bool = True,
+    form: Literal["auto", "exact", "sparse"] = "auto",
+    neighbours: int = 64,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Coverage:
+    """Pick, k times, the sample that brings the unlabeled ones closest to something labeled.
+
+    ``argmax_j Σ_i max(0, s_ij - best_i)``, where the clients i are all unlabeled samples, ``s_ij``
+    is the mean of their modalities' cosines, 0 where negative, and ``best_i`` the largest s to
+    anything labeled or picked so far: greedy maximisation of the facility location function
+    (Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978). Ties go to the lower row.
+
+    The exact form keeps neither n² similarities nor more than 160 MB of them. The sparse form
+    knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
+    those.
+
+    Parameters
+    ----------
+    features : mapping or sequence of arrays, each (n, d_m)
+        Widths may differ.
+    k : int
+        Budget: at most the number of rows that are not labeled.
+    labeled : sequence of int, optional
+        Rows that are labeled already: never picked, and what they cover is covered.
+    center : bool
+        Remove each modality's mean over the pool first.
+    form : {"auto", "exact", "sparse"}
+        "auto" is exact for up to 50,000 unlabeled rows.
+    neighbours : int
+        Candidates known of each client in the sparse form.
+    threads : int, optional
+    progress : callable, optional
+        Called with the number of picks made and `k`.
+
+    Returns
+    -------
+    Coverage
+        The gain of a pick is what it added to the sum; `form` says how it was computed.
+
+    Raises
+    ------
+    SchemaError, DataError
+        See :func:`mmselect.core.features.join`.
+    BudgetError, SelectionError
+        If `k` does not fit the candidates, or a labeled row is outside the pool.
+    ParameterError
+        If `form` or `neighbours` is not one of the values above.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 0.0], [0.9, 0.1], [0.9, -0.1], [0.0, 1.0]])
+    >>> facility([x], 2, center=False).picks
+    array([1, 3])
+    """
+    if form not in ("auto", "exact", "sparse") or neighbours < 1:
+        raise ParameterError(
+            "expected form auto, exact or sparse and neighbours ≥ 1, "
+            f"found form={form!r}, neighbours={neighbours}"
+        )
+    named = as_modalities(features)
+    n = len(next(iter(named.values())))
+    rows = labeled_rows(labeled, n)
+    check_budget(k, n - len(rows))
+    exact = form == "exact" or (form == "auto" and n - len(rows) <= EXACT_UP_TO)
+    threads = thread_count(threads)
+    with blas_threads(1):
+        x, _, zero_rows = join(named, center=center, threads=threads)
+        x *= np.float32(len(named) ** -0.5)  # a product is now the mean cosine
+        candidates = np.setdiff1d(np.arange(n), rows, assume_unique=True)
+        clients = x[candidates] if len(rows) else x
+        best = _covered(clients, x[rows], threads)
+        if exact:
+            exactly = _Similarity(Originals(named, unit=True, center=center), candidates)
+            picks, gains = _Greedy(clients, exactly, best, k, threads).run(progress)
+            name = "exact"
+        else:
+            edges, name = nearest_neighbours(clients, neighbours, threads)
+            picks, gains = sparse_greedy(edges, best, k, progress)
+    return Coverage(candidates[picks], gains, name, zero_rows)
+
+
+def _covered(clients: Floats, labeled: Floats, threads: int) -> Floats:
+    """Largest similarity of each client to a labeled row, at least 0."""
+
+    def covered(rows: tuple[int, int]) -> Floats:
+        best = np.zeros(rows[1] - rows[0], dtype=np.float32)
+        for start, stop in ranges(0, len(labeled), TILE):
+            products = clients[slice(*rows)] @ labeled[start:stop].T
+            np.maximum(best, products.max(axis=1), out=best)
+        return best
+
+    return np.concatenate(list(map_ordered(covered, ranges(0, len(clients), TILE), threads)))
+
+
+class _Similarity:
+    """Similarities in float64, from the features as given."""
+
+    def __init__(self, originals: Originals, clients: NDArray[np.int64]) -> None:
+        self.originals, self.clients = originals, clients
+        self.modalities = len(originals.arrays)
+
+    def between(self, rows: NDArray[np.int64], point: int) -> NDArray[np.float64]:
+        """Mean cosine of some clients to one candidate."""
+        wide = self.originals.rows(self.clients[point : point + 1])[0] / self.modalities
+        out = np.empty(len(rows))
+        for start, stop in ranges(0, len(rows), TILE):
+            block = self.originals.rows(self.clients[rows[start:stop]])
+            out[start:stop] = np.einsum("ij,j->i", block, wide)
+        return out
+
+
+class _Greedy:
+    """Lazy greedy with the gains of promising candidates kept up to date.
+
+    Gains only fall, so the last known gain of a candidate is an upper bound. A candidate that
+    comes to the top is evaluated once, and the similarities to all clients are kept: from then on
+    a pick changes its gain only through the clients that the pick covers better, which are few.
+
+    Two samples that know each other best have exactly the same gain, so ties are common: float32
+    gains choose who may win, float64 similarities decide.
+    """
+
+    def __init__(self, x: Floats, exactly: _Similarity, best: Floats, k: int, threads: int) -> None:
+        n, d = x.shape
+        self.x, self.exactly, self.k, self.threads = x, exactly, k, threads
+        self.best, self.exact_best = best, best.astype(np.float64)
+        self.rounding = np.float32((d / 8 + 16) * 2.0**-23)
+        slots = min(max(KEPT_BYTES // (4 * n), 4 * COLUMNS), n)
+        self.columns = np.empty((slots, n), dtype=np.float32)
+        self.owner = np.full(slots, -1, dtype=np.int64)
+        self.gain = np.full(slots, -np.inf)
+        self.fresh = np.zeros(n, dtype=bool)
+        self.bound = _first_gains(x, best, threads)
+
+    def run(self, progress: Progress | None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
+        for step in range(self.k):
+            self._bring_up_to_date()
+            slot = self._choose()
+            if self.gain[slot] < NOISE:
+                # Nothing is left to cover: the lower rows first.
+                free = np.flatnonzero(np.isfinite(self.bound))
+                picks[step:] = free[: self.k - step]
+                break
+            picks[step], gains[step] = self.owner[slot], self.gain[slot]
+            self._cover(slot)
+            if progress is not None:
+                progress(step + 1, self.k)
+        if progress is not None:
+            progress(self.k, self.k)
+        return picks, gains
+
+    def _window(self, gain: float) -> float:
+        """Difference of two gains that float32 similarities may turn round."""
+        return 4e-7 * (gain + len(self.x) ** 0.5)
+
+    def _bring_up_to_date(self) -> None:
+        """Evaluate candidates until no stale one can be the best, or tie with it."""
+        while True:
+            top = float(self.gain.max())
+            least = top - self._window(top) if np.isfinite(top) else -np.inf
+            stale = np.where(self.fresh, -np.inf, self.bound)
+            if not stale.max() > max(least, NOISE / 2):
+                if np.isfinite(top):
+                    return
+                least = -np.inf
+            count = min(COLUMNS, int((stale > -np.inf).sum()))
+            order = np.argpartition(-stale, count - 1)[:count]
+            self._evaluate(order[np.argsort(-stale[order], kind="stable")])
+
+    def _evaluate(self, candidates: NDArray[np.int64]) -> None:
+        slots = np.argpartition(self.gain, len(candidates) - 1)[: len(candidates)]
+        slots = self._release(slots, float(self.bound[candidates].max()))
+        candidates = candidates[: len(slots)]
+        points = self.x[candidates]
+
+        def evaluate(rows: tuple[int, int]) -> NDArray[np.float64]:
+            part = slice(*rows)
+            products = points @ self.x[part].T
+            self.columns[slots, part] = products
+            return _gain(products - self.best[part], axis=1)
+
+        total = np.zeros(len(candidates))
+        for part in map_ordered(evaluate, ranges(0, len(self.x), TILE), self.threads):
+            total += part
+        # Rounding must not let a bound rise: gains only fall.
+        total = np.minimum(total, self.bound[candidates])
+        self.owner[slots], self.gain[slots] = candidates, total
+        self.bound[candidates], self.fresh[candidates] = total, True
+
+    def _release(self, slots: NDArray[np.int64], top: float) -> NDArray[np.int64]:
+        """Free the slots with the least gains, but never one better than what would come in."""
+        slots = slots[(self.gain[slots] < top) | (self.owner[slots] < 0)]
+        if not len(slots):
+            slots = np.array([int(np.argmin(self.gain))])
+        old = self.owner[slots]
+        self.fresh[old[old >= 0]] = False
+        return slots
+
+    def _choose(self) -> int:
+        """Slot of the best candidate; near-ties by float64 similarities, then the lower row."""
+        slot = int(np.argmax(self.gain))
+        top = float(self.gain[slot])
+        near = np.flatnonzero(self.gain >= top - self._window(top))
+        if len(near) == 1 or top < NOISE:
+            return slot
+        near = near[np.argsort(self.owner[near])][:NEAR_TIES]
+        total = np.array([self._exact_gain(int(candidate)) for candidate in near])
+        return int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
+
+    def _exact_gain(self, slot: int) -> float:
+        rows = np.flatnonzero(self.columns[slot] > self.best - self.rounding)
+        similar = self.exactly.between(rows, int(self.owner[slot]))
+        return float(_gain(similar - self.exact_best[rows], axis=0))
+
+    def _cover(self, slot: int) -> None:
+        pick = self.owner[slot]
+        better = np.flatnonzero(self.columns[slot] > self.best - self.rounding)
+        similar = self.exactly.between(better, int(pick))
+        rises = similar > self.exact_best[better]
+        better = better[rises]
+        self.exact_best[better] = similar[rises]
+        old, new = self.best[better], self.exact_best[better].astype(np.float32)
+        self.owner[slot], self.gain[slot], self.bound[pick] = -1, -np.inf, -np.inf
+        self.fresh[pick] = True  # never to be evaluated again
+        kept = np.flatnonzero(self.owner >= 0)
+        lost = np.zeros(len(kept))
+        for start, stop in ranges(0, len(kept), max(1, (1 << 21) // max(len(better), 1))):
+            known = self.columns[np.ix_(kept[start:stop], better)]
+            lost[start:stop] = _gain(known - old, axis=1) - _gain(known - new, axis=1)
+        self.best[better] = new
+        self.gain[kept] -= lost
+        self.bound[self.owner[kept]] = self.gain[kept]
+
+
+def _gain(excess: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.maximum(excess, 0, out=excess).sum(axis=axis, dtype=np.float64)
+    return total
+
+
+def _first_gains(x: Floats, best: Floats, threads: int) -> NDArray[np.float64]:
+    """Σ_i max(0, s_ij - best_i) for every j: each similarity is computed once and used twice."""
+    n = len(x)
+    tiles = list(ranges(0, n, TILE))
+
+    def row_of_tiles(first: int) -> NDArray[np.float64]:
+        a, b = tiles[first]
+        gains = np.zeros(n)
+        for start, stop in tiles[first:]:
+            products = x[a:b] @ x[start:stop].T
+            if start > a:
+                gains[a:b] += _gain(products - best[start:stop], axis=1)
+            products -= best[a:b, None]
+            gains[start:stop] += _gain(products, axis=0)
+        return gains
+
+    total = np.zeros(n)
+    for gains in map_ordered(row_of_tiles, range(len(tiles)), threads):
+        total += gains
+    return total * (1 + 1e-6) + NOISE  # an upper bound of what an evaluation can find
