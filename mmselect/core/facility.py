@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
 from mmselect.core.coverage import Coverage
@@ -20,7 +21,7 @@ from mmselect.core.features import (
     join,
     labeled_rows,
 )
-from mmselect.core.neighbours import nearest_neighbours, sparse_greedy
+from mmselect.core.neighbours import lose, nearest_neighbours, sparse_greedy
 from mmselect.errors import ParameterError
 
 Floats = NDArray[np.float32]
@@ -31,11 +32,17 @@ EXACT_UP_TO = 50_000
 TILE = 1024
 """Side of a tile of similarities."""
 
-COLUMNS = 32
+COLUMNS = 64
 """Candidates evaluated together."""
 
-KEPT_BYTES = 160 << 20
+KEPT_BYTES = 96 << 20
 """Similarities of promising candidates that are kept, so that their gains stay up to date."""
+
+PAIRS = 12_000_000
+"""Once no more pairs than this can still matter, they are all kept, and nothing else is."""
+
+SAMPLED = 256
+"""Clients from which the number of such pairs is estimated."""
 
 NOISE = 1e-6
 """Gains below it are float32 rounding and count as 0."""
@@ -65,9 +72,10 @@ def facility(
     anything labeled or picked so far: greedy maximisation of the facility location function
     (Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978). Ties go to the lower row.
 
-    The exact form keeps neither n² similarities nor more than 160 MB of them. The sparse form
-    knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
-    those.
+    The exact form never holds n² similarities: it is lazy while a pick changes most gains, and
+    once the clients have something close, it keeps the pairs in which a client could still
+    improve (at most 12 million), from which all gains follow. The sparse form knows, of each
+    client, its `neighbours` most similar candidates, and is greedy, exactly, on those.
 
     Parameters
     ----------
@@ -154,7 +162,7 @@ class _Similarity:
         self.originals, self.clients = originals, clients
         self.modalities = len(originals.arrays)
 
-    def between(self, rows: NDArray[np.int64], point: int) -> NDArray[np.float64]:
+    def between(self, rows: NDArray[np.signedinteger[Any]], point: int) -> NDArray[np.float64]:
         """Mean cosine of some clients to one candidate."""
         wide = self.originals.rows(self.clients[point : point + 1])[0] / self.modalities
         out = np.empty(len(rows))
@@ -165,11 +173,12 @@ class _Similarity:
 
 
 class _Greedy:
-    """Lazy greedy with the gains of promising candidates kept up to date.
+    """The exact greedy: lazy first, then on the pairs that still matter.
 
-    Gains only fall, so the last known gain of a candidate is an upper bound. A candidate that
-    comes to the top is evaluated once, and the similarities to all clients are kept: from then on
-    a pick changes its gain only through the clients that the pick covers better, which are few.
+    Gains only fall, so the last known gain of a candidate is an upper bound (`bound`). A candidate
+    that comes to the top is evaluated, and its similarities to all clients are kept in a slot:
+    from then on a pick changes its gain only through the clients that the pick covers better.
+    When evaluations have cost as much, all gains are computed anew, each similarity serving two.
 
     Two samples that know each other best have exactly the same gain, so ties are common: float32
     gains choose who may win, float64 similarities decide.
@@ -180,25 +189,28 @@ class _Greedy:
         self.x, self.exactly, self.k, self.threads = x, exactly, k, threads
         self.best, self.exact_best = best, best.astype(np.float64)
         self.rounding = np.float32((d / 8 + 16) * 2.0**-23)
-        slots = min(max(KEPT_BYTES // (4 * n), 4 * COLUMNS), n)
+        slots = min(max(KEPT_BYTES // (4 * n), 2 * COLUMNS), n)
         self.columns = np.empty((slots, n), dtype=np.float32)
         self.owner = np.full(slots, -1, dtype=np.int64)
         self.gain = np.full(slots, -np.inf)
-        self.fresh = np.zeros(n, dtype=bool)
-        self.bound = _first_gains(x, best, threads)
+        self.fresh = np.zeros(n, dtype=bool)  # in a slot, or picked
+        self.bound = np.zeros(n)
+        self.evaluated = self.checked = 0
+        self.edges: csr_array | None = None
 
     def run(self, progress: Progress | None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
+        self._compute_all()
         for step in range(self.k):
-            self._bring_up_to_date()
-            slot = self._choose()
-            if self.gain[slot] < NOISE:
+            if self.edges is None:
+                self._bring_up_to_date()
+            pick, gain = self._choose()
+            if gain < NOISE:
                 # Nothing is left to cover: the lower rows first.
-                free = np.flatnonzero(np.isfinite(self.bound))
-                picks[step:] = free[: self.k - step]
+                picks[step:] = np.flatnonzero(self.bound > -np.inf)[: self.k - step]
                 break
-            picks[step], gains[step] = self.owner[slot], self.gain[slot]
-            self._cover(slot)
+            picks[step], gains[step] = pick, gain
+            self._cover(pick)
             if progress is not None:
                 progress(step + 1, self.k)
         if progress is not None:
@@ -209,23 +221,54 @@ class _Greedy:
         """Difference of two gains that float32 similarities may turn round."""
         return 4e-7 * (gain + len(self.x) ** 0.5)
 
+    def _compute_all(self) -> None:
+        """All gains anew; and from here on the pairs that still matter, if they are few enough."""
+        n = len(self.x)
+        few = self._few_pairs()
+        gains, edges = _all_gains(
+            self.x, self.best - self.rounding if few else None, self.best, self.threads
+        )
+        picked = np.isneginf(self.bound)
+        self.bound = np.where(picked, -np.inf, gains)
+        self.owner[:], self.gain[:], self.fresh[:] = -1, -np.inf, picked
+        self.evaluated = self.checked = 0
+        if edges is not None:
+            self.edges, self.by_candidate = edges, edges.tocsc()
+            self.columns = np.empty((0, n), dtype=np.float32)
+
+    def _few_pairs(self) -> bool:
+        """Whether the pairs in which a client can still improve may be kept."""
+        n = len(self.x)
+        rows = np.arange(0, n, max(n // SAMPLED, 1))
+        matter = [
+            np.count_nonzero(self.x[part] @ self.x.T > self.best[part, None])
+            for part in np.array_split(rows, max(len(rows) // 16, 1))
+        ]
+        self.checked = self.evaluated
+        return sum(matter) / len(rows) * n < 0.9 * PAIRS
+
     def _bring_up_to_date(self) -> None:
         """Evaluate candidates until no stale one can be the best, or tie with it."""
         while True:
             top = float(self.gain.max())
             least = top - self._window(top) if np.isfinite(top) else -np.inf
             stale = np.where(self.fresh, -np.inf, self.bound)
-            if not stale.max() > max(least, NOISE / 2):
-                if np.isfinite(top):
+            highest = stale.max()
+            if highest == -np.inf or (np.isfinite(top) and highest <= max(least, NOISE / 2)):
+                return
+            n, since = len(self.x), self.evaluated - self.checked
+            costly = self.evaluated >= max(n // 3, 4 * COLUMNS)
+            if costly or (since >= max(n // 12, COLUMNS) and self._few_pairs()):
+                self._compute_all()
+                if self.edges is not None:
                     return
-                least = -np.inf
-            count = min(COLUMNS, int((stale > -np.inf).sum()))
+                continue
+            count = min(COLUMNS, int(np.isfinite(stale).sum()))
             order = np.argpartition(-stale, count - 1)[:count]
             self._evaluate(order[np.argsort(-stale[order], kind="stable")])
 
     def _evaluate(self, candidates: NDArray[np.int64]) -> None:
-        slots = np.argpartition(self.gain, len(candidates) - 1)[: len(candidates)]
-        slots = self._release(slots, float(self.bound[candidates].max()))
+        slots = self._release(len(candidates), float(self.bound[candidates].max()))
         candidates = candidates[: len(slots)]
         points = self.x[candidates]
 
@@ -238,78 +281,127 @@ class _Greedy:
         total = np.zeros(len(candidates))
         for part in map_ordered(evaluate, ranges(0, len(self.x), TILE), self.threads):
             total += part
-        # Rounding must not let a bound rise: gains only fall.
-        total = np.minimum(total, self.bound[candidates])
         self.owner[slots], self.gain[slots] = candidates, total
         self.bound[candidates], self.fresh[candidates] = total, True
+        self.evaluated += len(candidates)
 
-    def _release(self, slots: NDArray[np.int64], top: float) -> NDArray[np.int64]:
-        """Free the slots with the least gains, but never one better than what would come in."""
-        slots = slots[(self.gain[slots] < top) | (self.owner[slots] < 0)]
+    def _release(self, count: int, incoming: float) -> NDArray[np.int64]:
+        """Free the slots with the least gains, but none that is better than what comes in."""
+        slots = np.argpartition(self.gain, count - 1)[:count]
+        slots = slots[self.gain[slots] < incoming]
         if not len(slots):
             slots = np.array([int(np.argmin(self.gain))])
         old = self.owner[slots]
         self.fresh[old[old >= 0]] = False
         return slots
 
-    def _choose(self) -> int:
-        """Slot of the best candidate; near-ties by float64 similarities, then the lower row."""
-        slot = int(np.argmax(self.gain))
-        top = float(self.gain[slot])
-        near = np.flatnonzero(self.gain >= top - self._window(top))
-        if len(near) == 1 or top < NOISE:
-            return slot
-        near = near[np.argsort(self.owner[near])][:NEAR_TIES]
-        total = np.array([self._exact_gain(int(candidate)) for candidate in near])
-        return int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
+    def _choose(self) -> tuple[int, float]:
+        """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
+        index, gain = (
+            (self.owner, self.gain)
+            if self.edges is None
+            else (np.arange(len(self.bound)), self.bound)
+        )
+        place = int(np.argmax(gain))
+        top = float(gain[place])
+        near = np.flatnonzero(gain >= top - self._window(top))
+        if len(near) > 1 and top >= NOISE:
+            near = near[np.argsort(index[near])][:NEAR_TIES]
+            total = np.array([self._exact_gain(int(index[place])) for place in near])
+            place = int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
+        return int(index[place]), float(gain[place])
 
-    def _exact_gain(self, slot: int) -> float:
-        rows = np.flatnonzero(self.columns[slot] > self.best - self.rounding)
-        similar = self.exactly.between(rows, int(self.owner[slot]))
-        return float(_gain(similar - self.exact_best[rows], axis=0))
+    def _improvable(self, candidate: int) -> NDArray[np.signedinteger[Any]]:
+        """Clients to which the candidate may be closer than what they have."""
+        if self.edges is None:
+            column = self.columns[np.flatnonzero(self.owner == candidate)[0]]
+            return np.flatnonzero(column > self.best - self.rounding)
+        part = slice(*self.by_candidate.indptr[candidate : candidate + 2])
+        clients = self.by_candidate.indices[part]
+        better = self.by_candidate.data[part] > self.best[clients] - self.rounding
+        improvable: NDArray[np.signedinteger[Any]] = clients[better]
+        return improvable
 
-    def _cover(self, slot: int) -> None:
-        pick = self.owner[slot]
-        better = np.flatnonzero(self.columns[slot] > self.best - self.rounding)
-        similar = self.exactly.between(better, int(pick))
+    def _exact_gain(self, candidate: int) -> float:
+        rows = self._improvable(candidate)
+        similar = self.exactly.between(rows, candidate)
+        return float(np.maximum(similar - self.exact_best[rows], 0.0).sum(dtype=np.float64))
+
+    def _cover(self, pick: int) -> None:
+        better = self._improvable(pick)
+        similar = self.exactly.between(better, pick)
         rises = similar > self.exact_best[better]
         better = better[rises]
         self.exact_best[better] = similar[rises]
         old, new = self.best[better], self.exact_best[better].astype(np.float32)
-        self.owner[slot], self.gain[slot], self.bound[pick] = -1, -np.inf, -np.inf
-        self.fresh[pick] = True  # never to be evaluated again
+        self.best[better] = new
+        if self.edges is None:
+            self.gain[self.owner == pick], self.fresh[pick] = -np.inf, True
+            self.owner[self.owner == pick] = -1
+            self._update_slots(better, old, new)
+        else:
+            lose(self.edges, self.bound, better, old, new)
+        self.bound[pick] = -np.inf
+
+    def _update_slots(
+        self, better: NDArray[np.signedinteger[Any]], old: Floats, new: Floats
+    ) -> None:
         kept = np.flatnonzero(self.owner >= 0)
-        lost = np.zeros(len(kept))
         for start, stop in ranges(0, len(kept), max(1, (1 << 21) // max(len(better), 1))):
             known = self.columns[np.ix_(kept[start:stop], better)]
-            lost[start:stop] = _gain(known - old, axis=1) - _gain(known - new, axis=1)
-        self.best[better] = new
-        self.gain[kept] -= lost
+            self.gain[kept[start:stop]] -= _gain(known - old, axis=1) - _gain(known - new, axis=1)
         self.bound[self.owner[kept]] = self.gain[kept]
 
 
-def _gain(excess: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+def _gain(excess: NDArray[np.floating[Any]], axis: int) -> NDArray[np.float64]:
     total: NDArray[np.float64] = np.maximum(excess, 0, out=excess).sum(axis=axis, dtype=np.float64)
     return total
 
 
-def _first_gains(x: Floats, best: Floats, threads: int) -> NDArray[np.float64]:
-    """Σ_i max(0, s_ij - best_i) for every j: each similarity is computed once and used twice."""
+Pairs = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
+
+
+def _all_gains(
+    x: Floats, least: Floats | None, best: Floats, threads: int
+) -> tuple[NDArray[np.float64], csr_array | None]:
+    """Σ_i max(0, s_ij - best_i) for every j, and the pairs with ``s_ij > least_i`` if asked for.
+
+    Each similarity is computed once and used twice, as s_ij and as s_ji.
+    """
     n = len(x)
     tiles = list(ranges(0, n, TILE))
 
-    def row_of_tiles(first: int) -> NDArray[np.float64]:
+    def row_of_tiles(first: int) -> tuple[NDArray[np.float64], list[Pairs]]:
         a, b = tiles[first]
-        gains = np.zeros(n)
+        gains, pairs = np.zeros(n), []
         for start, stop in tiles[first:]:
             products = x[a:b] @ x[start:stop].T
+            if least is not None:
+                pairs.append(_pairs(products, least[a:b], a, start))
+                if start > a:
+                    pairs.append(_pairs(products.T, least[start:stop], start, a))
             if start > a:
                 gains[a:b] += _gain(products - best[start:stop], axis=1)
             products -= best[a:b, None]
             gains[start:stop] += _gain(products, axis=0)
-        return gains
+        return gains, pairs
 
-    total = np.zeros(n)
-    for gains in map_ordered(row_of_tiles, range(len(tiles)), threads):
+    total, found = np.zeros(n), []
+    for gains, pairs in map_ordered(row_of_tiles, range(len(tiles)), threads):
         total += gains
-    return total * (1 + 1e-6) + NOISE  # an upper bound of what an evaluation can find
+        found += pairs
+    # More than an evaluation can find, as a bound must be; with the pairs known it is no bound.
+    total = total if least is not None else total * (1 + 1e-6) + NOISE
+    if least is None:
+        return total, None
+    clients, candidates, similar = (np.concatenate(part) for part in zip(*found, strict=True))
+    return total, csr_array((similar, (clients, candidates)), shape=(n, n))
+
+
+def _pairs(products: Floats, least: Floats, first_client: int, first_candidate: int) -> Pairs:
+    client, candidate = np.nonzero(products > least[:, None])
+    return (
+        (client + first_client).astype(np.int32),
+        (candidate + first_candidate).astype(np.int32),
+        products[client, candidate],
+    )

@@ -12,6 +12,8 @@ from mmselect.blocks import map_ordered, ranges
 from mmselect.core.features import Progress
 
 Floats = NDArray[np.float32]
+Index = NDArray[np.signedinteger[Any]]
+Values = NDArray[np.floating[Any]]
 
 FLAT_UP_TO = 50_000
 """Rows up to which neighbours are searched exhaustively."""
@@ -126,7 +128,8 @@ def sparse_greedy(
     have = best.astype(np.float64)
     n = edges.shape[1]
     client = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
-    gain = np.bincount(edges.indices, np.maximum(similar - have[client], 0), minlength=n)
+    gain: NDArray[np.float64] = np.zeros(n)
+    gain += np.bincount(edges.indices, np.maximum(similar - have[client], 0), minlength=n)
     picks, gains = np.empty(k, dtype=np.int64), np.zeros(k)
     for step in range(k):
         top = gain.max()
@@ -136,7 +139,7 @@ def sparse_greedy(
         clients = by_candidate.indices[column]
         new = by_candidate.data[column].astype(np.float64)
         better = new > have[clients]
-        _lose(edges, similar, gain, clients[better], have[clients[better]], new[better])
+        lose(edges, gain, clients[better], have[clients[better]], new[better])
         have[clients[better]] = new[better]
         gain[pick] = -np.inf
         if progress is not None:
@@ -144,19 +147,30 @@ def sparse_greedy(
     return picks, gains
 
 
-def _lose(
-    edges: csr_array,
-    similar: NDArray[np.float64],
-    gain: NDArray[np.float64],
-    clients: NDArray[np.signedinteger[Any]],
-    old: NDArray[np.float64],
-    new: NDArray[np.float64],
+def lose(
+    edges: csr_array, gain: NDArray[np.float64], clients: Index, old: Values, new: Values
 ) -> None:
-    starts, stops = edges.indptr[clients], edges.indptr[clients + 1]
-    known = stops - starts
-    place = np.repeat(starts - np.concatenate([[0], np.cumsum(known)[:-1]]), known)
-    place = place + np.arange(len(place))
-    value = similar[place]
+    """Take from the gains what clients no longer need, having `new` instead of `old`.
+
+    Parameters
+    ----------
+    edges : sparse array, shape (clients, candidates)
+    gain : float64 array, shape (candidates,)
+        Changed in place.
+    clients : int array, shape (b,)
+    old, new : float array, shape (b,)
+
+    Examples
+    --------
+    >>> edges, gain = csr_array(np.array([[1.0, 0.5]])), np.array([1.0, 0.5])
+    >>> lose(edges, gain, np.array([0]), np.array([0.0]), np.array([0.8]))
+    >>> gain.round(6).tolist()
+    [0.2, 0.0]
+    """
+    known = edges.indptr[clients + 1] - edges.indptr[clients]
+    before = np.cumsum(known) - known
+    place = np.repeat(edges.indptr[clients] - before, known) + np.arange(known.sum())
+    similar = edges.data[place].astype(np.float64)
     had, have = np.repeat(old, known), np.repeat(new, known)
-    lost = np.maximum(value - had, 0) - np.maximum(value - have, 0)
+    lost = np.maximum(similar - had, 0) - np.maximum(similar - have, 0)
     np.subtract.at(gain, edges.indices[place], lost)

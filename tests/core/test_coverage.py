@@ -175,7 +175,9 @@ def test_facility_is_the_naive_greedy(center, labeled):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
 
 
-def test_facility_with_few_kept_columns(monkeypatch):
+@pytest.mark.parametrize("pairs", [1, 20_000])
+def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
+    monkeypatch.setattr("mmselect.core.facility.PAIRS", pairs)
     monkeypatch.setattr("mmselect.core.facility.KEPT_BYTES", 1)
     monkeypatch.setattr("mmselect.core.facility.COLUMNS", 4)
     features = pool(600)
