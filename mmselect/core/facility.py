@@ -219,7 +219,7 @@ class _Greedy:
 
     def _window(self, gain: float) -> float:
         """Difference of two gains that float32 similarities may turn round."""
-        return 4e-7 * (gain + len(self.x) ** 0.5)
+        return 4e-7 * (gain + float(np.sqrt(len(self.x))))
 
     def _compute_all(self) -> None:
         """All gains anew; and from here on the pairs that still matter, if they are few enough."""
