@@ -130,7 +130,8 @@ class Assignment:
             lead = first - np.maximum(second, outside)
             sure = lead > self.rounding
             self._see(index[sure], listed[np.arange(len(index)), best][sure], lead[sure])
-            return index[~sure]
+            unsure: Rows = index[~sure]
+            return unsure
 
         left = list(map_ordered(compare, ranges(0, len(tried), LIST_ROWS), self.threads))
         still: Rows = np.sort(np.concatenate([rows[~hopeful], *left]))

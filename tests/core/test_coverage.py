@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mmselect.core.coverage import match_distinct
 from mmselect.core.facility import facility
 from mmselect.core.kcenter import kcenter
+from mmselect.core.kmeans import kmeans
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
 
 
@@ -239,3 +240,43 @@ def test_facility_prefix_and_threads(form):
     again = facility(features, 90, form=form, threads=4)
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
+
+
+def test_matching_with_a_shift_takes_the_nearest():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((300, 5)).astype(np.float32) * 3
+    points = rng.standard_normal((60, 5)).astype(np.float32)
+    distances = ((points[:, None].astype(np.float64) - x) ** 2).sum(2)
+    taken = []
+    for row in distances:
+        row[taken] = np.inf
+        taken.append(int(np.argmin(row)))
+    assert match_distinct(x, points, shift=(x.astype(np.float64) ** 2).sum(1) / 2).tolist() == taken
+
+
+def test_kmeans_finds_the_groups():
+    rng = np.random.default_rng(0)
+    label = np.sort(rng.integers(0, 6, 300))
+    features = [(20 * np.eye(6))[label] + rng.standard_normal((300, 6)) for _ in "ab"]
+    found = kmeans(features, 6, np.random.default_rng(1))
+    again = kmeans(features, 6, np.random.default_rng(1), threads=3)
+    assert found.picks.tolist() == again.picks.tolist()
+    assert found.gains.sum() == 300
+    assert (np.diff(found.gains) <= 0).all()
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_kmeans_picks_are_distinct_unlabeled_samples(unit):
+    features = pool(200)
+    features[0][50:] = features[0][0]
+    features[1][50:] = features[1][0]  # fewer distinct samples than clusters
+    labeled = [1, 5]
+    for k in (1, 120, 198):
+        found = kmeans(features, k, np.random.default_rng(0), labeled=labeled, unit=unit)
+        assert len(set(found.picks.tolist()) - set(labeled)) == k
+
+
+def test_kmeans_moves_empty_clusters():
+    x = np.repeat(np.array([[0.0], [50.0]]), [30, 2], axis=0).astype(np.float32)
+    found = kmeans([x], 5, np.random.default_rng(0))
+    assert {30, 31} & set(found.picks.tolist())
