@@ -71,15 +71,16 @@ def peer_mundig(x, k):
         return
     n, picks = min(len(x), 20_000), min(k, 500)
     part = np.ascontiguousarray(x[:n])
-    try:
-        selection = Selection(n)
-        selection.add_diversity(part, strength=1.0)
-        _, theirs = cpu(lambda: selection.select(picks))
-    except Exception as error:  # a peer's API may change; the benchmark goes on
-        print(f"lightly-mundig: {type(error).__name__}: {error}")
-        return
-    _, ours = cpu(lambda: kcenter([part], picks, threads=1))
-    print(f"  at n={n:,} k={picks:,}: lightly-mundig {theirs:.2f} s, ours {ours:.2f} s")
+    # It starts from row 0 and takes no other start: so do we, by calling row 0 labeled.
+    selection = Selection()
+    selection.add_diversifying_strategy(part, 1.0)
+    peer, theirs = cpu(lambda: selection.run_selection([], n, picks))
+    found, ours = cpu(lambda: kcenter([part], picks - 1, labeled=[peer[0]], threads=1))
+    agree = sum(a == b for a, b in zip(peer[1:], found.picks.tolist(), strict=True))
+    print(
+        f"  at n={n:,} k={picks:,}: lightly-mundig {theirs:.2f} s, ours {ours:.2f} s, "
+        f"{agree} of {picks - 1:,} picks at the same place"
+    )
 
 
 def naive_facility(x, picks):

@@ -26,8 +26,14 @@ ROWS = 256
 BLOCK = 512
 """Rows at the top that are brought up to date together, to begin with."""
 
-CENTERS = 128
-"""Centers that rows are compared with before those that fell below the top are let go."""
+SKETCH = 127
+"""Directions in which distances are bounded from below before they are computed."""
+
+SAMPLED = 4096
+"""Rows from which these directions are found."""
+
+PAIRS = 1024
+"""Pairs of row and center whose distances are computed together."""
 
 FIRST_LABELED = 64
 """Labeled rows every sample is compared with at the start; the others are met when needed."""
@@ -106,6 +112,8 @@ class _Traversal:
 
     `bound[i]` is the squared distance of row i to the nearest of the first `seen[i]` centers, in
     float32 products; `fine[i]` the same in float64, over the first `fine_seen[i]` centers.
+    `sketch` holds each row in the main directions of the pool, and the length of its rest: the
+    distance of two sketches is at most that of the rows, and costs an eighth of it.
     """
 
     def __init__(
@@ -128,8 +136,10 @@ class _Traversal:
         self.fine = np.full(n, np.inf)
         self.fine_seen = np.zeros(n, dtype=np.int64)
         self.gains = np.zeros(k)
-        # Rounding of one product of d numbers, summed in at least 8 lanes, and of its inputs.
-        self.rounding = (2 * (d / 8 + 16) + 16) * 2.0**-24
+        # Rounding of a product of d numbers: errors of either sign, so √d with room to spare.
+        self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
+        self.sketch = _sketch(x, threads)
+        self.half_lengths = np.einsum("ij,ij->i", self.sketch, self.sketch) / 2
         for row in labeled:
             self._add_center(int(row))
         self.labeled = self.count
@@ -155,7 +165,7 @@ class _Traversal:
         while self.count < self.labeled + k:
             before = self.count
             block, outside = self._top(size)
-            self._refresh(block, outside)
+            self._refresh(block)
             self._greedy(block[self.bound[block] > outside], outside)
             made = self.count - before
             # Few picks a block: the next ones lie deeper. The picks do not depend on the size.
@@ -206,29 +216,57 @@ class _Traversal:
         block = np.sort(order[n - size :])
         return block[self.bound[block] >= 0], float(self.bound[order[n - size - 1]])
 
-    def _refresh(self, rows: NDArray[np.int64], outside: float) -> None:
-        """Bring rows up to date, or as far as shows that they lie below the rows outside."""
+    def _refresh(self, rows: NDArray[np.int64]) -> None:
+        """Bring rows up to date; rows that miss equally many centers are taken together."""
         rows = rows[self.seen[rows] < self.count]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]
 
         def refresh(part: tuple[int, int]) -> None:
             index = rows[slice(*part)]
-            x, squares, bound = self.x[index], self.squares[index], self.bound[index]
-            for start, stop in ranges(int(self.seen[index[0]]), self.count, CENTERS):
-                np.minimum(bound, self._nearest(x, squares, start, stop), out=bound)
-                self.bound[index], self.seen[index] = bound, np.maximum(self.seen[index], stop)
-                keep = bound > outside
-                if 4 * keep.sum() < 3 * len(index):
-                    index, x, squares, bound = index[keep], x[keep], squares[keep], bound[keep]
-                if not len(index):
-                    break
+            start = int(self.seen[index[0]])
+            self.bound[index] = self._nearer(index, start)
+            self.seen[index] = self.count
 
         list(map_ordered(refresh, ranges(0, len(rows), ROWS), self.threads))
+
+    def _nearer(self, index: NDArray[np.int64], start: int) -> NDArray[np.float64]:
+        """Bounds after the centers from `start` on, few of which need a distance."""
+        bound: NDArray[np.float64] = self.bound[index]
+        squares = self.squares[index]
+        centers = self.center_rows[start : self.count]
+        low = self.sketch[index] @ self.sketch[centers].T
+        np.subtract(self.half_lengths[centers], low, out=low)
+        rows = np.arange(len(index))
+        closest = low.argmin(axis=1)
+        np.minimum(bound, self._distances(index, start + closest), out=bound)
+        low[rows, closest] = np.inf
+        norms = np.sqrt(squares)
+        reach = bound + 8 * self.rounding * (norms + np.sqrt(bound)) ** 2
+        limit = reach / 2 - self.half_lengths[index]
+        row, center = np.nonzero(low < limit.astype(np.float32)[:, None])
+        if 16 * len(row) > low.size:
+            nearest = self._nearest(self.x[index], squares, start, self.count)
+            np.minimum(bound, nearest, out=bound)
+            return bound
+        np.minimum.at(bound, row, self._distances(index[row], start + center))
+        return bound
+
+    def _distances(
+        self, rows: NDArray[np.int64], centers: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Squared distance of each row to its center, (b,)."""
+        half = np.empty(len(rows))
+        for a, b in ranges(0, len(rows), PAIRS):
+            products = np.einsum("ij,ij->i", self.x[rows[a:b]], self.centers[centers[a:b]])
+            half[a:b] = self.half_squares[centers[a:b]] - products
+        squared: NDArray[np.float64] = np.maximum(2.0 * half + self.squares[rows], 0.0)
+        return squared
 
     def _tolerance(self, row: int) -> float:
         """Most that the squared distance of a row can be off: its nearest center is not far."""
         norm, distance = self.squares[row] ** 0.5, max(self.bound[row], 0.0) ** 0.5
-        return float(self.rounding * (norm + distance) ** 2)
+        products = 2 * self.rounding * norm * (norm + distance)
+        return float(products + 8 * 2.0**-24 * (norm + distance) ** 2)
 
     def _greedy(self, active: NDArray[np.int64], outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
@@ -261,23 +299,47 @@ class _Traversal:
 
     def _decide(self, near: NDArray[np.int64]) -> tuple[int, float]:
         """Pick the farthest of near-tied rows by float64 distances; the lower row of equals."""
-        first = near[self.fine_seen[near] == 0]
-        for row in first:
+        for row in near[(self.fine_seen[near] < self.count) & (self.fine[near] > 0)]:
             self._measure(int(row))
-        while (behind := near[(self.fine_seen[near] < self.count) & (self.fine[near] > 0)]).size:
-            center = int(self.fine_seen[behind].min())
-            rows = behind[self.fine_seen[behind] == center]
-            point = self.originals.rows(self.center_rows[center : center + 1])
-            self.fine[rows] = np.minimum(self.fine[rows], self.originals.squared(rows, point))
-            self.fine_seen[rows] += 1
         best = int(np.argmax(self.fine[near]))
         return int(near[best]), float(self.fine[near[best]])
 
     def _measure(self, row: int) -> None:
-        """Float64 distance of a row to the nearest of all centers, float32 sorting out the far."""
-        half = self.half_squares[: self.count] - self.centers[: self.count] @ self.x[row]
-        window = self._tolerance(row) + self.rounding * self.squares[row]
-        close = self.center_rows[: self.count][half <= half.min() + window]
-        point = self.originals.rows(np.array([row]))
-        self.fine[row] = self.originals.squared(close, point).min()
+        """Float64 distance of a row to the nearest of all centers, the far ones left out."""
+        centers = self.center_rows[self.fine_seen[row] : self.count]
+        low = self.half_lengths[centers] - self.sketch[centers] @ self.sketch[row]
+        # The float32 bound is off by the tolerance, the sketch by no more.
+        reach = min(self.bound[row], self.fine[row]) + 4 * self._tolerance(row)
+        close = centers[2.0 * (low + self.half_lengths[row]) <= reach]
+        if len(close):
+            point = self.originals.rows(np.array([row]))
+            self.fine[row] = min(self.fine[row], self.originals.squared(close, point).min())
         self.fine_seen[row] = self.count
+
+
+def _sketch(x: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """Rows in the main directions of the pool, and the length of what is left, (n, SKETCH + 1)."""
+    n, d = x.shape
+    if d <= SKETCH + 1:
+        return x
+    sample = x[:: max(n // SAMPLED, 1)]
+    basis = np.ascontiguousarray(sample[:SKETCH].T)
+    basis = np.pad(basis, ((0, 0), (0, SKETCH - basis.shape[1])))
+    for _ in range(3):  # subspace iteration; any orthonormal basis gives a valid bound
+        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
+    sketch = np.empty((n, SKETCH + 1), dtype=np.float32)
+
+    def fill(rows: tuple[int, int]) -> None:
+        block = x[slice(*rows)]
+        inside = block @ basis
+        whole = np.einsum("ij,ij->i", block, block, dtype=np.float64, casting="same_kind")
+        part = np.einsum("ij,ij->i", inside, inside, dtype=np.float64, casting="same_kind")
+        rest = np.sqrt(np.maximum(whole - part, 0.0))
+        # A short rest is lost in the difference of two long ones.
+        short = rest < 0.1 * np.sqrt(whole)
+        rest[short] = np.linalg.norm(block[short] - inside[short] @ basis.T, axis=1)
+        sketch[slice(*rows), :-1] = inside
+        sketch[slice(*rows), -1] = rest
+
+    list(map_ordered(fill, ranges(0, n, 8 * ROWS), threads))
+    return sketch

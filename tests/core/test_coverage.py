@@ -50,8 +50,9 @@ def naive_kcenter(features, k, labeled=(), unit=False):
 
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("labeled", [(), (7,), tuple(range(0, 2000, 9))])
-def test_kcenter_is_the_naive_traversal(unit, labeled):
-    features = pool(2000)
+@pytest.mark.parametrize("widths", [(24, 16), (150, 90)])
+def test_kcenter_is_the_naive_traversal(unit, labeled, widths):
+    features = pool(2000, widths)
     picks, gains = naive_kcenter(features, 300, labeled, unit)
     found = kcenter(features, 300, labeled=labeled, unit=unit)
     assert found.picks.tolist() == picks
@@ -93,6 +94,14 @@ def test_kcenter_prefix_and_threads():
     again = kcenter(features, 200, threads=4)
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
+
+
+@pytest.mark.parametrize("rank", [3, 60, 200])
+def test_kcenter_where_the_sketch_says_little_or_all(rank):
+    rng = np.random.default_rng(6)
+    x = (rng.standard_normal((900, rank)) @ rng.standard_normal((rank, 200))).astype(np.float32)
+    x *= rng.lognormal(0, 1, (900, 1)).astype(np.float32)
+    assert kcenter([x], 300).picks.tolist() == naive_kcenter([x], 300)[0]
 
 
 def test_kcenter_reports_progress():
