@@ -140,6 +140,9 @@ class _Traversal:
         self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
         self.sketch = _sketch(x, threads)
         self.half_lengths = np.einsum("ij,ij->i", self.sketch, self.sketch) / 2
+        # The same of the centers, side by side, so that nothing is gathered to use them.
+        self.center_sketch = np.empty((len(labeled) + k, self.sketch.shape[1]), dtype=np.float32)
+        self.center_half_lengths = np.empty(len(labeled) + k, dtype=np.float32)
         for row in labeled:
             self._add_center(int(row))
         self.labeled = self.count
@@ -180,6 +183,8 @@ class _Traversal:
         self.centers[self.count] = self.x[row]
         self.half_squares[self.count] = self.squares[row] / 2
         self.center_rows[self.count] = row
+        self.center_sketch[self.count] = self.sketch[row]
+        self.center_half_lengths[self.count] = self.half_lengths[row]
         self.bound[row] = -np.inf
         self.count += 1
 
@@ -233,9 +238,8 @@ class _Traversal:
         """Bounds after the centers from `start` on, few of which need a distance."""
         bound: NDArray[np.float64] = self.bound[index]
         squares = self.squares[index]
-        centers = self.center_rows[start : self.count]
-        low = self.sketch[index] @ self.sketch[centers].T
-        np.subtract(self.half_lengths[centers], low, out=low)
+        low = self.sketch[index] @ self.center_sketch[start : self.count].T
+        np.subtract(self.center_half_lengths[start : self.count], low, out=low)
         rows = np.arange(len(index))
         closest = low.argmin(axis=1)
         np.minimum(bound, self._distances(index, start + closest), out=bound)
@@ -243,7 +247,8 @@ class _Traversal:
         norms = np.sqrt(squares)
         reach = bound + 8 * self.rounding * (norms + np.sqrt(bound)) ** 2
         limit = reach / 2 - self.half_lengths[index]
-        row, center = np.nonzero(low < limit.astype(np.float32)[:, None])
+        pairs = np.flatnonzero(low < limit.astype(np.float32)[:, None])
+        row, center = np.divmod(pairs, low.shape[1])
         if 16 * len(row) > low.size:
             nearest = self._nearest(self.x[index], squares, start, self.count)
             np.minimum(bound, nearest, out=bound)
@@ -306,11 +311,11 @@ class _Traversal:
 
     def _measure(self, row: int) -> None:
         """Float64 distance of a row to the nearest of all centers, the far ones left out."""
-        centers = self.center_rows[self.fine_seen[row] : self.count]
-        low = self.half_lengths[centers] - self.sketch[centers] @ self.sketch[row]
+        new = slice(int(self.fine_seen[row]), self.count)
+        low = self.center_half_lengths[new] - self.center_sketch[new] @ self.sketch[row]
         # The float32 bound is off by the tolerance, the sketch by no more.
         reach = min(self.bound[row], self.fine[row]) + 4 * self._tolerance(row)
-        close = centers[2.0 * (low + self.half_lengths[row]) <= reach]
+        close = self.center_rows[new][2.0 * (low + self.half_lengths[row]) <= reach]
         if len(close):
             point = self.originals.rows(np.array([row]))
             self.fine[row] = min(self.fine[row], self.originals.squared(close, point).min())
