@@ -21,6 +21,7 @@ from mmselect.core.features import (
     join,
     labeled_rows,
 )
+from mmselect.core.gains import TILE, all_gains, positive_sum
 from mmselect.core.neighbours import lose, nearest_neighbours, sparse_greedy
 from mmselect.errors import ParameterError
 
@@ -28,9 +29,6 @@ Floats = NDArray[np.float32]
 
 EXACT_UP_TO = 50_000
 """Clients up to which "auto" is exact: the first gains need all n² similarities once."""
-
-TILE = 1024
-"""Side of a tile of similarities."""
 
 COLUMNS = 64
 """Candidates evaluated together."""
@@ -225,7 +223,7 @@ class _Greedy:
         """All gains anew; and from here on the pairs that still matter, if they are few enough."""
         n = len(self.x)
         few = self._few_pairs()
-        gains, edges = _all_gains(
+        gains, edges = all_gains(
             self.x, self.best - self.rounding if few else None, self.best, self.threads
         )
         picked = np.isneginf(self.bound)
@@ -276,7 +274,7 @@ class _Greedy:
             part = slice(*rows)
             products = points @ self.x[part].T
             self.columns[slots, part] = products
-            return _gain(products - self.best[part], axis=1)
+            return positive_sum(products - self.best[part], axis=1)
 
         total = np.zeros(len(candidates))
         for part in map_ordered(evaluate, ranges(0, len(self.x), TILE), self.threads):
@@ -349,59 +347,7 @@ class _Greedy:
         kept = np.flatnonzero(self.owner >= 0)
         for start, stop in ranges(0, len(kept), max(1, (1 << 21) // max(len(better), 1))):
             known = self.columns[np.ix_(kept[start:stop], better)]
-            self.gain[kept[start:stop]] -= _gain(known - old, axis=1) - _gain(known - new, axis=1)
+            self.gain[kept[start:stop]] -= positive_sum(known - old, axis=1) - positive_sum(
+                known - new, axis=1
+            )
         self.bound[self.owner[kept]] = self.gain[kept]
-
-
-def _gain(excess: NDArray[np.floating[Any]], axis: int) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = np.maximum(excess, 0, out=excess).sum(axis=axis, dtype=np.float64)
-    return total
-
-
-Pairs = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
-
-
-def _all_gains(
-    x: Floats, least: Floats | None, best: Floats, threads: int
-) -> tuple[NDArray[np.float64], csr_array | None]:
-    """Σ_i max(0, s_ij - best_i) for every j, and the pairs with ``s_ij > least_i`` if asked for.
-
-    Each similarity is computed once and used twice, as s_ij and as s_ji.
-    """
-    n = len(x)
-    tiles = list(ranges(0, n, TILE))
-
-    def row_of_tiles(first: int) -> tuple[NDArray[np.float64], list[Pairs]]:
-        a, b = tiles[first]
-        gains, pairs = np.zeros(n), []
-        for start, stop in tiles[first:]:
-            products = x[a:b] @ x[start:stop].T
-            if least is not None:
-                pairs.append(_pairs(products, least[a:b], a, start))
-                if start > a:
-                    pairs.append(_pairs(products.T, least[start:stop], start, a))
-            if start > a:
-                gains[a:b] += _gain(products - best[start:stop], axis=1)
-            products -= best[a:b, None]
-            gains[start:stop] += _gain(products, axis=0)
-        return gains, pairs
-
-    total, found = np.zeros(n), []
-    for gains, pairs in map_ordered(row_of_tiles, range(len(tiles)), threads):
-        total += gains
-        found += pairs
-    # More than an evaluation can find, as a bound must be; with the pairs known it is no bound.
-    total = total if least is not None else total * (1 + 1e-6) + NOISE
-    if least is None:
-        return total, None
-    clients, candidates, similar = (np.concatenate(part) for part in zip(*found, strict=True))
-    return total, csr_array((similar, (clients, candidates)), shape=(n, n))
-
-
-def _pairs(products: Floats, least: Floats, first_client: int, first_candidate: int) -> Pairs:
-    client, candidate = np.nonzero(products > least[:, None])
-    return (
-        (client + first_client).astype(np.int32),
-        (candidate + first_candidate).astype(np.int32),
-        products[client, candidate],
-    )
