@@ -1,0 +1,132 @@
+"""What the coverage methods (k-center, facility location, k-means) return, and how they match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.blocks import map_ordered, ranges
+
+Floats = NDArray[np.float32]
+KEPT = 8
+"""Most similar samples kept for each point before the matching asks for more."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Samples that cover a pool.
+
+    Attributes
+    ----------
+    picks : int64 array, shape (k,)
+        Rows in pick order.
+    gains : float64 array, shape (k,)
+        What each pick added; the method says in which measure.
+    form : str
+        How it was computed: "exact", or the name of the approximation.
+    zero_rows : dict of str to int
+        Rows without a direction, per modality.
+    """
+
+    picks: NDArray[np.int64]
+    gains: NDArray[np.float64]
+    form: str
+    zero_rows: dict[str, int]
+
+
+def match_distinct(
+    x: Floats,
+    points: Floats,
+    *,
+    shift: NDArray[np.float64] | None = None,
+    threads: int = 1,
+) -> NDArray[np.int64]:
+    """For each point in order, the row not taken yet with the largest product less its shift.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, d)
+    points : float32 array, shape (k, d)
+        With ``k ≤ n``.
+    shift : float64 array, shape (n,), optional
+        With half the squared norms, the match is the nearest row.
+    threads : int
+
+    Returns
+    -------
+    int64 array, shape (k,)
+        Distinct rows; among equals the lower row.
+
+    Examples
+    --------
+    >>> x = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    >>> match_distinct(x, x[[0, 0, 0]])
+    array([0, 1, 2])
+    """
+    shift = np.zeros(len(x)) if shift is None else shift
+    match = _Match(x, shift)
+    taken = np.zeros(len(x), dtype=bool)
+    picks = np.empty(len(points), dtype=np.int64)
+    for j, rows in enumerate(_most_similar(x, points, shift, threads)):
+        free = rows[~taken[rows]]
+        best = match.among(points[j], free, int(rows[-1])) if len(free) else None
+        picks[j] = match.among_all(points[j], taken) if best is None else best
+        taken[picks[j]] = True
+    return picks
+
+
+class _Match:
+    """The best row for one point, decided in float64."""
+
+    def __init__(self, x: Floats, shift: NDArray[np.float64]) -> None:
+        self.x, self.shift = x, shift
+        self.unit_rounding = 2.0 * (x.shape[1] / 8 + 16) * 2.0**-24
+
+    def _rounding(self, point: Floats, row: int) -> float:
+        size = float(np.linalg.norm(point)) * float(np.linalg.norm(self.x[row]))
+        return float(self.unit_rounding * (size + abs(float(self.shift[row]))))
+
+    def _exactly(self, point: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        products: NDArray[np.float64] = (self.x[rows].astype(np.float64) * point).sum(axis=1)
+        return products - self.shift[rows]
+
+    def among(self, point: Floats, free: NDArray[np.int64], last: int) -> int | None:
+        """Best of a few rows; None if a row behind the `last` kept may be as good."""
+        values = self._exactly(point, free)
+        least = self._exactly(point, np.array([last]))[0] + self._rounding(point, last)
+        if len(self.x) > KEPT and values.max() <= least:
+            return None
+        return int(free[values == values.max()].min())
+
+    def among_all(self, point: Floats, taken: NDArray[np.bool_]) -> int:
+        values = (self.x @ point).astype(np.float64) - self.shift
+        values[taken] = -np.inf
+        top = int(np.argmax(values))
+        near = np.flatnonzero(values >= values[top] - 2 * self._rounding(point, top))
+        return int(near[np.argmax(self._exactly(point, near))])
+
+
+def _most_similar(
+    x: Floats, points: Floats, shift: NDArray[np.float64], threads: int
+) -> NDArray[np.int64]:
+    """Rows with the largest products for each point, (k, KEPT), best first."""
+    kept = min(KEPT, len(x))
+    rows = max(kept, (1 << 22) // len(points))
+
+    def block(part: tuple[int, int]) -> tuple[Floats, NDArray[np.int64]]:
+        products = points @ x[slice(*part)].T
+        products -= shift[slice(*part)].astype(np.float32)
+        size = min(kept, products.shape[1])
+        best = np.argpartition(products, -size, axis=1)[:, -size:]
+        return np.take_along_axis(products, best, axis=1), best + part[0]
+
+    values = np.empty((len(points), 0), dtype=np.float32)
+    index = np.empty((len(points), 0), dtype=np.int64)
+    for more, where in map_ordered(block, ranges(0, len(x), rows), threads):
+        values, index = np.hstack([values, more]), np.hstack([index, where])
+        best = np.argsort(-values, axis=1, kind="stable")[:, :kept]
+        values = np.take_along_axis(values, best, axis=1)
+        index = np.take_along_axis(index, best, axis=1)
+    return index

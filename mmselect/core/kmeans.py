@@ -1,0 +1,127 @@
+"""k-means as a cold start: k clusters, and of each the sample nearest to its centre."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
+from mmselect.core.coverage import Coverage, match_distinct
+from mmselect.core.features import Array, Features, as_modalities, check_budget, join, labeled_rows
+from mmselect.errors import ParameterError
+
+Floats = NDArray[np.float32]
+
+QUERIES = 4096
+
+
+def kmeans(
+    features: Features,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    labeled: Sequence[int] | Array | None = None,
+    unit: bool = False,
+    iterations: int = 20,
+    threads: int | None = None,
+) -> Coverage:
+    """Cluster the unlabeled samples with faiss and pick the sample nearest to each centre.
+
+    Lloyd's iterations from centres drawn by `rng`; faiss splits large clusters to fill empty ones,
+    and what is empty at the end is moved to the sample farthest from its own centre. Clusters are
+    taken from the largest to the smallest, a sample at most once.
+
+    Parameters
+    ----------
+    features : mapping or sequence of arrays, each (n, d_m)
+        Widths may differ.
+    k : int
+    rng : numpy.random.Generator
+    labeled : sequence of int, optional
+        Rows to leave out.
+    unit : bool
+        Normalise each row of each modality first.
+    iterations : int
+    threads : int, optional
+        For the last assignment and the matching; the iterations run on one, so that the centres
+        do not depend on the machine.
+
+    Returns
+    -------
+    Coverage
+        The gain of a pick is the size of its cluster. Picks of a smaller budget are not a prefix.
+
+    Raises
+    ------
+    SchemaError, DataError
+        See :func:`mmselect.core.features.join`.
+    BudgetError, SelectionError
+        If `k` does not fit the candidates, or a labeled row is outside the pool.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [0.1], [0.2], [9.0], [9.1]])
+    >>> kmeans([x], 2, np.random.default_rng(0)).picks.tolist()[0]
+    1
+    """
+    if iterations < 1:
+        raise ParameterError(f"iterations: expected at least 1, found {iterations}")
+    named = as_modalities(features)
+    n = len(next(iter(named.values())))
+    rows = labeled_rows(labeled, n)
+    check_budget(k, n - len(rows))
+    threads = thread_count(threads)
+    with blas_threads(1):
+        x, _, zero_rows = join(named, unit=unit, threads=threads)
+        x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        candidates = np.setdiff1d(np.arange(n), rows, assume_unique=True)
+        x = x[candidates] if len(rows) else x
+        centres = _train(x, k, int(rng.integers(2**31 - 1)), iterations)
+        sizes = _repair(x, centres, threads)
+        order = np.argsort(-sizes, kind="stable")
+        squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
+        picks = match_distinct(x, centres[order], shift=squares / 2, threads=threads)
+    return Coverage(candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
+
+
+def _train(x: Floats, k: int, seed: int, iterations: int) -> Floats:
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        clustering = faiss.Kmeans(
+            x.shape[1],
+            k,
+            niter=iterations,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=1024,
+        )
+        clustering.train(x)
+    finally:
+        faiss.omp_set_num_threads(before)
+    return np.asarray(clustering.centroids, dtype=np.float32)
+
+
+def _repair(x: Floats, centres: Floats, threads: int) -> NDArray[np.int64]:
+    """Sizes of the clusters; empty ones are moved to the samples farthest from their centres."""
+    half = np.einsum("ij,ij->i", centres, centres) / 2
+
+    def nearest(rows: tuple[int, int]) -> tuple[NDArray[np.int64], Floats]:
+        closeness = x[slice(*rows)] @ centres.T
+        closeness -= half
+        owner = closeness.argmax(axis=1)
+        return owner, closeness[np.arange(len(owner)), owner]
+
+    step = max(1, min(QUERIES, (1 << 22) // len(centres)))
+    parts = list(map_ordered(nearest, ranges(0, len(x), step), threads))
+    owner = np.concatenate([part[0] for part in parts])
+    squares = np.einsum("ij,ij->i", x, x)
+    distance = squares - 2 * np.concatenate([part[1] for part in parts])
+    sizes = np.bincount(owner, minlength=len(centres))
+    empty = np.flatnonzero(sizes == 0)
+    centres[empty] = x[np.argsort(-distance, kind="stable")[: len(empty)]]
+    return sizes

@@ -1,0 +1,284 @@
+"""The MMCSAL and ActiveFT objectives: their terms and closed-form gradients, no autograd.
+
+Letters as in the paper: θ (k, D) are the parameters, each modality's part of a row of unit length;
+x (n, D) are the samples, likewise; c_i is the parameter that owns sample i. A product of rows is
+the sum of M cosines, so ``sim / τ`` is ``sharpness · ⟨x_i, θ_j⟩`` with ``sharpness = 1 / (M τ)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from mmselect.blocks import compute_rows, map_ordered, ranges
+
+Matrix: TypeAlias = NDArray[np.floating[Any]]
+Owners: TypeAlias = NDArray[np.int64]
+
+TILE = 512
+"""Side of a tile of similarities between parameters."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Value of the objective and of its three terms.
+
+    Attributes
+    ----------
+    total : float
+        With the paper's loss ``distribution - λ_div·diversity - λ_align·alignment``; with the
+        code's loss ``J - λ_align·alignment``.
+    distribution, diversity, alignment : float
+        D, R and A of the paper, whichever the loss.
+    """
+
+    total: float
+    distribution: float
+    diversity: float
+    alignment: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the objective is made of; see :func:`mmselect.core.parametric.parametric`."""
+
+    tau: float
+    diversity: float
+    alignment: float
+    loss: Literal["paper", "code"]
+    align_over_tau: bool
+    offsets: tuple[int, ...]
+
+    @property
+    def modalities(self) -> int:
+        """Number of modalities, M."""
+        return len(self.offsets) - 1
+
+    @property
+    def sharpness(self) -> float:
+        """``1 / (M τ)``: a sum of M cosines times it is the mean cosine over τ."""
+        return 1.0 / (self.modalities * self.tau)
+
+
+def value_and_gradient(
+    x: Matrix, theta: Matrix, owner: Owners, sums: Matrix, weights: Weights, threads: int = 1
+) -> tuple[Terms, Matrix]:
+    """Return the loss and its gradient with respect to every parameter, in the ambient space.
+
+    ``L = D - λ_div R - λ_align A`` (Shen et al., MMCSAL, 2024, Eqs. 5-9; with λ_align = 0 Xie et
+    al., ActiveFT, 2023), or ``J - λ_align A`` as ActiveFT's released code has it:
+
+    - ``D = -(1/n) Σ_i sim(x_i, θ_{c_i}) / τ``
+    - ``R = -(1/k) Σ_j log Σ_{l≠j} exp(sim(θ_j, θ_l) / τ)``
+    - ``A`` = mean over ``j ≠ l`` and modalities ``a ≠ b`` of ``⟨θ_j^a, θ_l^b⟩ / τ``
+    - ``J = (1/n) Σ_i softplus(log(λ_div S_{c_i}) - sim(x_i, θ_{c_i}) / τ)`` where
+      ``S_c = Σ_l exp(sim(θ_l, θ_c) / τ)``, θ_l held constant
+
+    Parameters
+    ----------
+    x : array, shape (n, D)
+    theta : array, shape (k, D)
+    owner : int array, shape (n,)
+    sums : array, shape (k, D)
+        Sum of the samples that each parameter owns.
+    weights : Weights
+    threads : int
+
+    Returns
+    -------
+    Terms
+    gradient : array, shape (k, D)
+
+    Examples
+    --------
+    >>> x = np.eye(2)
+    >>> weights = Weights(1.0, 1.0, 0.0, "paper", True, (0, 2))
+    >>> terms, gradient = value_and_gradient(x, x, np.array([0, 1]), x, weights)
+    >>> terms
+    Terms(total=-1.0, distribution=-1.0, diversity=-0.0, alignment=0.0)
+    """
+    n, k = len(x), len(theta)
+    sharpness = weights.sharpness
+    distribution = -sharpness / n * float(np.einsum("ij,ij->", sums, theta, dtype=np.float64))
+    similar, logsum = _similarities(theta, sharpness, threads)
+    diversity = -float(logsum.mean()) if k > 1 else 0.0
+    if weights.loss == "paper":
+        total = distribution - weights.diversity * diversity
+        share = np.full(k, weights.diversity * sharpness / k)
+        gradient = _pull(theta, similar, logsum, share, True, threads)
+        gradient -= (sharpness / n * sums).astype(theta.dtype)
+    else:
+        own = np.einsum("ij,ij->i", theta, theta, dtype=np.float64) * sharpness
+        logsum = np.logaddexp(logsum, own)
+        total, share, weighted = _code_loss(x, theta, owner, logsum, weights, threads)
+        gradient = _pull(theta, similar, logsum, share * sharpness, False, threads)
+        gradient -= (sharpness * weighted).astype(theta.dtype)
+    alignment = 0.0
+    if weights.alignment and k > 1 and weights.modalities > 1:
+        alignment, pull = _alignment(theta, weights)
+        total -= weights.alignment * alignment
+        gradient -= weights.alignment * pull
+    return Terms(total, distribution, diversity, alignment), gradient
+
+
+def _similarities(
+    theta: Matrix, sharpness: float, threads: int
+) -> tuple[Matrix, NDArray[np.float64]]:
+    """``sim(θ_j, θ_l)/τ``, -inf on the diagonal, and its log-sum-exp per row (k,)."""
+    k = len(theta)
+    similar = np.empty((k, k), dtype=theta.dtype)
+    tiles = list(ranges(0, k, TILE))
+
+    def fill(first: int) -> None:
+        a, b = tiles[first]
+        for start, stop in tiles[first:]:  # symmetric: half of the products
+            tile = theta[a:b] @ theta[start:stop].T
+            tile *= sharpness
+            similar[a:b, start:stop] = tile
+            similar[start:stop, a:b] = tile.T
+
+    def logsumexp(rows: tuple[int, int]) -> NDArray[np.float64]:
+        block = similar[slice(*rows)]
+        block[np.arange(len(block)), np.arange(*rows)] = -np.inf
+        top = block.max(axis=1, keepdims=True)
+        total = np.exp(block - top).sum(axis=1, dtype=np.float64)
+        logsum: NDArray[np.float64] = top[:, 0] + np.log(total)
+        return logsum
+
+    list(map_ordered(fill, range(len(tiles)), threads))
+    if k == 1:
+        similar[0, 0] = -np.inf
+        return similar, np.array([-np.inf])
+    return similar, np.concatenate(list(map_ordered(logsumexp, tiles, threads)))
+
+
+def _pull(
+    theta: Matrix,
+    similar: Matrix,
+    logsum: NDArray[np.float64],
+    share: NDArray[np.float64],
+    symmetric: bool,
+    threads: int,
+) -> Matrix:
+    """``share_j Σ_l (P_jl + P_lj) θ_l`` with ``P = exp(similar - logsum)``, or with P_jl alone.
+
+    The log-sum-exp is part of the exponent, so nothing overflows whatever the temperature.
+    """
+    if len(theta) == 1:
+        return np.zeros_like(theta)
+    shift = logsum.astype(theta.dtype)
+
+    def pull(rows: tuple[int, int]) -> Matrix:
+        part = slice(*rows)
+        weight = np.exp(similar[part] - shift[part, None])
+        if symmetric:
+            weight += np.exp(similar[part] - shift)
+        weight *= share[part, None].astype(theta.dtype)
+        block: Matrix = weight @ theta
+        return block
+
+    return np.concatenate(list(map_ordered(pull, ranges(0, len(theta), TILE), threads)))
+
+
+def _code_loss(
+    x: Matrix,
+    theta: Matrix,
+    owner: Owners,
+    logsum: NDArray[np.float64],
+    weights: Weights,
+    threads: int,
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """J, the mean of σ over each parameter's samples (over n), and the σ-weighted sums (over n)."""
+    n, k = len(x), len(theta)
+
+    def excess(rows: tuple[int, int]) -> NDArray[np.float64]:
+        part = slice(*rows)
+        own = np.einsum("ij,ij->i", x[part], theta[owner[part]], dtype=np.float64)
+        block: NDArray[np.float64] = logsum[owner[part]] - weights.sharpness * own
+        return block
+
+    blocks = ranges(0, n, compute_rows(x.shape[1]))
+    u = np.concatenate(list(map_ordered(excess, blocks, threads))) + np.log(weights.diversity)
+    sigma = np.exp(-np.logaddexp(0.0, -u))
+    share = np.bincount(owner, sigma, minlength=k) / n
+    return float(np.logaddexp(0.0, u).mean()), share, owned_sums(x, owner, k, sigma / n)
+
+
+def owned_sums(
+    x: Matrix, owner: Owners, k: int, factors: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Sum of the samples of each parameter, times their factors, (k, D).
+
+    Examples
+    --------
+    >>> owned_sums(np.array([[1.0], [2.0], [5.0]]), np.array([1, 0, 1]), 2).tolist()
+    [[2.0], [6.0]]
+    """
+    sums = np.zeros((k, x.shape[1]))
+    factors = np.ones(len(x)) if factors is None else factors
+    for start, stop in ranges(0, len(x), 8192):
+        columns = np.arange(stop - start)
+        ones = csr_array((factors[start:stop], (owner[start:stop], columns)), (k, stop - start))
+        sums += ones.astype(x.dtype) @ x[start:stop]
+    return sums
+
+
+def _alignment(theta: Matrix, weights: Weights) -> tuple[float, Matrix]:
+    """Compute A and its gradient in O(kD): pairs j ≠ l are all pairs less j with itself."""
+    k, m = len(theta), weights.modalities
+    parts = theta.reshape(k, m, -1)
+    tau = weights.tau if weights.align_over_tau else 1.0
+    pairs = k * (k - 1) * m * (m - 1) * tau
+    column = parts.sum(axis=0, dtype=np.float64)  # (m, d): Σ_j θ_j^a
+    row = parts.sum(axis=1)  # (k, d): Σ_a θ_j^a
+    every = (column.sum(axis=0) ** 2).sum() - (column**2).sum()
+    self_pairs = np.einsum("ij,ij->", row, row, dtype=np.float64) - np.einsum(
+        "imj,imj->", parts, parts, dtype=np.float64
+    )
+    others = (column.sum(axis=0) - column).astype(theta.dtype) - (row[:, None] - parts)
+    gradient = (2.0 / pairs) * others
+    return float(every - self_pairs) / pairs, gradient.reshape(theta.shape).astype(theta.dtype)
+
+
+def tangent(theta: Matrix, vector: Matrix, offsets: tuple[int, ...]) -> None:
+    """Project a vector on the tangent space, in place: per modality, off the parameter.
+
+    A part that is zero (a sample without this modality) stays: its tangent space is zero.
+
+    Examples
+    --------
+    >>> vector = np.array([[1.0, 2.0]])
+    >>> tangent(np.array([[1.0, 0.0]]), vector, (0, 2))
+    >>> vector
+    array([[0., 2.]])
+    """
+    for start, stop in ranges(0, len(theta), compute_rows(theta.shape[1])):
+        for left, right in pairwise(offsets):
+            point, part = theta[start:stop, left:right], vector[start:stop, left:right]
+            along = np.einsum("ij,ij->i", point, part)
+            part -= along[:, None] * point
+            part[np.einsum("ij,ij->i", point, point) == 0] = 0
+
+
+def retract(theta: Matrix, offsets: tuple[int, ...]) -> None:
+    """Bring every modality's part of every row back to unit length, in place; zero stays zero.
+
+    Examples
+    --------
+    >>> theta = np.array([[3.0, 4.0, 0.0]])
+    >>> retract(theta, (0, 2, 3))
+    >>> theta
+    array([[0.6, 0.8, 0. ]])
+    """
+    for start, stop in ranges(0, len(theta), compute_rows(theta.shape[1])):
+        for left, right in pairwise(offsets):
+            part = theta[start:stop, left:right]
+            norms = np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64))
+            part *= np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)[
+                :, None
+            ].astype(theta.dtype)

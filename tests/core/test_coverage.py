@@ -1,0 +1,291 @@
+"""The fast coverage methods against their plain forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmselect.core.coverage import match_distinct
+from mmselect.core.facility import facility
+from mmselect.core.kcenter import kcenter
+from mmselect.core.kmeans import kmeans
+from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
+
+
+def pool(n, widths=(24, 16), seed=0, groups=12, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, groups, n)
+    features = []
+    for width in widths:
+        centre = rng.standard_normal((groups, width))
+        features.append((centre[label] + 0.5 * rng.standard_normal((n, width)) + 3).astype(dtype))
+    return features
+
+
+def naive_kcenter(features, k, labeled=(), unit=False):
+    x = [f.astype(np.float64) for f in features]
+    if unit:
+        norms = [np.sqrt((f**2).sum(1)) for f in x]
+        x = [
+            f * np.divide(1, v, out=v * 0, where=v > 0)[:, None]
+            for f, v in zip(x, norms, strict=True)
+        ]
+    x = np.concatenate(x, axis=1)
+    nearest, picks, gains = np.full(len(x), np.inf), [], []
+    for row in labeled:
+        nearest = np.minimum(nearest, ((x - x[row]) ** 2).sum(1))
+    free = np.ones(len(x), dtype=bool)
+    free[list(labeled)] = False
+    for step in range(k):
+        far = ((x - x.mean(0)) ** 2).sum(1) if not step and not len(labeled) else nearest
+        top = np.where(free, far, -1)
+        top = top >= top.max() * (1 - 1e-12) if far is not nearest else top
+        pick = int(np.argmax(top))
+        picks.append(pick)
+        gains.append(far[pick] ** 0.5)
+        free[pick] = False
+        nearest = np.minimum(nearest, ((x - x[pick]) ** 2).sum(1))
+    return picks, gains
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("labeled", [(), (7,), tuple(range(0, 2000, 9))])
+@pytest.mark.parametrize("widths", [(24, 16), (150, 90)])
+def test_kcenter_is_the_naive_traversal(unit, labeled, widths):
+    features = pool(2000, widths)
+    picks, gains = naive_kcenter(features, 300, labeled, unit)
+    found = kcenter(features, 300, labeled=labeled, unit=unit)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
+    rng = np.random.default_rng(1)
+    grid = rng.integers(0, 3, (180, 4)).astype(dtype)  # many equal rows and equal distances
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        found = kcenter(features, 180 - len(labeled), labeled=labeled)
+        assert found.picks.tolist() == naive_kcenter(features, 180 - len(labeled), labeled)[0]
+    assert found.zero_rows["0"] >= 18
+
+
+def test_kcenter_with_a_block_of_near_ties_larger_than_a_block():
+    features = [np.eye(1400, dtype=np.float32)]
+    assert kcenter(features, 20).picks.tolist() == list(range(20))
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), labeled=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_kcenter_small(seed, n, labeled):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(-2, 3, (n, 2)).astype(np.float32)]
+    rows = rng.choice(n, min(labeled, n - 1), replace=False)
+    k = int(rng.integers(1, n - len(rows) + 1))
+    found = kcenter(features, k, labeled=rows)
+    assert found.picks.tolist() == naive_kcenter(features, k, sorted(rows))[0]
+
+
+def test_kcenter_prefix_and_threads():
+    features = pool(3000, seed=5)
+    whole = kcenter(features, 200, threads=1)
+    assert whole.picks[:60].tolist() == kcenter(features, 60, threads=3).picks.tolist()
+    again = kcenter(features, 200, threads=4)
+    np.testing.assert_array_equal(whole.picks, again.picks)
+    np.testing.assert_array_equal(whole.gains, again.gains)
+
+
+@pytest.mark.parametrize("rank", [3, 60, 200])
+def test_kcenter_where_the_sketch_says_little_or_all(rank):
+    rng = np.random.default_rng(6)
+    x = (rng.standard_normal((900, rank)) @ rng.standard_normal((rank, 200))).astype(np.float32)
+    x *= rng.lognormal(0, 1, (900, 1)).astype(np.float32)
+    assert kcenter([x], 300).picks.tolist() == naive_kcenter([x], 300)[0]
+
+
+def test_kcenter_reports_progress():
+    seen = []
+    kcenter(pool(500), 40, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (40, 40)
+
+
+def test_requests_that_do_not_fit():
+    features = pool(10)
+    with pytest.raises(BudgetError):
+        kcenter(features, 0)
+    with pytest.raises(SelectionError, match="at most 8"):
+        kcenter(features, 9, labeled=[1, 2])
+    with pytest.raises(SelectionError, match="below 10"):
+        kcenter(features, 1, labeled=[10])
+    with pytest.raises(SchemaError, match="expected 10 rows"):
+        kcenter([features[0], features[1][:4]], 1)
+    features[1][6, 0] = np.nan
+    with pytest.raises(DataError, match="row 6"):
+        kcenter(features, 1)
+
+
+def naive_match(x, points):
+    products = points.astype(np.float64) @ x.T.astype(np.float64)
+    taken = []
+    for row in products:
+        row[taken] = -np.inf
+        taken.append(int(np.argmax(row)))
+    return taken
+
+
+@pytest.mark.parametrize("k", [1, 30, 400])
+def test_matching_is_the_naive_matching(k):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((400, 12)).astype(np.float32)
+    points = x[rng.integers(0, 60, k)] + np.float32(0.3)
+    assert match_distinct(x, points).tolist() == naive_match(x, points)
+
+
+def test_matching_of_many_equal_rows_takes_them_in_order():
+    x = np.ones((50, 3), dtype=np.float32)
+    assert match_distinct(x, x).tolist() == list(range(50))
+
+
+def similarities(features, center):
+    total = 0
+    for f in features:
+        f = f.astype(np.float64)
+        if center:
+            f = f - f.mean(0)
+        norms = np.sqrt((f**2).sum(1))
+        f = f * np.divide(1, norms, out=norms * 0, where=norms > 1e-12)[:, None]
+        total = total + f @ f.T / len(features)
+    return np.maximum(total, 0)
+
+
+def naive_facility(s, k, labeled=(), tie=1e-10, offset=1):
+    free = np.setdiff1d(np.arange(len(s)), labeled)
+    best = s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s))
+    picks, gains = [], []
+    for _ in range(k):
+        gain = np.maximum(s[np.ix_(free, free)] - best[free, None], 0).sum(0)
+        gain[np.isin(free, picks)] = -1
+        gain[(gain < 1e-6) & (gain >= 0)] = 0
+        first = np.argmax(gain >= gain.max() - tie * (offset + gain.max()))
+        picks.append(int(free[first]))
+        gains.append(gain[first])
+        best = np.maximum(best, s[:, free[first]])
+    return picks, gains
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("labeled", [(), tuple(range(0, 900, 11))])
+def test_facility_is_the_naive_greedy(center, labeled):
+    features = pool(900)
+    picks, gains = naive_facility(similarities(features, center), 120, labeled)
+    found = facility(features, 120, labeled=labeled, center=center)
+    assert found.form == "exact"
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pairs", [1, 20_000])
+def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
+    monkeypatch.setattr("mmselect.core.facility.PAIRS", pairs)
+    monkeypatch.setattr("mmselect.core.facility.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.facility.COLUMNS", 4)
+    features = pool(600)
+    picks, _ = naive_facility(similarities(features, True), 100)
+    assert facility(features, 100).picks.tolist() == picks
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center):
+    rng = np.random.default_rng(4)
+    grid = rng.integers(0, 3, (120, 4)).astype(np.float32)
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        picks, _ = naive_facility(similarities(features, center), 120 - len(labeled), labeled)
+        found = facility(features, 120 - len(labeled), labeled=labeled, center=center)
+        assert sorted(found.picks) == sorted(picks)
+        assert found.picks.tolist() == picks
+
+
+def test_facility_where_every_sample_covers_itself_only():
+    features = [np.eye(300, dtype=np.float32)]
+    assert facility(features, 250, center=False).picks.tolist() == list(range(250))
+
+
+def test_facility_sparse_is_greedy_on_the_known_similarities():
+    features = pool(700)
+    s = similarities(features, True)
+    known = np.zeros_like(s)
+    nearest = np.argsort(-s, axis=1)[:, :20]
+    np.put_along_axis(known, nearest, np.take_along_axis(s, nearest, 1), 1)
+    found = facility(features, 150, form="sparse", neighbours=20)
+    assert found.form == "sparse: 20 nearest neighbours, exhaustive search"
+    assert found.picks.tolist() == naive_facility(known, 150, (), 1e-7, 10)[0]
+
+
+def test_facility_sparse_with_all_neighbours_is_exact():
+    features = pool(400)
+    labeled = [0, 10, 20]
+    whole = facility(features, 80, labeled=labeled)
+    sparse = facility(features, 80, labeled=labeled, form="sparse", neighbours=400)
+    assert whole.picks.tolist() == sparse.picks.tolist()
+
+
+def test_facility_with_inverted_lists(monkeypatch):
+    monkeypatch.setattr("mmselect.core.neighbours.FLAT_UP_TO", 1000)
+    features = pool(3000)
+    one = facility(features, 50, form="sparse", neighbours=20, threads=1)
+    two = facility(features, 50, form="sparse", neighbours=20, threads=3)
+    assert "inverted lists" in one.form
+    assert one.picks.tolist() == two.picks.tolist()
+
+
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+def test_facility_prefix_and_threads(form):
+    features = pool(1500, seed=8)
+    whole = facility(features, 90, form=form, threads=1)
+    assert whole.picks[:25].tolist() == facility(features, 25, form=form, threads=3).picks.tolist()
+    again = facility(features, 90, form=form, threads=4)
+    np.testing.assert_array_equal(whole.picks, again.picks)
+    np.testing.assert_array_equal(whole.gains, again.gains)
+
+
+def test_matching_with_a_shift_takes_the_nearest():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((300, 5)).astype(np.float32) * 3
+    points = rng.standard_normal((60, 5)).astype(np.float32)
+    distances = ((points[:, None].astype(np.float64) - x) ** 2).sum(2)
+    taken = []
+    for row in distances:
+        row[taken] = np.inf
+        taken.append(int(np.argmin(row)))
+    assert match_distinct(x, points, shift=(x.astype(np.float64) ** 2).sum(1) / 2).tolist() == taken
+
+
+def test_kmeans_finds_the_groups():
+    rng = np.random.default_rng(0)
+    label = np.sort(rng.integers(0, 6, 300))
+    features = [(20 * np.eye(6))[label] + rng.standard_normal((300, 6)) for _ in "ab"]
+    found = kmeans(features, 6, np.random.default_rng(1))
+    again = kmeans(features, 6, np.random.default_rng(1), threads=3)
+    assert found.picks.tolist() == again.picks.tolist()
+    assert found.gains.sum() == 300
+    assert (np.diff(found.gains) <= 0).all()
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_kmeans_picks_are_distinct_unlabeled_samples(unit):
+    features = pool(200)
+    features[0][50:] = features[0][0]
+    features[1][50:] = features[1][0]  # fewer distinct samples than clusters
+    labeled = [1, 5]
+    for k in (1, 120, 198):
+        found = kmeans(features, k, np.random.default_rng(0), labeled=labeled, unit=unit)
+        assert len(set(found.picks.tolist()) - set(labeled)) == k
+
+
+def test_kmeans_moves_empty_clusters():
+    x = np.repeat(np.array([[0.0], [50.0]]), [30, 2], axis=0).astype(np.float32)
+    found = kmeans([x], 5, np.random.default_rng(0))
+    assert {30, 31} & set(found.picks.tolist())
