@@ -75,6 +75,9 @@ def show_pool(found: dict[str, Any]) -> None:
         table.append((row["path"], shape, row["type"], row.get("storage", "")))
     _show_rows(table)
     _show_rows([("", "")])
+    for pair in found["alignment"]:
+        _show_alignment(pair)
+        _show_rows([("", "")])
     if found["contributions"]:
         _show_contributions(found["contributions"])
         _show_rows([("", "")])
@@ -82,6 +85,22 @@ def show_pool(found: dict[str, Any]) -> None:
     rows = [("can run", ", ".join(able["can_run"]))]
     rows += [(f"not {name}", f"lacks {', '.join(lack)}") for name, lack in able["lack"].items()]
     _show_rows(rows)
+
+
+def _show_alignment(pair: dict[str, Any]) -> None:
+    """Print the modality gap of a pair of modalities."""
+    a, b = pair["modalities"]
+    _show_rows(
+        [
+            (f"modality gap, {a} and {b}", f"{pair['gap']:.5f}"),
+            (
+                "mean cosine",
+                f"within {a} {pair[f'within_{a}']:.5f}, within {b} "
+                f"{pair[f'within_{b}']:.5f}, across {pair['across']:.5f}, "
+                f"matched {pair['matched']:.5f}",
+            ),
+        ]
+    )
 
 
 def _show_contributions(found: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from mmselect import blocks
+from mmselect.core.alignment import GapSums
 from mmselect.core.guidelines import guideline_report, guideline_sums
 from mmselect.core.shapley import contributions
 from mmselect.errors import located
@@ -42,6 +44,7 @@ def describe_pool(
         "classes": pool.sizes.get("c"),
         "modalities": {name: _modality(pool, name) for name in pool.modalities},
         "datasets": [_dataset(pool, path) for path in sorted(pool.paths)],
+        "alignment": _alignment(pool, memory),
         "contributions": _contributions(pool, blocks.thread_count(threads), memory),
         "unknown": pool.unknown,
         "strategies": {
@@ -73,6 +76,32 @@ def _dataset(pool: Pool, path: str) -> dict[str, Any]:
     storage = "compressed" if column.compressed else "plain"
     shape = list(column.shape)
     return {"path": path, "shape": shape, "type": _type(column.dtype), "storage": storage}
+
+
+def _alignment(pool: Pool, memory: int) -> list[dict[str, Any]]:
+    """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3)."""
+    names = pool.names("/features")
+    if len(names) < 2:
+        return []
+    sums = GapSums()
+    paths = [f"/features/{name}" for name in names]
+    step = blocks.compute_rows(max(pool.columns[path].shape[1] for path in paths))
+    for start, arrays in pool.blocks(paths, step, memory):
+        with located(rows=range(start, pool.n), place=pool.place):
+            sums.add(arrays)
+    found, pairs = sums.report(), combinations(zip(names, paths, strict=True), 2)
+    return [
+        {
+            "modalities": [a, b],
+            "gap": found.gap[p, q],
+            f"within_{a}": found.within[p],
+            f"within_{b}": found.within[q],
+            "across": found.across[p, q],
+            "matched": found.matched[p, q],
+        }
+        for (a, p), (b, q) in pairs
+        if (p, q) in found.gap
+    ]
 
 
 def _contributions(pool: Pool, threads: int, memory: int) -> dict[str, Any] | None:
