@@ -111,18 +111,17 @@ def value_and_gradient(
         total = distribution - weights.diversity * diversity
         share = np.full(k, weights.diversity * sharpness / k)
         gradient = _pull(theta, similar, logsum, share, True, threads)
-        gradient -= (sharpness / n * sums).astype(theta.dtype)
+        _subtract(gradient, sums, sharpness / n)
     else:
         own = np.einsum("ij,ij->i", theta, theta, dtype=np.float64) * sharpness
         logsum = np.logaddexp(logsum, own)
         total, share, weighted = _code_loss(x, theta, owner, logsum, weights, threads)
         gradient = _pull(theta, similar, logsum, share * sharpness, False, threads)
-        gradient -= (sharpness * weighted).astype(theta.dtype)
+        _subtract(gradient, weighted, sharpness)
     alignment = 0.0
     if weights.alignment and k > 1 and weights.modalities > 1:
-        alignment, pull = _alignment(theta, weights)
+        alignment = _alignment(theta, weights, gradient)
         total -= weights.alignment * alignment
-        gradient -= weights.alignment * pull
     return Terms(total, distribution, diversity, alignment), gradient
 
 
@@ -173,16 +172,24 @@ def _pull(
         return np.zeros_like(theta)
     shift = logsum.astype(theta.dtype)
 
-    def pull(rows: tuple[int, int]) -> Matrix:
+    out = np.empty_like(theta)
+
+    def pull(rows: tuple[int, int]) -> None:
         part = slice(*rows)
         weight = np.exp(similar[part] - shift[part, None])
         if symmetric:
             weight += np.exp(similar[part] - shift)
         weight *= share[part, None].astype(theta.dtype)
-        block: Matrix = weight @ theta
-        return block
+        np.matmul(weight, theta, out=out[part])
 
-    return np.concatenate(list(map_ordered(pull, ranges(0, len(theta), TILE), threads)))
+    list(map_ordered(pull, ranges(0, len(theta), TILE), threads))
+    return out
+
+
+def _subtract(gradient: Matrix, sums: Matrix, factor: float) -> None:
+    """Subtract ``factor · sums`` in place, block after block, so that no third matrix is made."""
+    for start, stop in ranges(0, len(gradient), compute_rows(gradient.shape[1])):
+        gradient[start:stop] -= (factor * sums[start:stop]).astype(gradient.dtype)
 
 
 def _code_loss(
@@ -228,21 +235,26 @@ def owned_sums(
     return sums
 
 
-def _alignment(theta: Matrix, weights: Weights) -> tuple[float, Matrix]:
-    """Compute A and its gradient in O(kD): pairs j ≠ l are all pairs less j with itself."""
+def _alignment(theta: Matrix, weights: Weights, gradient: Matrix) -> float:
+    """Return A, and take its part off the gradient in place.
+
+    In O(kD): the pairs j ≠ l are all pairs less those of a row with itself.
+    """
     k, m = len(theta), weights.modalities
-    parts = theta.reshape(k, m, -1)
+    parts, pulls = theta.reshape(k, m, -1), gradient.reshape(k, m, -1)
     tau = weights.tau if weights.align_over_tau else 1.0
     pairs = k * (k - 1) * m * (m - 1) * tau
     column = parts.sum(axis=0, dtype=np.float64)  # (m, d): Σ_j θ_j^a
-    row = parts.sum(axis=1)  # (k, d): Σ_a θ_j^a
-    every = (column.sum(axis=0) ** 2).sum() - (column**2).sum()
-    self_pairs = np.einsum("ij,ij->", row, row, dtype=np.float64) - np.einsum(
-        "imj,imj->", parts, parts, dtype=np.float64
-    )
-    others = (column.sum(axis=0) - column).astype(theta.dtype) - (row[:, None] - parts)
-    gradient = (2.0 / pairs) * others
-    return float(every - self_pairs) / pairs, gradient.reshape(theta.shape).astype(theta.dtype)
+    every = float((column.sum(axis=0) ** 2).sum() - (column**2).sum())
+    others = (column.sum(axis=0) - column).astype(theta.dtype)
+    factor = theta.dtype.type(2.0 * weights.alignment / pairs)
+    for start, stop in ranges(0, k, compute_rows(theta.shape[1])):
+        part = parts[start:stop]
+        row = part.sum(axis=1)  # Σ_a θ_j^a
+        every -= float(np.einsum("ij,ij->", row, row, dtype=np.float64))
+        every += float(np.einsum("imj,imj->", part, part, dtype=np.float64))
+        pulls[start:stop] -= factor * (others - (row[:, None] - part))
+    return every / pairs
 
 
 def tangent(theta: Matrix, vector: Matrix, offsets: tuple[int, ...]) -> None:

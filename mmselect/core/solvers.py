@@ -24,8 +24,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 LAST_RATE = 1e-6
 """Where the cosine schedule ends."""
 
-MEMORY, PAIR_BYTES = 10, 200 << 20
-"""Pairs of steps and gradient changes that L-BFGS remembers, and what they may take at least."""
+MEMORY, PAIR_BYTES = 10, 128 << 20
+"""Pairs of steps and gradient changes that L-BFGS remembers, and what more than 3 may take."""
 
 ARMIJO, HALVINGS = 1e-4, 12
 
