@@ -27,7 +27,7 @@ def arrays(n: int = 60, c: int = 5, seed: int = 0) -> dict[str, Any]:
     def logits() -> np.ndarray:
         return (3 * rng.standard_normal((n, c))).astype(np.float32)
 
-    d = {"image": 4, "text": 3}
+    d = {"image": 4, "text": 4}
     return {
         "ids": [f"s{i:03d}" for i in range(n)],
         "features": {m: rng.standard_normal((n, k)).astype(np.float32) for m, k in d.items()},

@@ -264,7 +264,7 @@ def test_check_lists_everything(pool: Path, cli) -> None:
 def test_info_and_strategies_as_text_and_json(pool: Path, cli) -> None:
     found = json.loads(cli("info", pool, "--format", "json").out)
     assert (found["samples"], found["labeled"], found["classes"]) == (60, 10, 5)
-    assert found["modalities"]["text"] == {"features": 3, "head": True, "classifier": True}
+    assert found["modalities"]["text"] == {"features": 4, "head": True, "classifier": True}
     assert "samples         60 (10 labeled, 50 candidates)" in cli("info", pool).out
     names = [row["name"] for row in json.loads(cli("strategies", "--format", "json").out)]
     assert names == list(registry.BUILT_IN)

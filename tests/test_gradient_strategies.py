@@ -134,7 +134,7 @@ def test_full_is_refused_where_it_does_not_fit(
     target = tmp_path / "e.h5"
     found = cli("embed", pool, "-o", target, "--form", "full")
     assert (found.code, found.out) == (1, "") and not target.exists()
-    assert "e.h5: the full form takes 7 kB (50 rows of 5 × 7 float32)" in found.err
+    assert "e.h5: the full form takes 8 kB (50 rows of 5 × 8 float32)" in found.err
     assert cli("embed", pool, "-o", target, "--form", "full", "--force").code == 0
 
 

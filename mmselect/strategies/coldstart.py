@@ -1,7 +1,7 @@
-"""Strategies for the first batch, when nothing is labeled: they need features, and nothing else.
+"""Strategies for the first batch, when nothing is labeled: they need features, nothing else.
 
-ActiveFT: Xie et al., CVPR 2023. MMCSAL: Shen et al., ACM MM Asia 2024. Core-set: Sener and Savarese,
-ICLR 2018. Facility location: Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978.
+ActiveFT: Xie et al., CVPR 2023. MMCSAL: Shen et al., ACM MM Asia 2024. Core-set: Sener and
+Savarese, ICLR 2018. Facility location: Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _nearest(batch: Batch, positions: NDArray[np.intp], unit: bool) -> Callable[
 def _unit(z: NDArray[Any]) -> NDArray[np.float32]:
     wide = z.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    unit: NDArray[np.float64] = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
+    return unit.astype(np.float32)
 
 
 def _zero_rows(zero_rows: Mapping[str, int]) -> tuple[str, ...]:
@@ -185,7 +186,7 @@ ALIGN = (
 
 
 def footprint(request: Any, k: int) -> int:
-    """Estimate what these methods keep: normalised features in float32, and blocks of k² numbers."""
+    """Estimate what these methods keep: features in float32, and blocks of k² numbers."""
     columns = request.pool.columns
     width = sum(c.shape[1] for p, c in columns.items() if p in request.reads)
     return int(6 * len(request.candidates) * width + 8 * k * width + 300_000_000)
@@ -250,7 +251,8 @@ STRATEGIES = (
         function=coreset,
         needs=(need(FEATURES),),
         parameters=(UNIT,),
-        reference="Sener and Savarese, Active Learning for Convolutional Neural Networks, ICLR 2018",
+        reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
+        "Core-Set Approach, ICLR 2018",
         footprint=footprint,
         distance=True,
     ),
