@@ -106,7 +106,7 @@ def memory(path: Path) -> None:
     """Print the peak of the memory that is the process's own."""
     with own_memory() as peak:
         mmselect.score(path, "smem")
-    print(f"peak of own memory (RssAnon), mapped file pages not counted: {peak[0] / 1e6:.0f} MB")
+    print(f"peak of own memory (RssAnon): {peak[0] / 1e6:.0f} MB")
 
 
 def main() -> None:

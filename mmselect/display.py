@@ -158,11 +158,7 @@ def show_request(request: Request, k: int, seed: int, form: str) -> None:
             ("candidates", f"{found['candidates']:,} ({found['labeled']:,} labeled)"),
             ("reads", ", ".join(found["reads"]) or "nothing"),
             ("to read", blocks.format_bytes(found["bytes_to_read"])),
-            (
-                "peak memory",
-                f"about {blocks.format_bytes(found['peak_memory'])}, "
-                "mapped pages of the file not counted",
-            ),
+            ("peak memory", f"about {blocks.format_bytes(found['peak_memory'])}"),
             ("threads", found["threads"]),
         ]
     )

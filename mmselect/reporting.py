@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmselect.core.shapley import contributions
 from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import Request
+from mmselect.selection import TASK_BLOCKS
 from mmselect.strategies import gradients, registry
 from mmselect.strategies.record import Strategy
 
@@ -184,13 +186,14 @@ def describe_request(request: Request, k: int, seed: int) -> dict[str, Any]:
 
 
 def _peak_memory(request: Request, k: int) -> int:
-    """Estimate the peak of the process's own memory; mapped pages of the file are not in it."""
+    """Estimate the peak of the process's memory."""
     columns = [request.pool.columns[p] for p in request.reads if p in request.pool.columns]
     row = sum(column.row_bytes for column in columns)
-    mapped = all(part.mapped is not None for column in columns for part in column.parts)
-    step = blocks.compute_rows(max((c.row_bytes // c.dtype.itemsize for c in columns), default=1))
-    reading = 0 if mapped else min(max(request.memory, 2 * row * step), row * request.pool.n)
-    scratch = request.threads * 4 * step * max(row, 8)
+    locked = sum(column.row_bytes for column in columns if not column.plain)
+    step = TASK_BLOCKS * blocks.compute_rows(max((prod(c.shape[1:]) for c in columns), default=1))
+    window = max(request.memory // 2, row * step)
+    loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
+    scratch = request.threads * 3 * step * max(row, 8)
     per_sample = 8 * (8 + len(columns)) * request.pool.n
     own = request.strategy.footprint(request, k) if request.strategy.footprint else 0
-    return BASE_MEMORY + reading + scratch + per_sample + own
+    return BASE_MEMORY + loaded + scratch + per_sample + own

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
 from mmselect.errors import NeedsError, located
-from mmselect.pool.reading import Pool, PoolPath, open_pool
+from mmselect.pool.reading import Column, Pool, PoolPath, open_pool
 from mmselect.request import Request, count_budget, prepare, provenance
 from mmselect.strategies import diversity
 from mmselect.strategies.record import Batch, Columns, Picks, Progress
 
-TASK_BLOCKS = 8
+TASK_BLOCKS = 2
 """Compute blocks that a thread takes at once, so that handing over costs little."""
 
 
@@ -282,8 +284,23 @@ def _opened(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
         yield opened
 
 
-Task: TypeAlias = tuple[NDArray[np.intp], dict[str, NDArray[Any]]]
-"""A block's candidates: their row numbers, and their rows of every dataset that is read."""
+class Task(NamedTuple):
+    """A block of rows that one thread scores.
+
+    Attributes
+    ----------
+    start, stop : int
+        The block.
+    rows : integer array
+        The candidates in it.
+    loaded : dict of path to array
+        Candidates' rows of the datasets that only one thread may read.
+    """
+
+    start: int
+    stop: int
+    rows: NDArray[np.intp]
+    loaded: dict[str, NDArray[Any]]
 
 
 def compute_scores(request: Request, progress: Progress | None = None) -> Columns:
@@ -302,7 +319,7 @@ def compute_scores(request: Request, progress: Progress | None = None) -> Column
             if progress:
                 progress(done, len(request.candidates))
     if not columns:  # no candidate at all: the columns still have their names
-        columns = _score_block(request)((np.empty(0, np.intp), _no_rows(request)))
+        columns = _score_block(request)(Task(0, 0, np.empty(0, np.intp), _no_rows(request)))
     if len(request.candidates) > 1 and request.pool.sizes.get("c") == 1:
         request.warnings.append("one class only: all scores are equal")
     return columns
@@ -312,32 +329,55 @@ def _score_block(request: Request) -> Callable[[Task], Columns]:
     """Make the function that scores the candidates of one block."""
     constants = {p: request.pool.constants[p] for p in request.reads if p in request.pool.constants}
 
+    plain = {p: request.pool.columns[p] for p in request.reads if _is_plain(request.pool, p)}
+    buffers = threading.local()  # each thread reads into the same memory again and again
+
     def run(task: Task) -> Columns:
-        rows, arrays = task
-        with located(rows=rows, place=request.pool.place):
-            columns: Columns = request.strategy.function(
-                {**arrays, **constants}, request.parameters
-            )
-        return columns
+        arrays = {**constants, **task.loaded}
+        for path, column in plain.items():
+            arrays[path] = _read(column, task, buffers.__dict__)
+        with located(rows=task.rows, place=request.pool.place):
+            columns: Columns = request.strategy.function(arrays, request.parameters)
+        return {name: np.array(values) for name, values in columns.items()}
 
     return run
 
 
+def _is_plain(pool: Pool, path: str) -> bool:
+    return path in pool.columns and pool.columns[path].plain
+
+
+def _read(column: Column, task: Task, buffers: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Read the candidates' rows of a block: the block in one piece, unless few are wanted."""
+    size = task.stop - task.start
+    if 2 * len(task.rows) < size:
+        return column.take(task.rows)
+    if len(buffers.get(column.path, ())) < size:
+        buffers[column.path] = np.empty((size, *column.shape[1:]), column.dtype)
+    block = column.read(task.start, task.stop, buffers[column.path][:size])
+    return block if len(task.rows) == size else block[task.rows - task.start]
+
+
 def _tasks(request: Request) -> Iterator[Task]:
-    """Read the blocks that hold candidates."""
+    """Cut the pool into blocks that hold candidates, and load what one thread has to read."""
     pool, candidates = request.pool, request.candidates
-    paths = [path for path in request.reads if path in pool.columns]
-    width = max((int(np.prod(pool.columns[path].shape[1:])) for path in paths), default=1)
-    step = TASK_BLOCKS * blocks.compute_rows(width)
-    for start, arrays in pool.blocks(paths, step, request.memory):
-        stop = min(start + step, pool.n)
-        low, high = np.searchsorted(candidates, [start, stop])
-        if low == high:
-            continue
-        rows = candidates[low:high]
-        if len(rows) < stop - start:
-            arrays = {path: block[rows - start] for path, block in arrays.items()}
-        yield rows, arrays
+    columns = {path: pool.columns[path] for path in request.reads if path in pool.columns}
+    locked = {path: column for path, column in columns.items() if not column.plain}
+    step = TASK_BLOCKS * blocks.compute_rows(
+        max((prod(c.shape[1:]) for c in columns.values()), default=1)
+    )
+    row = sum(column.row_bytes for column in columns.values())
+    # two such windows are alive at once: one being computed on, one being read
+    window = max(request.memory // (2 * max(row, 1)) // step, 1) * step
+    for start, stop in blocks.ranges(0, pool.n, window):
+        for column in columns.values():
+            column.announce(stop, stop + window)
+        loaded = {path: column.read(start, stop) for path, column in locked.items()}
+        for a, b in blocks.ranges(start, stop, step):
+            low, high = np.searchsorted(candidates, [a, b])
+            if low < high:
+                rows = candidates[low:high]
+                yield Task(a, b, rows, {p: block[rows - start] for p, block in loaded.items()})
 
 
 def _no_rows(request: Request) -> dict[str, NDArray[Any]]:

@@ -1,18 +1,19 @@
 """Open a pool and read it in row blocks.
 
-A contiguous dataset is a read-only memory map at its place in the file: reading a block copies
-nothing and does not wait for the HDF5 lock. Chunked, compressed and virtual datasets are read
-through HDF5. Several files look like one pool: rows are numbered through, in the order given.
+A contiguous dataset is read with plain system calls at its place in the file, by any thread, into
+memory that is used again: no HDF5 lock is waited for, and no page stays mapped. Chunked, compressed
+and virtual datasets are read through HDF5. Several files look like one pool: rows are numbered
+through, in the order given.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -28,37 +29,35 @@ from mmselect.pool.layout import Layout, survey
 from mmselect.pool.schema import match
 
 PoolPath = str | os.PathLike[str]
-Mapped = tuple[BinaryIO, mmap.mmap]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A dataset in one file: mapped if it is contiguous, else read through HDF5."""
+    """A dataset in one file; `file` and `offset` say where its numbers are if they lie in a row."""
 
     dataset: h5py.Dataset
-    mapped: NDArray[Any] | None = None
-    memory: mmap.mmap | None = None
     file: BinaryIO | None = None
     offset: int = 0
 
     def __len__(self) -> int:
         return int(self.dataset.shape[0])
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows from `start` to `stop`; a view where the file is mapped."""
-        source = self.dataset if self.mapped is None else self.mapped
-        block: NDArray[Any] = source[start:stop]
-        return block
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in the file."""
+        return int(prod(self.dataset.shape[1:]) * self.dataset.dtype.itemsize)
 
-    def copy(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows from `start` to `stop`, in memory of their own, so that no page stays mapped."""
-        if self.mapped is None or self.file is None:
-            return self.read(start, stop)
-        block = np.empty((stop - start, *self.mapped.shape[1:]), self.mapped.dtype)
-        raw, done = block.reshape(-1).view(np.uint8).data, 0
-        first = self.offset + start * self.mapped.strides[0]
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`, into `out` if it is given and of the file's type."""
+        if self.file is None:
+            block: NDArray[Any] = self.dataset[start:stop]
+            return block
+        shape, dtype = (stop - start, *self.dataset.shape[1:]), self.dataset.dtype
+        block = np.empty(shape, dtype) if out is None or out.dtype != dtype else out
+        raw, done = block.reshape(-1, copy=False).view(np.uint8).data, 0
         while done < block.nbytes:  # the system may read less than it is asked for
-            got = os.preadv(self.file.fileno(), [raw[done:]], first + done)
+            place = self.offset + start * self.row_bytes + done
+            got = os.preadv(self.file.fileno(), [raw[done:]], place)
             if not got:
                 raise FormatError("the file has become shorter", file=self.file.name)
             done += got
@@ -66,21 +65,17 @@ class Part:
 
     def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
         """Cut increasing `rows` where reading on would read what nobody wants."""
-        if self.mapped is None:
+        if self.file is None:
             step = (self.dataset.chunks or (1024,))[0]
             return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
         apart = np.flatnonzero(np.diff(rows) > 1) + 1
         return np.concatenate([[0], apart, [len(rows)]]) if len(rows) else apart
 
-    def advise(self, start: int, stop: int, advice: str) -> None:
-        """Tell the kernel what happens to rows next: MADV_WILLNEED or MADV_DONTNEED."""
-        if self.mapped is None or self.memory is None or not hasattr(mmap, advice):
-            return
-        row = self.mapped.strides[0]
-        first = (self.offset + start * row) // mmap.PAGESIZE * mmap.PAGESIZE
-        last = min(self.offset + stop * row, len(self.memory))
-        if last > first:
-            self.memory.madvise(getattr(mmap, advice), first, last - first)
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next, so that the disk is ahead of us."""
+        if self.file is not None and hasattr(os, "posix_fadvise"):
+            place, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
+            os.posix_fadvise(self.file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,7 @@ class Column:
     shape, dtype
         As of a NumPy array; text has the type ``object`` (bytes).
 
-    Indexing with a slice or an integer array reads rows into memory, in native byte order unless
-    the block is a view of the file.
+    Indexing with a slice or an integer array reads rows into memory.
     """
 
     path: str
@@ -111,19 +105,24 @@ class Column:
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            return self._join([part.copy(a, b) for part, a, b in self._pieces(start, stop)])[::step]
+            return self.read(start, max(start, stop))[::step]
         return self.take(np.asarray(rows))
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows from `start` to `stop`; a view of the file where one mapped shard holds them all."""
-        return self._join([part.read(a, b) for part, a, b in self._pieces(start, stop)])
-
-    def _join(self, blocks: list[NDArray[Any]]) -> NDArray[Any]:
-        if len(blocks) == 1 and blocks[0].dtype == self.dtype:
-            return blocks[0]
-        if not blocks:
-            return np.empty((0, *self.shape[1:]), self.dtype)
-        return np.concatenate(blocks, dtype=self.dtype, casting="unsafe")
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`, over the borders of shards; in `out`, if it is given."""
+        pieces = list(self._pieces(start, stop))
+        if out is None and len(pieces) == 1 and pieces[0][0].dataset.dtype == self.dtype:
+            part, a, b = pieces[0]
+            return part.read(a, b)
+        block = np.empty((stop - start, *self.shape[1:]), self.dtype) if out is None else out
+        done = 0
+        for part, a, b in pieces:
+            target = block[done : done + b - a]
+            found = part.read(a, b, target)
+            if found is not target:
+                target[...] = found
+            done += b - a
+        return block
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Rows in any order: runs of rows, and of a chunked dataset whole chunks, each once."""
@@ -135,20 +134,25 @@ class Column:
             low, high = np.searchsorted(ordered, [first, first + len(part)])
             local = ordered[low:high] - first
             for a, b in pairwise(part.runs(local)):
-                block = part.copy(int(local[a]), int(local[b - 1]) + 1)
+                block = part.read(int(local[a]), int(local[b - 1]) + 1)
                 out[order[low + a : low + b]] = block[local[a:b] - local[a]]
             first += len(part)
         return out
 
-    def advise(self, start: int, stop: int, advice: str) -> None:
-        """Pass advice on rows to every shard that holds some of them."""
-        for part, a, b in self._pieces(start, stop):
-            part.advise(a, b, advice)
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next."""
+        for part, a, b in self._pieces(start, min(stop, len(self))):
+            part.announce(a, b)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row in memory."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        return prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def plain(self) -> bool:
+        """Whether all its numbers lie in a row in their files: any thread may read them."""
+        return all(part.file is not None or not len(part) for part in self.parts)
 
     @property
     def compressed(self) -> bool:
@@ -271,16 +275,12 @@ class Pool:
         Yields
         ------
         (int, dict of path to array)
-            First row of the block, and its rows of each dataset; views that must not be written.
+            First row of the block, and its rows of each dataset.
         """
         columns = [self.columns[path] for path in paths]
         row = sum(column.row_bytes for column in columns)
-        # two read blocks are alive at once: one being computed on, one being read
-        rows = max(memory // (2 * max(row, 1)) // step, 1) * step
+        rows = max(memory // max(row, 1) // step, 1) * step
         for start, stop in ranges(0, self.n, rows):
-            for column in columns:
-                column.advise(stop, min(stop + rows, self.n), "MADV_WILLNEED")
-                column.advise(max(start - 2 * rows, 0), max(start - rows, 0), "MADV_DONTNEED")
             read = [column.read(start, stop) for column in columns]
             for a, b in ranges(start, stop, step):
                 cut = slice(a - start, b - start)
@@ -323,12 +323,11 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
         raise layout.problems[0]
     pool = Pool(layout, [str(path) for path in many], layout.sizes["n"], layout.sizes)
     files = [Path(shard.file) for shard in layout.shards]
-    maps = [_map(file) for file in files]
-    layout.open_files += [file for file, _ in filter(None, maps)]
+    layout.open_files += [file.open("rb") for file in files]
     for path in layout.shards[0].datasets:
         sources = [shard.datasets[path] for shard in layout.shards]
         if _per_sample(path):
-            pool.columns[path] = _column(path, sources, files, maps)
+            pool.columns[path] = _column(path, sources, layout.open_files)
         else:
             pool.constants[path] = np.asarray(sources[0][()])
     pool.unknown = [f"{shard.file}: {path}" for shard in layout.shards for path in shard.unknown]
@@ -349,35 +348,21 @@ def _per_sample(path: str) -> bool:
     return place is not None and place.dataset.per_sample
 
 
-def _column(
-    path: str, sources: list[h5py.Dataset], files: list[Path], maps: list[Mapped | None]
-) -> Column:
-    parts = tuple(_part(*each) for each in zip(sources, files, maps, strict=True))
+def _column(path: str, sources: list[h5py.Dataset], files: list[BinaryIO]) -> Column:
+    parts = tuple(_part(*each) for each in zip(sources, files, strict=True))
     dtypes = [source.dtype for source in sources if source.size] or [sources[0].dtype]
     dtype = dtypes[0] if len({*dtypes}) == 1 else np.result_type(*dtypes)
     shape = (sum(len(part) for part in parts), *sources[0].shape[1:])
     return Column(path, parts, shape, dtype)
 
 
-def _part(dataset: h5py.Dataset, own: Path, source: Mapped | None) -> Part:
+def _part(dataset: h5py.Dataset, file: BinaryIO) -> Part:
     offset = None if dataset.is_virtual or dataset.external else dataset.id.get_offset()
     plain = dataset.dtype.kind in "fiu" and h5py.check_enum_dtype(dataset.dtype) is None
-    elsewhere = Path(dataset.file.filename) != own
-    if source is None or offset is None or not plain or dataset.size == 0 or elsewhere:
+    here = Path(dataset.file.filename) == Path(file.name)
+    if offset is None or not plain or dataset.size == 0 or not here:
         return Part(dataset)
-    file, memory = source
-    mapped = np.frombuffer(memory, dataset.dtype, dataset.size, offset).reshape(dataset.shape)
-    return Part(dataset, mapped, memory, file, offset)
-
-
-def _map(path: Path) -> Mapped | None:
-    """Map a file; where the file system cannot, HDF5 reads it instead, with the same result."""
-    file = path.open("rb")
-    try:
-        return file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError:
-        file.close()
-        return None
+    return Part(dataset, file, offset)
 
 
 def _filters(dataset: h5py.Dataset) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,20 @@ def test_any_storage_reads_the_same(pool: Path, how: dict[str, Any]) -> None:
         assert column.compressed == ("compression" in how)
 
 
-def test_contiguous_data_is_mapped_not_copied(pool: Path) -> None:
+def test_contiguous_data_is_read_past_hdf5(pool: Path) -> None:
+    x = arrays()["features"]["image"]
     with mmselect.open_pool(pool) as opened:
-        block = opened.columns["/features/image"].read(5, 10)
-        assert not block.flags.writeable and not block.flags.owndata
+        column = opened.columns["/features/image"]
+        assert column.plain and not opened.columns["/labeled"].plain
+        buffer = np.empty((5, x.shape[1]), x.dtype)
+        assert column.read(5, 10, buffer) is buffer and (buffer == x[5:10]).all()
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_told(pool: Path) -> None:
+    with mmselect.open_pool(pool) as opened:
+        os.truncate(pool, 3000)
+        with pytest.raises(FormatError, match=r"pool.h5: the file has become shorter"):
+            opened.columns["/features/image"].read(50, 60)
 
 
 def test_a_user_block_does_not_shift_the_data(tmp_path: Path) -> None:
