@@ -92,12 +92,12 @@ def _show_alignment(pair: dict[str, Any]) -> None:
     a, b = pair["modalities"]
     _show_rows(
         [
-            (f"modality gap, {a} and {b}", f"{pair['gap']:.5f}"),
+            (f"modality gap, {a} and {b}", f"{pair['gap']:.6f}"),
             (
                 "mean cosine",
-                f"within {a} {pair[f'within_{a}']:.5f}, within {b} "
-                f"{pair[f'within_{b}']:.5f}, across {pair['across']:.5f}, "
-                f"matched {pair['matched']:.5f}",
+                f"within {a} {pair[f'within_{a}']:.6f}, within {b} "
+                f"{pair[f'within_{b}']:.6f}, across {pair['across']:.6f}, "
+                f"matched {pair['matched']:.6f}",
             ),
         ]
     )
