@@ -29,13 +29,12 @@ app = typer.Typer(
     epilog="Start with: mmselect demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich would double the time it takes to appear
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-WHAT, HOW, OUT = "What to select", "How to work", "Output"
-
 Pools = Annotated[
-    list[str], typer.Argument(metavar="POOL...", help="Pool file; several are shards of one pool.")
+    list[str], typer.Argument(metavar="POOL", help="Pool file; several are shards of one pool.")
 ]
 StrategyName = Annotated[
     str, typer.Option("--strategy", "-s", metavar="NAME", help="See: mmselect strategies.")
@@ -53,28 +52,27 @@ Labeled = Annotated[
     typer.Option(
         metavar="FILE|-",
         help="Ids labeled so far; replaces the pool's own mask.",
-        rich_help_panel=WHAT,
     ),
 ]
 Exclude = Annotated[
     str | None,
-    typer.Option(metavar="FILE|-", help="Ids never to pick.", rich_help_panel=WHAT),
+    typer.Option(metavar="FILE|-", help="Ids never to pick."),
 ]
 Among = Annotated[
     str | None,
-    typer.Option(metavar="FILE|-", help="Ids to pick from.", rich_help_panel=WHAT),
+    typer.Option(metavar="FILE|-", help="Ids to pick from."),
 ]
 IgnoreUnknown = Annotated[
     bool,
-    typer.Option(
-        "--ignore-unknown", help="Skip ids that the pool does not have.", rich_help_panel=WHAT
-    ),
+    typer.Option("--ignore-unknown", help="Skip ids that the pool does not have."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal picks.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Equal seeds give equal picks.")]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Threads; default: all. No result depends on it.", rich_help_panel=HOW
+        min=1,
+        metavar="N",
+        help="Threads; default: all. No result depends on it.",
     ),
 ]
 Memory = Annotated[
@@ -82,15 +80,12 @@ Memory = Annotated[
     typer.Option(
         metavar="SIZE",
         help="How much to read at a time. No result depends on it.",
-        rich_help_panel=HOW,
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notices, only errors.", rich_help_panel=OUT)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notices, only errors.")]
 OutputFile = Annotated[
     str | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write here.", rich_help_panel=OUT),
+    typer.Option("--output", "-o", metavar="FILE", help="Write here."),
 ]
 DEFAULT_MEMORY = "256MiB"
 
@@ -113,12 +108,13 @@ def options(
 @app.command()
 def demo(
     folder: Annotated[
-        str, typer.Argument(metavar="[DIR]", help="Where to write; made if it is missing.")
+        str, typer.Argument(metavar="DIR", help="Where to write; made if it is missing.")
     ] = "mmselect-demo",
 ) -> None:
-    """Write a small real pool, score it, select from it, and show what came out.
+    """Write a small real pool and select from it.
 
-    The pool is made of emoji: drawings and names, 3 MB.
+    Shows each command that it runs, and what came out. The pool is made of emoji: drawings and
+    names, 3 MB.
     """
     from mmselect.demo import play
     from mmselect.output import to_stdout
@@ -128,9 +124,9 @@ def demo(
 
 @app.command()
 def check(pools: Pools, memory: Memory = DEFAULT_MEMORY, quiet: Quiet = False) -> None:
-    """List everything that is wrong with a pool, one line each.
+    """List everything that is wrong with a pool.
 
-    Exit code 1 if anything is. Warnings go to stderr and do not count.
+    One line each. Exit code 1 if anything is. Warnings go to stderr and do not count.
     """
     from mmselect.output import to_stdout
     from mmselect.pool.checking import check as check_pool
@@ -146,12 +142,14 @@ def check(pools: Pools, memory: Memory = DEFAULT_MEMORY, quiet: Quiet = False) -
 @app.command()
 def info(
     pools: Pools,
-    form: Annotated[
-        str, typer.Option("--format", metavar="text|json", rich_help_panel=OUT, help="As what.")
-    ] = "text",
+    form: Annotated[str, typer.Option("--format", metavar="text|json", help="As what.")] = "text",
     quiet: Quiet = False,
 ) -> None:
-    """Describe a pool: sizes, modalities, datasets, and which strategies can run."""
+    """Describe a pool and what can run on it.
+
+    Sizes, modalities, datasets, the modality gap, contributions of the modalities, and which
+    strategies can run and what the others lack.
+    """
     from mmselect.pool.reading import open_pool
     from mmselect.reporting import describe_pool
 
@@ -169,14 +167,15 @@ def info(
 def strategies(
     pools: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[POOL...]", help="Also say what this pool lacks for each."),
+        typer.Argument(metavar="POOL", help="Also say what this pool lacks for each."),
     ] = None,
-    form: Annotated[
-        str, typer.Option("--format", metavar="text|json", rich_help_panel=OUT, help="As what.")
-    ] = "text",
+    form: Annotated[str, typer.Option("--format", metavar="text|json", help="As what.")] = "text",
     quiet: Quiet = False,
 ) -> None:
-    """List every strategy: kind, needs, parameters with defaults, paper."""
+    """List every strategy and its parameters.
+
+    Kind, needs, parameters with defaults, and where it comes from.
+    """
     from mmselect.pool.reading import open_pool
     from mmselect.reporting import describe_strategies
 
@@ -204,16 +203,17 @@ def score(
     output: OutputFile = None,
     form: Annotated[
         str,
-        typer.Option("--format", metavar="csv|jsonl|npy|h5", rich_help_panel=OUT, help="As what."),
+        typer.Option("--format", metavar="csv|jsonl|npy|h5", help="As what."),
     ] = "csv",
     threads: Threads = None,
     memory: Memory = DEFAULT_MEMORY,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Score every candidate: one row per sample that is neither labeled nor excluded.
+    """Score every candidate, one row per sample.
 
-    Larger = label first. Columns: id, score, and the strategy's components.
+    Candidates are the samples that are neither labeled nor excluded. Larger = label first.
+    Columns: id, score, and the strategy's components.
     """
     from mmselect.output import SCORE_FORMS, write
     from mmselect.selection import carry_out_scores
@@ -250,7 +250,6 @@ def select(
         typer.Option(
             "--clip-budget",
             help="Pick all candidates if the budget is larger.",
-            rich_help_panel=WHAT,
         ),
     ] = False,
     output: OutputFile = None,
@@ -259,7 +258,6 @@ def select(
         typer.Option(
             "--format",
             metavar="ids|indices|csv|jsonl|json|label-studio|npy",
-            rich_help_panel=OUT,
             help="As what.",
         ),
     ] = "ids",
@@ -268,7 +266,6 @@ def select(
         typer.Option(
             metavar="FILE",
             help="Also write, for every candidate, its nearest pick and the distance, as CSV.",
-            rich_help_panel=OUT,
         ),
     ] = None,
     dry_run: Annotated[
@@ -278,7 +275,10 @@ def select(
     memory: Memory = DEFAULT_MEMORY,
     quiet: Quiet = False,
 ) -> None:
-    """Select the samples to label next: their ids, in pick order."""
+    """Select the samples to label next.
+
+    Prints their ids, in pick order.
+    """
     from mmselect.output import SELECT_FORMS, write, write_neighbours
     from mmselect.request import count_budget, parse_budget
     from mmselect.selection import carry_out
@@ -318,7 +318,7 @@ def embed(
             "--form", metavar="factors|full|sketch", help="Two factors, their product, or a sketch."
         ),
     ] = "factors",
-    dim: Annotated[int, typer.Option(min=1, help="Length of the sketch.")] = 512,
+    dim: Annotated[int, typer.Option(min=1, metavar="D", help="Length of the sketch.")] = 512,
     force: Annotated[
         bool, typer.Option("--force", help="Write the full form even if it seems not to fit.")
     ] = False,
@@ -332,7 +332,10 @@ def embed(
     memory: Memory = DEFAULT_MEMORY,
     quiet: Quiet = False,
 ) -> None:
-    """Write the candidates' gradient embeddings, rescaled (bmmal) or not (badge)."""
+    """Write the candidates' gradient embeddings.
+
+    Rescaled by the contributions of the modalities (bmmal), or as they are (badge).
+    """
     from mmselect.embedding import FORMS, STRATEGIES, write_embedding
 
     _one_of("form", embedding, FORMS)

@@ -80,7 +80,11 @@ def command_reference() -> str:
         parameters = inspect.signature(function, eval_str=True).parameters
         infos = {name: p.annotation.__metadata__[0] for name, p in parameters.items()}
         rows = [parameter_row(n, infos[n], p.default) for n, p in parameters.items()]
-        places = [i.metavar for i in infos.values() if isinstance(i, ArgumentInfo)]
+        places = [
+            f"[{i.metavar}]" if parameters[n].default is not inspect.Parameter.empty else "POOL..."
+            for n, i in infos.items()
+            if isinstance(i, ArgumentInfo)
+        ]
         usage = " ".join(["mmselect", function.__name__, *places, "[OPTIONS]"])
         parts += [f"## mmselect {function.__name__}\n", inspect.cleandoc(function.__doc__ or "")]
         parts += [f"\n`{usage}`\n", "| option | default | meaning |\n|---|---|---|", *rows, ""]

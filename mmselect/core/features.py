@@ -103,7 +103,7 @@ def join(
     ----------
     features : mapping or sequence of arrays, each (n, d_m)
     unit : bool
-        Divide each row of each modality by its norm; a zero row stays zero.
+        Divide each row of each modality by its norm; a zero row stays zero, centred or not.
     center : bool
         Remove each modality's mean first.
     threads : int, optional
@@ -221,9 +221,9 @@ class Originals:
 def _centred_norms(
     centred: NDArray[np.float64], norms: NDArray[np.float64], dtype: np.dtype[Any]
 ) -> NDArray[np.float64]:
-    """Norms of centred rows; one that is the mean up to rounding has no direction of its own."""
+    """Norms of centred rows; a row of zeros has no direction, nor has one that is the mean."""
     after = row_norms(centred)
-    after[after <= 8 * np.finfo(dtype).eps * norms] = 0.0
+    after[(norms == 0) | (after <= 8 * np.finfo(dtype).eps * norms)] = 0.0
     return after
 
 

@@ -152,7 +152,7 @@ def similarities(features, center):
     for f in features:
         f = f.astype(np.float64)
         if center:
-            f = f - f.mean(0)
+            f = np.where(f.any(axis=1, keepdims=True), f - f.mean(0), 0)  # zero rows stay zero
         norms = np.sqrt((f**2).sum(1))
         f = f * np.divide(1, norms, out=norms * 0, where=norms > 1e-12)[:, None]
         total = total + f @ f.T / len(features)

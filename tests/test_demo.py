@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+from conftest import Result
+
+import mmselect
+from mmselect.demo import EMOJI
+
+
+def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
+    found = cli("demo", tmp_path / "here")
+    assert (found.code, found.err) == (0, "")
+    assert {p.name for p in (tmp_path / "here").iterdir()} == {
+        "emoji.h5",
+        "scores.csv",
+        "picks.txt",
+    }
+    picks = (tmp_path / "here" / "picks.txt").read_text().split()
+    assert len(set(picks)) == 60
+    commands = re.findall(r"^\$ (mmselect .*)$", found.out, re.MULTILINE)
+    assert len(commands) == 2
+    again = cli(*commands[1].split()[1:-2], "-q")
+    assert again == Result(0, "\n".join(picks) + "\n", "")
+    for part in ("the current model is wrong", "different classes", "Next, for example:"):
+        assert part in found.out
+    assert cli("demo", tmp_path / "here").out == found.out
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, cli) -> None:
+    (tmp_path / "file").write_text("")
+    found = cli("demo", tmp_path / "file" / "x")
+    assert found.code == 1 and found.err.startswith("error: ")
+
+
+def test_the_shipped_pool_is_sound(cli) -> None:
+    assert cli("check", EMOJI).code == 0
+    with mmselect.open_pool(EMOJI) as pool:
+        assert pool.columns["/features/image"].dtype == np.float16
+        logits = pool.constants["/classifier/bias"].astype(float)
+        for m in pool.modalities:
+            z = pool.columns[f"/features/{m}"][:].astype(float)
+            logits = logits + z @ pool.constants[f"/classifier/weight/{m}"].astype(float).T
+        stored = pool.columns["/multimodal_logits"][:]
+        assert np.abs(logits - stored).max() < 0.01
+        test = pool.columns["/metadata/split"][:] == b"test"
+        assert test.any() and not (test & pool.labeled).any()
+        truth = pool.columns["/label"][:]
+        right = {"fused": (stored.argmax(axis=1) == truth)[test].mean()}
+        for m in pool.modalities:
+            head = pool.columns[f"/unimodal_logits/{m}"][:]
+            right[m] = (head.argmax(axis=1) == truth)[test].mean()
+    assert right["fused"] > max(right["image"], right["text"])
+
+
+def test_the_shipped_pool_needs_no_more_than_h5py() -> None:
+    with h5py.File(EMOJI) as handle:
+        assert handle.attrs["format"] == "mmselect-pool"
+        assert EMOJI.stat().st_size < 3_100_000
