@@ -352,7 +352,7 @@ def _read(column: Column, task: Task, buffers: dict[str, NDArray[Any]]) -> NDArr
     size = task.stop - task.start
     if 2 * len(task.rows) < size:
         return column.take(task.rows)
-    if len(buffers.get(column.path, ())) < size:
+    if column.path not in buffers or len(buffers[column.path]) < size:
         buffers[column.path] = np.empty((size, *column.shape[1:]), column.dtype)
     block = column.read(task.start, task.stop, buffers[column.path][:size])
     return block if len(task.rows) == size else block[task.rows - task.start]
