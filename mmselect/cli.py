@@ -18,6 +18,7 @@ import typer
 from mmselect import blocks
 from mmselect.display import fail, notices, show_json, show_pool, show_request, show_strategy
 from mmselect.errors import MmselectError, UsageError
+from mmselect.files import read_ids, refuse_same
 from mmselect.version import __version__
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ def score(
 
     _one_of("format", form, tuple(SCORE_FORMS))
     lists = _id_lists(labeled, exclude, among)
+    refuse_same(_targets(output), pools)
     with _prepared(
         pools, strategy, assignments, activation, lists, ignore_unknown, threads, memory, True
     ) as request:
@@ -286,6 +288,7 @@ def select(
     _one_of("format", form, tuple(SELECT_FORMS))
     parse_budget(budget, 1)  # a budget that is wrong whatever the pool is told before any reading
     lists = _id_lists(labeled, exclude, among)
+    refuse_same(_targets(output, nearest), pools)
     with _prepared(
         pools, strategy, assignments, activation, lists, ignore_unknown, threads, memory
     ) as request:
@@ -341,6 +344,7 @@ def embed(
     _one_of("form", embedding, FORMS)
     _one_of("strategy", strategy, STRATEGIES)
     lists = _id_lists(labeled, exclude, among)
+    refuse_same([Path(output)], pools)
     with (
         _prepared(
             pools, strategy, assignments, None, lists, ignore_unknown, threads, memory
@@ -397,12 +401,14 @@ def _target(output: str | None) -> Path | None:
     return None if output in (None, "-") else Path(str(output))
 
 
+def _targets(*outputs: str | None) -> list[Path]:
+    return [target for target in map(_target, outputs) if target is not None]
+
+
 def _id_lists(
     labeled: str | None, exclude: str | None, among: str | None
 ) -> dict[str, list[str] | None]:
     """Read the lists of ids; only one of them can be standard input."""
-    from mmselect.files import read_ids
-
     sources = {"labeled": labeled, "exclude": exclude, "among": among}
     if len(from_stdin := [f"--{name}" for name, s in sources.items() if s == "-"]) > 1:
         raise UsageError(f"expected one list from standard input, found {', '.join(from_stdin)}")

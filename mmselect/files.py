@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmselect.errors import InputError, OutputError
@@ -28,6 +28,26 @@ def read_ids(source: str) -> list[str]:
         raise InputError(f"cannot be read: {reason}", file=source) from None
     text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     return [line for line in (row.removesuffix("\r") for row in text.split("\n")) if line]
+
+
+def refuse_same(targets: Sequence[Path], sources: Sequence[str]) -> None:
+    """Refuse to write over what is read, or one result over another.
+
+    Raises
+    ------
+    OutputError
+        If a target is one of the sources, or two targets are the same file.
+    """
+    seen = {os.path.realpath(source): "the pool" for source in sources}
+    for target in targets:
+        real = os.path.realpath(target)
+        if real in seen and not _is_device(target):
+            raise OutputError(f"expected a file of its own, found {seen[real]}", file=str(target))
+        seen[real] = "another output"
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file()
 
 
 @contextlib.contextmanager
@@ -54,7 +74,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     if target.is_dir():
         raise OutputError("expected a file to write, found a folder", file=str(target))
-    if target.exists() and not target.is_file():
+    if _is_device(target):
         with writing(target):
             yield target
         return

@@ -256,6 +256,25 @@ def test_output_folder_missing_or_closed(pool: Path, cli, tmp_path: Path) -> Non
     assert found.code == 1 and "expected a file to write, found a folder" in found.err
 
 
+def test_the_pool_is_never_written_over(pool: Path, cli, tmp_path: Path) -> None:
+    before = pool.read_bytes()
+    link = tmp_path / "link.h5"
+    link.symlink_to(pool)
+    for output in (pool, link):
+        for command in (["select", "-b", 1], ["score"], ["embed"]):
+            found = cli(command[0], pool, *command[1:], "-o", output)
+            assert (found.code, found.out) == (1, "")
+            assert "expected a file of its own, found the pool" in found.err
+    found = cli("select", pool, "-b", 1, "-o", "a.txt", "--nearest", "./a.txt")
+    assert found.code == 1 and "found another output" in found.err
+    assert pool.read_bytes() == before
+
+
+def test_a_shard_given_twice(pool: Path, cli) -> None:
+    found = cli("select", pool, pool, "-b", 1)
+    assert found.code == 1 and "expected every shard once, found it twice" in found.err
+
+
 def test_output_not_writable(pool: Path, cli, tmp_path: Path, monkeypatch) -> None:
     target = tmp_path / "picks.txt"
     target.write_text("before")

@@ -317,6 +317,9 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not many:
         raise SchemaError("expected at least one pool file, found none")
+    for i, path in enumerate(many):
+        if os.path.realpath(path) in map(os.path.realpath, many[:i]):
+            raise SchemaError("expected every shard once, found it twice", file=str(path))
     layout = survey(Path(path) for path in many)
     if layout.problems:
         layout.close()
