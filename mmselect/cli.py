@@ -6,6 +6,7 @@ Numerical libraries are imported inside the commands, so that ``--help`` is inst
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -16,9 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmselect import blocks
-from mmselect.display import fail, notices, show_json, show_pool, show_request, show_strategy
+from mmselect.display import (
+    fail,
+    notices,
+    show_json,
+    show_numbers,
+    show_pool,
+    show_request,
+    show_strategy,
+)
 from mmselect.errors import MmselectError, UsageError
-from mmselect.files import read_ids, refuse_same
+from mmselect.files import check_targets, read_ids
 from mmselect.version import __version__
 
 if TYPE_CHECKING:
@@ -28,7 +37,6 @@ app = typer.Typer(
     name="mmselect",
     help="Say which samples of a multimodal pool to label next.",
     epilog="Start with: mmselect demo",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing help with rich would double the time it takes to appear
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -89,6 +97,7 @@ OutputFile = Annotated[
     typer.Option("--output", "-o", metavar="FILE", help="Write here."),
 ]
 DEFAULT_MEMORY = "256MiB"
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def _version(wanted: bool) -> None:
@@ -97,13 +106,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Say which samples of a multimodal pool to label next."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command()
@@ -152,16 +165,17 @@ def info(
     strategies can run and what the others lack.
     """
     from mmselect.pool.reading import open_pool
-    from mmselect.reporting import describe_pool
+    from mmselect.reporting import describe_numbers, describe_pool
 
     _one_of("format", form, ("text", "json"))
     with open_pool(pools) as pool:
         found = describe_pool(pool)
-    notices(found.pop("warnings"), quiet)
-    if form == "json":
-        show_json(found)
-        return
-    show_pool(found)
+        notices(found.pop("warnings"), quiet)
+        if form == "json":
+            show_json({**found, **describe_numbers(pool)})
+            return
+        show_pool(found)  # before the numbers, of which one may be broken
+        show_numbers(describe_numbers(pool))
 
 
 @app.command()
@@ -221,7 +235,7 @@ def score(
 
     _one_of("format", form, tuple(SCORE_FORMS))
     lists = _id_lists(labeled, exclude, among)
-    refuse_same(_targets(output), pools)
+    check_targets(_targets(output), pools)
     with _prepared(
         pools, strategy, assignments, activation, lists, ignore_unknown, threads, memory, True
     ) as request:
@@ -283,17 +297,21 @@ def select(
     """
     from mmselect.output import SELECT_FORMS, write, write_neighbours
     from mmselect.request import count_budget, parse_budget
-    from mmselect.selection import carry_out
+    from mmselect.selection import carry_out, require_distance
 
     _one_of("format", form, tuple(SELECT_FORMS))
     parse_budget(budget, 1)  # a budget that is wrong whatever the pool is told before any reading
     lists = _id_lists(labeled, exclude, among)
-    refuse_same(_targets(output, nearest), pools)
+    if nearest == "-":
+        raise UsageError("nearest: expected a file, found '-': standard output takes the picks")
+    check_targets(_targets(output, nearest), pools)
     with _prepared(
         pools, strategy, assignments, activation, lists, ignore_unknown, threads, memory
     ) as request:
         with _told(request, quiet):
             k = count_budget(budget, request, clip_budget)
+            if nearest is not None:
+                require_distance(request)
             if not dry_run:
                 with _progress(quiet) as progress:
                     result = carry_out(request, k, seed, progress, nearest is not None)
@@ -344,7 +362,9 @@ def embed(
     _one_of("form", embedding, FORMS)
     _one_of("strategy", strategy, STRATEGIES)
     lists = _id_lists(labeled, exclude, among)
-    refuse_same([Path(output)], pools)
+    if _target(output) is None:
+        raise UsageError("output: expected a file, since HDF5 is not written to standard output")
+    check_targets([Path(output)], pools)
     with (
         _prepared(
             pools, strategy, assignments, None, lists, ignore_unknown, threads, memory
@@ -373,6 +393,9 @@ def run(arguments: list[str] | None = None) -> int:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     usage_error: type[Any] = typer.BadParameter.__mro__[1]  # wherever typer keeps its click
     try:
         code = app(arguments, prog_name="mmselect", standalone_mode=False)
@@ -388,7 +411,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:
-        return fail("interrupted; nothing was written", 130)
+        return fail("interrupted", 130)
     return int(code or 0)
 
 
@@ -398,7 +421,8 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def _target(output: str | None) -> Path | None:
-    return None if output in (None, "-") else Path(str(output))
+    """Where to write; None for standard output, by any of its names."""
+    return None if output is None or output in STDOUT else Path(output)
 
 
 def _targets(*outputs: str | None) -> list[Path]:

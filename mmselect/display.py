@@ -75,16 +75,20 @@ def show_pool(found: dict[str, Any]) -> None:
         table.append((row["path"], shape, row["type"], row.get("storage", "")))
     _show_rows(table)
     _show_rows([("", "")])
-    for pair in found["alignment"]:
-        _show_alignment(pair)
-        _show_rows([("", "")])
-    if found["contributions"]:
-        _show_contributions(found["contributions"])
-        _show_rows([("", "")])
     able = found["strategies"]
     rows = [("can run", ", ".join(able["can_run"]))]
     rows += [(f"not {name}", f"lacks {', '.join(lack)}") for name, lack in able["lack"].items()]
     _show_rows(rows)
+
+
+def show_numbers(found: dict[str, Any]) -> None:
+    """Print what :func:`mmselect.reporting.describe_numbers` found."""
+    for pair in found["alignment"]:
+        _show_rows([("", "")])
+        _show_alignment(pair)
+    if found["contributions"]:
+        _show_rows([("", "")])
+        _show_contributions(found["contributions"])
 
 
 def _show_alignment(pair: dict[str, Any]) -> None:
@@ -109,19 +113,22 @@ def _show_contributions(found: dict[str, Any]) -> None:
     heads = [f"weight of {name}" for name in names]
     table = [("unlabeled rows", "mean contribution", "dominates", *heads)]
     for name in names:
-        weights = [f"{found['weight_where_dominated_by'][name][other]:.3f}" for other in names]
+        weights = [_number(found["weight_where_dominated_by"][name][other]) for other in names]
         share = f"{100 * found['dominates'][name]:.1f} %"
         table.append((name, f"{found['mean'][name]:.3f}", share, *weights))
     _show_rows(table)
-    before, after = found["norm_ratio_before"], found["norm_ratio_after"]
-    ratio = f"{found['weaker']} over {found['stronger']}"
-    _show_rows(
-        [
-            ("mean dominance degree", f"{found['dominance']:.3f}"),
-            (f"gradient norm where each dominates, {ratio}", f"{before:.3f}"),
-            ("the same, rescaled by BMMAL", f"{after:.3f}"),
-        ]
-    )
+    rows = [("mean dominance degree", _number(found["dominance"]))]
+    if len(names) > 1:
+        ratio = f"{found['weaker']} over {found['stronger']}"
+        before, after = found["norm_ratio_before"], found["norm_ratio_after"]
+        rows.append((f"gradient norm where each dominates, {ratio}", _number(before)))
+        rows.append(("the same, rescaled by BMMAL", _number(after)))
+    _show_rows(rows)
+
+
+def _number(value: float) -> str:
+    """Three decimals, or a dash for a mean over nothing."""
+    return "–" if value != value else f"{value:.3f}"
 
 
 def show_strategy(row: dict[str, Any]) -> None:

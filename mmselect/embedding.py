@@ -15,7 +15,7 @@ from mmselect import blocks
 from mmselect.core.gradients import full
 from mmselect.core.points import factors
 from mmselect.core.sketch import sketch, sketch_hashes
-from mmselect.errors import OutputError, UsageError, located
+from mmselect.errors import OutputError, UsageError
 from mmselect.files import replacing
 from mmselect.output import as_json
 from mmselect.request import Request, provenance
@@ -84,7 +84,7 @@ def write_embedding(
         for name, width in shapes.items():
             handle.create_dataset(name, (len(rows), width), np.float32, track_times=False)
         for start, stop in _steps(len(rows), step, progress):
-            with located(place=request.pool.place):
+            with request.pool.located():
                 parts = factors(points, rows[start:stop])
             for name, block in make(parts).items():
                 handle[name][start:stop] = block

@@ -123,8 +123,9 @@ class Rows(Protocol):
 class located:
     """Fill in where an error happened, once, at the edge that knows it.
 
-    What the error already says stays. Its row r is renamed to ``rows[r]``, and `place` then tells
-    which file holds those rows, and which of the file's own rows they are.
+    What the error already says stays. Its row r is renamed to ``rows[r]``. Where no file is known
+    yet, `place` tells which one holds those rows, and which of the file's own rows they are;
+    failing that it is `file`.
 
     Examples
     --------
@@ -151,12 +152,12 @@ class located:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> Literal[False]:
         if isinstance(error, MmselectError):
-            error.file = error.file or self.file
             error.dataset = error.dataset or self.dataset
             if error.rows is not None and self.rows is not None:
                 error.rows = [int(self.rows[row]) for row in error.rows]
-            if error.rows and self.place is not None:
+            if error.rows and self.place is not None and error.file is None:
                 error.file, error.rows = self.place(error.rows)
+            error.file = error.file or self.file
         return False
 
 

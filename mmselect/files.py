@@ -30,24 +30,35 @@ def read_ids(source: str) -> list[str]:
     return [line for line in (row.removesuffix("\r") for row in text.split("\n")) if line]
 
 
-def refuse_same(targets: Sequence[Path], sources: Sequence[str]) -> None:
-    """Refuse to write over what is read, or one result over another.
+def check_targets(targets: Sequence[Path], sources: Sequence[str]) -> None:
+    """Refuse to write over what is read, one result over another, or where there is no folder.
 
     Raises
     ------
     OutputError
-        If a target is one of the sources, or two targets are the same file.
+        If a target is one of the sources, two are the same file, or one cannot be a file.
     """
     seen = {os.path.realpath(source): "the pool" for source in sources}
     for target in targets:
         real = os.path.realpath(target)
         if real in seen and not _is_device(target):
             raise OutputError(f"expected a file of its own, found {seen[real]}", file=str(target))
+        _check_place(target)
         seen[real] = "another output"
 
 
 def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file()
+    """Whether it is written in place: a device, a pipe, or a file by its descriptor's name."""
+    return str(path).startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file())
+
+
+def _check_place(target: Path) -> None:
+    if target.is_dir():
+        raise OutputError("expected a file to write, found a folder", file=str(target))
+    parent = Path(os.path.realpath(target)).parent
+    if not _is_device(target) and not parent.is_dir():
+        message = f"cannot be written: folder {str(parent)!r} does not exist"
+        raise OutputError(message, file=str(target))
 
 
 @contextlib.contextmanager
@@ -72,8 +83,7 @@ def replacing(target: Path) -> Iterator[Path]:
     >>> target.read_text()
     'dog'
     """
-    if target.is_dir():
-        raise OutputError("expected a file to write, found a folder", file=str(target))
+    _check_place(target)
     if _is_device(target):
         with writing(target):
             yield target
@@ -104,9 +114,6 @@ def writing(target: Path | str) -> Iterator[None]:
 
 def _beside(target: Path) -> Path:
     """Make an empty file next to `target`, with the mode that `target` has or would get."""
-    if not target.parent.is_dir():
-        message = f"cannot be written: folder {str(target.parent)!r} does not exist"
-        raise OutputError(message, file=str(target))
     if target.exists() and not os.access(target, os.W_OK):
         raise OutputError("cannot be written: permission denied", file=str(target))
     with writing(target):

@@ -92,20 +92,19 @@ def number(value: float) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Round floats inside JSON to 9 digits; nan becomes null."""
+    """Round floats inside JSON to 9 digits; nan and infinities become null."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     if isinstance(value, float | np.floating):
-        text = number(float(value))
-        return float(text) if text else None
+        return float(number(float(value))) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """Format a value as JSON, with 9 significant digits and text left readable."""
-    return json.dumps(_rounded(value), ensure_ascii=False, indent=indent)
+    return json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 Fields = dict[str, Sequence[Any] | NDArray[Any]]

@@ -14,19 +14,16 @@ from mmselect.core.guidelines import guideline_report, guideline_sums
 from mmselect.core.shapley import contributions
 from mmselect.errors import located
 from mmselect.pool.reading import Pool
-from mmselect.request import Request
+from mmselect.request import Request, lacking
 from mmselect.selection import TASK_BLOCKS
 from mmselect.strategies import gradients, registry
-from mmselect.strategies.record import Strategy
 
 BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""
 
 
-def describe_pool(
-    pool: Pool, threads: int | None = None, memory: int = blocks.DEFAULT_MEMORY
-) -> dict[str, Any]:
-    """Sizes, modalities, datasets, contributions, and which strategies can run on a pool.
+def describe_pool(pool: Pool) -> dict[str, Any]:
+    """Sizes, modalities, datasets, and which strategies can run on a pool; reads no numbers.
 
     Examples
     --------
@@ -37,7 +34,7 @@ def describe_pool(
     ['image', 'text']
     """
     strategies, skipped = registry.every()
-    lacks = {name: _lacking(record, pool) for name, record in strategies.items()}
+    lacks = {name: lacking(record, pool) for name, record in strategies.items()}
     del lacks["column:NAME"]
     return {
         "files": pool.files,
@@ -46,8 +43,6 @@ def describe_pool(
         "classes": pool.sizes.get("c"),
         "modalities": {name: _modality(pool, name) for name in pool.modalities},
         "datasets": [_dataset(pool, path) for path in sorted(pool.paths)],
-        "alignment": _alignment(pool, memory),
-        "contributions": _contributions(pool, blocks.thread_count(threads), memory),
         "unknown": pool.unknown,
         "strategies": {
             "can_run": [name for name, missing in lacks.items() if not missing],
@@ -57,9 +52,15 @@ def describe_pool(
     }
 
 
-def _lacking(record: Strategy, pool: Pool) -> list[str]:
-    parameters = record.resolve({}, pool.modalities)
-    return [str(need) for need in record.lacks(pool.paths, parameters)]
+def describe_numbers(
+    pool: Pool, threads: int | None = None, memory: int = blocks.DEFAULT_MEMORY
+) -> dict[str, Any]:
+    """Modality gap and contributions of the modalities: two passes over a pool."""
+    with located(file=pool.files[0]):
+        return {
+            "alignment": _alignment(pool, memory),
+            "contributions": _contributions(pool, blocks.thread_count(threads), memory),
+        }
 
 
 def _modality(pool: Pool, name: str) -> dict[str, Any]:
@@ -83,13 +84,13 @@ def _dataset(pool: Pool, path: str) -> dict[str, Any]:
 def _alignment(pool: Pool, memory: int) -> list[dict[str, Any]]:
     """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3)."""
     names = pool.names("/features")
-    if len(names) < 2:
+    if len(names) < 2 or not pool.n:
         return []
     sums = GapSums()
     paths = [f"/features/{name}" for name in names]
     step = blocks.compute_rows(max(pool.columns[path].shape[1] for path in paths))
     for start, arrays in pool.blocks(paths, step, memory):
-        with located(rows=range(start, pool.n), place=pool.place):
+        with pool.located(range(start, pool.n)):
             sums.add(arrays)
     found, pairs = sums.report(), combinations(zip(names, paths, strict=True), 2)
     return [
@@ -114,10 +115,10 @@ def _contributions(pool: Pool, threads: int, memory: int) -> dict[str, Any] | No
     """
     record = registry.BUILT_IN["bmmal"]
     rows = np.flatnonzero(~pool.labeled)
-    if record.lacks(pool.paths, record.resolve({}, pool.modalities)) or not len(rows):
+    if lacking(record, pool) or not len(rows):
         return None
     sources: dict[str, Any] = {**pool.columns, **pool.constants}
-    with located(place=pool.place):
+    with pool.located():
         phi, _ = gradients.shapley(sources, rows, threads=threads, memory=memory)
         share = contributions(phi)
         before, after = gradients.gradient_norms(sources, rows, share, threads, memory)
@@ -152,7 +153,7 @@ def describe_strategies(pool: Pool | None = None) -> tuple[list[dict[str, Any]],
             "name": name,
             "kind": record.kind,
             "summary": record.summary,
-            "needs": [str(need) for need in record.needs],
+            "needs": [need.described for need in record.needs],
             "parameters": [
                 {"name": p.name, "default": p.default, "expected": p.expected, "meaning": p.meaning}
                 for p in record.parameters
@@ -160,7 +161,7 @@ def describe_strategies(pool: Pool | None = None) -> tuple[list[dict[str, Any]],
             "reference": record.reference,
         }
         if pool is not None and name != "column:NAME":
-            row["lacks"] = _lacking(record, pool)
+            row["lacks"] = lacking(record, pool)
         rows.append(row)
     return rows, skipped
 

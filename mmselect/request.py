@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
-from mmselect.errors import BudgetError, NeedsError, SelectionError, few
+from mmselect.errors import BudgetError, NeedsError, SelectionError, UsageError, few
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match
 from mmselect.strategies import registry
@@ -77,7 +77,9 @@ def prepare(
         If the request cannot be met: unknown strategy, parameter or id, or a missing dataset.
     """
     threads = blocks.thread_count(threads)
-    given = {**(parameters or {}), **({"activation": activation} if activation else {})}
+    given = dict(parameters or {})
+    if activation is not None and given.setdefault("activation", activation) != activation:
+        raise UsageError(f"activation: expected one, found {given['activation']} and {activation}")
     record, resolved, warnings = choose(pool, strategy, given, scores_only)
     warnings += _notices(pool, record, resolved)
     mask = pool.labeled
@@ -122,9 +124,14 @@ def choose(
         able = ", ".join(n for n, r in registry.BUILT_IN.items() if r.kind == "score")
         raise NeedsError(f"strategy {name}: picks but gives no scores; expected one of {able}")
     resolved = record.resolve(given, pool.modalities)
-    if lacking := record.lacks(pool.paths, resolved):
-        raise NeedsError(_lacks(pool, record, lacking), file=pool.files[0])
+    if missing := record.lacks(pool.paths, pool.sizes, resolved):
+        raise NeedsError(_lacks(pool, record, missing), file=pool.files[0])
     return record, resolved, warnings
+
+
+def lacking(record: Strategy, pool: Pool, parameters: Mapping[str, Any] | None = None) -> list[str]:
+    """Say what a pool lacks for a strategy with these parameters, the others at their defaults."""
+    return record.lacks(pool.paths, pool.sizes, record.resolve(parameters or {}, pool.modalities))
 
 
 def runnable(pool: Pool) -> list[str]:
@@ -132,8 +139,7 @@ def runnable(pool: Pool) -> list[str]:
     return [
         name
         for name, record in registry.BUILT_IN.items()
-        if name != "column:NAME"
-        and not record.lacks(pool.paths, record.resolve({}, pool.modalities))
+        if name != "column:NAME" and not lacking(record, pool)
     ]
 
 
@@ -148,8 +154,8 @@ def _choose_best(
         if strange := [p for p in given if p not in record.parameter_names(pool.modalities)]:
             passed_over.append(f"{name} takes no {few(strange)}")
             continue
-        if lacking := record.lacks(pool.paths, record.resolve(preset, pool.modalities)):
-            lack = f"lacks {few([str(need) for need in lacking])}"
+        if missing := lacking(record, pool, preset):
+            lack = f"lacks {few(missing)}"
             passed_over.append(" ".join([name, *(f"{k}={v:g}" for k, v in preset.items()), lack]))
             continue
         set_to = "".join(f" -p {k}={v:g}" for k, v in preset.items())
@@ -159,8 +165,8 @@ def _choose_best(
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
 
 
-def _lacks(pool: Pool, record: Strategy, lacking: Sequence[object]) -> str:
-    missing = " and ".join(str(need) for need in lacking)
+def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
+    missing = " and ".join(unmet)
     others = ", ".join(runnable(pool))
     return (
         f"strategy {record.name} needs {missing}, which the pool does not have; can run: {others}"
@@ -187,7 +193,7 @@ def _mask(
     pool: Pool, names: Sequence[str], option: str, ignore_unknown: bool, warnings: list[str]
 ) -> NDArray[np.bool_]:
     """Rows that a list of ids names."""
-    rows, missing = pool.ids.find(names)
+    rows, missing = pool.ids.find([str(name) for name in names])
     if missing and not ignore_unknown:
         found = f"found {len(missing):,} unknown: {few(missing)}"
         raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
@@ -212,7 +218,10 @@ def count_budget(budget: int | str, request: Request, clip: bool = False) -> int
     available = len(request.candidates)
     if k <= available:
         return k
-    if not clip or available == 0:
+    if available == 0:
+        message = f"no candidates are left: all {request.pool.n:,} samples are labeled or excluded"
+        raise SelectionError(message, file=request.pool.files[0])
+    if not clip:
         message = f"budget: expected at most {available:,} candidates, found {k:,}"
         raise SelectionError(message, file=request.pool.files[0])
     request.warnings.append(f"budget clipped from {k:,} to the {available:,} candidates")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
-from mmselect.errors import NeedsError, located
+from mmselect.errors import NeedsError, UsageError
 from mmselect.pool.reading import Column, Pool, PoolPath, open_pool
 from mmselect.request import Request, count_budget, prepare, provenance
-from mmselect.strategies import diversity
+from mmselect.strategies import diversity, registry
 from mmselect.strategies.record import Batch, Columns, Picks, Progress
 
 TASK_BLOCKS = 2
@@ -161,8 +161,10 @@ def score(
 def carry_out_scores(request: Request, seed: int = 0, progress: Progress | None = None) -> Scores:
     """Score, and name the candidates; for parameters see :func:`score`."""
     columns = compute_scores(request, progress)
+    with request.pool.located():
+        ids = request.pool.ids.text(request.candidates)
     return Scores(
-        ids=request.pool.ids.text(request.candidates),
+        ids=ids,
         indices=request.candidates,
         score=columns.pop("score"),
         components=columns,
@@ -248,27 +250,38 @@ def carry_out(
     nearest: bool = False,
 ) -> Selection:
     """Pick, and name the picks; for parameters see :func:`select`."""
-    if nearest and not _has_distance(request):
-        name = request.strategy.name
-        raise NeedsError(f"nearest: strategy {name} has no distance between samples; badge has one")
+    if nearest:
+        require_distance(request)
     picks = pick(request, k, seed, progress)
     indices = request.candidates[picks.positions]
     scores = np.full(k, np.nan) if picks.scores is None else picks.scores
     made = provenance(request, seed=seed, budget=k, **picks.details)
-    ids = request.pool.ids.text(indices)
+    with request.pool.located():
+        ids = request.pool.ids.text(indices)
     return Selection(
         ids, indices, scores, made, _neighbours(request, picks, ids) if nearest else None
     )
 
 
-def _has_distance(request: Request) -> bool:
-    return request.strategy.distance or bool(request.parameters.get("diversify"))
+def require_distance(request: Request) -> None:
+    """Refuse to look for nearest picks where the strategy knows no distance.
+
+    Raises
+    ------
+    NeedsError
+        Naming strategies that do.
+    """
+    if not request.strategy.distance and not request.parameters.get("diversify"):
+        name = request.strategy.name
+        able = ", ".join(n for n, record in registry.BUILT_IN.items() if record.distance)
+        message = f"strategy {name} has no distance between samples; expected one of {able}"
+        raise NeedsError(f"nearest: {message}")
 
 
 def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
     """Name the pick that stands for each candidate."""
     assert picks.nearest is not None  # asked for only where the strategy has a distance
-    with located(place=request.pool.place):
+    with request.pool.located():
         found = picks.nearest()
     names = [ids[pick] for pick in found.pick.tolist()]
     return Neighbours(request.pool.ids.text(request.candidates), names, found.distance)
@@ -336,7 +349,7 @@ def _score_block(request: Request) -> Callable[[Task], Columns]:
         arrays = {**constants, **task.loaded}
         for path, column in plain.items():
             arrays[path] = _read(column, task, buffers.__dict__)
-        with located(rows=task.rows, place=request.pool.place):
+        with request.pool.located(task.rows):
             columns: Columns = request.strategy.function(arrays, request.parameters)
         return {name: np.array(values) for name, values in columns.items()}
 
@@ -387,8 +400,10 @@ def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
 
 def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
     """Pick `k` candidates: the top k of a score, its diversified form, or a batch strategy."""
+    if seed < 0:
+        raise UsageError(f"seed: expected a number of at least 0, found {seed}")
     rng, batch = np.random.default_rng(seed), batch_of(request, progress)
-    with located(place=request.pool.place):
+    with request.pool.located():
         if request.strategy.kind == "batch":
             picks: Picks = request.strategy.function(batch, k, rng)
         else:

@@ -95,10 +95,13 @@ def parameter_row(name: str, info: Any, default: Any) -> str:
     """Show one argument or option as a row of a table."""
     if isinstance(info, ArgumentInfo):
         return f"| `{info.metavar}` | | {info.help} |"
-    names = ", ".join(f"`{n}`" for n in info.param_decls or [f"--{name.replace('_', '-')}"])
+    # inside Annotated, typer keeps the first name of an option where its default would stand
+    declared = [n for n in (info.default, *(info.param_decls or ())) if isinstance(n, str)]
+    names = ", ".join(f"`{n}`" for n in declared or [f"--{name.replace('_', '-')}"])
     value = "" if default is False else f" `{info.metavar or 'N'}`".replace("|", "\\|")
     shown = "required" if default is inspect.Parameter.empty else f"`{default}`"
-    return f"| {names}{value} | {'' if default in (None, False) else shown} | {info.help} |"
+    hidden = default is None or default is False
+    return f"| {names}{value} | {'' if hidden else shown} | {info.help} |"
 
 
 def format_table() -> str:
@@ -145,8 +148,10 @@ TABLES: dict[str, Callable[[], str]] = {"format": format_table, "strategies": st
 def fill_tables(page: str) -> str:
     """Put each table between its marks."""
     for name, table in TABLES.items():
-        marks = rf"(<!-- begin {name} -->\n).*?(\n<!-- end {name} -->)"
-        page = re.sub(marks, lambda m, t=table: f"{m[1]}{t()}{m[2]}", page, flags=re.DOTALL)
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        if begin in page:
+            before, rest = page.split(begin, 1)
+            page = f"{before}{begin}{table()}\n{end}{rest.split(end, 1)[1]}"
     return page
 
 

@@ -345,7 +345,9 @@ def test_a_column_of_text_or_nan_does_not_rank(pool: Path, cli) -> None:
     assert found.code == 1 and "/metadata/caption: expected a column of numbers" in found.err
     poke("metadata/loss", 7, np.nan)(pool)
     found = cli("select", pool, "-s", "column:loss", "-b", 5)
-    assert found.code == 1 and "/metadata/loss: row 7: expected numbers, found nan" in found.err
+    assert (
+        found.code == 1 and "/metadata/loss: row 7: expected finite numbers, found nan" in found.err
+    )
     found = cli("select", pool, "-s", "column:lost", "-b", 5)
     assert found.code == 1 and "needs /metadata/lost" in found.err
 
@@ -394,6 +396,107 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
         _, err = process.communicate(timeout=20)
         assert process.returncode == expected
         assert "Traceback" not in err
-        assert err == ("error: interrupted; nothing was written\n" if expected == 130 else "")
+        assert err == ("error: interrupted\n" if expected == 130 else "")
         assert target.read_text() == "before"
         assert {p.name for p in tmp_path.iterdir()} == {"pool.h5", "scores.csv"}
+
+
+def test_what_a_pool_lacks_is_told_before_it_is_tried(tmp_path: Path, cli) -> None:
+    x, rng = arrays(), np.random.default_rng(0)
+    path = tmp_path / "a.h5"
+    weights = {"image": x["classifier_weight"]["image"]}
+    mmselect.write_pool(
+        path,
+        features=x["features"],
+        classifier_weight=weights,
+        multimodal_logits=x["multimodal_logits"],
+    )
+    found = cli("select", path, "-s", "bmmal", "-b", 3)
+    assert found.code == 1 and "a.h5: strategy bmmal needs /classifier/weight/text" in found.err
+    assert "/classifier/weight/text: missing" in cli("check", path).out
+    assert "strategy auto: facility" in cli("select", path, "-b", 3).err
+    assert cli("info", path).code == 0
+    uneven = {"image": rng.standard_normal((9, 3)), "text": rng.standard_normal((9, 2))}
+    mmselect.write_pool(path, features=uneven)
+    said = "two or more modalities of one width in /features (found image 3, text 2)"
+    for command in (["select", "-s", "mmcsal", "-b", 3], ["score", "-s", "alignment"]):
+        assert said in cli(command[0], path, *command[1:]).err
+    lines = cli("info", path).out.splitlines()
+    able = next(line for line in lines if line.startswith("can run"))
+    assert "mmcsal" not in able and "facility" in able
+
+
+def test_info_shows_what_it_can_before_a_broken_row(pool: Path, cli) -> None:
+    poke("features/image", 31, np.nan)(pool)
+    found = cli("info", pool)
+    assert found.code == 1 and "samples         60" in found.out and "can run" in found.out
+    assert "pool.h5: /features/image: row 31: " in found.err
+
+
+def test_empty_axes_are_refused(pool: Path, tmp_path: Path, cli) -> None:
+    with h5py.File(pool, "r+") as handle:
+        del handle["features/image"]
+        handle["features/image"] = np.zeros((60, 0), "f4")
+    found = cli("info", pool)
+    assert found.code == 1 and "/features/image: expected axes (n, d) of at least 1" in found.err
+    with pytest.raises(mmselect.MmselectError, match="of at least 1"):
+        mmselect.write_pool(tmp_path / "b.h5", features={"image": np.zeros((3, 0))})
+
+
+def test_infinity_is_not_ranked_and_never_in_json(pool: Path, cli) -> None:
+    poke("metadata/loss", 7, np.inf)(pool)
+    found = cli("select", pool, "-s", "column:loss", "-b", 5)
+    assert (
+        found.code == 1 and "/metadata/loss: row 7: expected finite numbers, found inf" in found.err
+    )
+    found = cli("select", pool, "-s", "random", "-b", 50, "--format", "label-studio")
+    assert "Infinity" not in found.out and found.out.count('"loss": null') == 1
+
+
+def test_nothing_left_to_pick(pool: Path, cli, tmp_path: Path) -> None:
+    every = tmp_path / "ids.txt"
+    every.write_text("\n".join(arrays()["ids"]))
+    for more in ([], ["--clip-budget"]):
+        found = cli("select", pool, "-b", 1, "--exclude", every, *more)
+        assert (found.code, found.out) == (1, "")
+        assert "no candidates are left: all 60 samples are labeled or excluded" in found.err
+
+
+def test_outputs_are_checked_before_the_work(pool: Path, cli, tmp_path: Path) -> None:
+    nearest = tmp_path / "n.csv"
+    found = cli("select", pool, "-b", 3, "--nearest", nearest, "-o", tmp_path / "no" / "p.txt")
+    assert found.code == 1 and not nearest.exists()
+    assert cli("select", pool, "-b", 3, "--nearest", "-").code == 2
+    assert cli("embed", pool, "-o", "-").code == 2
+    found = cli("select", pool, "-b", 3, "-s", "entropy", "--nearest", nearest, "--dry-run")
+    assert found.code == 1 and "expected one of badge, bmmal" in found.err
+
+
+def test_python_takes_integer_ids_and_refuses_odd_seeds(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    mmselect.write_pool(path, ids=np.arange(10, 20), features={"image": np.eye(10)})
+    picks = mmselect.select(path, "random", 8, labeled=[10, 19])
+    assert not {"10", "19"} & set(picks.ids)
+    with pytest.raises(mmselect.MmselectError, match="seed: expected"):
+        mmselect.select(path, "random", 2, seed=-1)
+
+
+def test_no_command_shows_the_help(cli) -> None:
+    found = cli()
+    assert (found.code, found.out) == (2, "") and found.err.startswith("Usage: mmselect")
+
+
+def test_closed_streams(pool: Path) -> None:
+    base = f"{sys.executable} -m mmselect select {pool} -s entropy -b 3"
+    closed = subprocess.run(f"{base} >&-", shell=True, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    closed = subprocess.run(f"{base} 2>&-", shell=True, capture_output=True, text=True)
+    assert closed.returncode == 0 and closed.stdout.count("\n") == 3
+
+
+def test_standard_output_by_name_keeps_what_a_file_holds(pool: Path, tmp_path: Path) -> None:
+    base = f"{sys.executable} -m mmselect select {pool} -s entropy -b 3"
+    log = tmp_path / "log.txt"
+    log.write_text("keep\n")
+    subprocess.run(f"{base} -o /dev/stdout >> {log}", shell=True, check=True)
+    assert log.read_text().startswith("keep\n") and log.read_text().count("\n") == 4

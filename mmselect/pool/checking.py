@@ -6,6 +6,7 @@ Each dataset is read on its own, in blocks, so that one broken dataset hides not
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
     layout = survey(Path(path) for path in paths)
     try:
         problems = [*layout.problems, *_names(layout), *_ids(layout)]
-        warnings: list[str] = []
+        warnings = list(_lone_heads(layout))
         for shard in layout.shards:
             for path, dataset in in_schema_order(shard.datasets):
                 found = _numbers(shard, path, dataset, layout, memory)
@@ -63,22 +64,60 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
 
 
 def _names(layout: Layout) -> Iterator[MmselectError]:
-    """Names that the format does not know, and names of modalities that stand nowhere else."""
+    """Names that the format does not know, and sets of names that do not fit together."""
+    rejected = {error.dataset for error in layout.problems}
     for shard in layout.shards:
         for path in shard.unknown:
-            hint = f"names match {NAME}" if path.count("/") > 1 else "misspelled?"
-            message = f"not in the format, so nothing reads it ({hint})"
+            message = f"not in the format, so nothing reads it ({_hint(path)})"
             yield SchemaError(message, file=shard.file, dataset=path)
-        known = {p.split("/")[-1] for p in shard.datasets if p.startswith("/features/")}
-        for path in shard.datasets if known else ():
-            group, _, name = path.rpartition("/")
-            parts = name.split("+") if group == "/coalition_logits" and name != "none" else []
-            parts = [name] if group == "/classifier/weight" else parts
-            if absent := [part for part in parts if part not in known]:
-                message = (
-                    f"expected modalities of /features ({few(sorted(known))}), found {absent[0]}"
-                )
-                yield SchemaError(message, file=shard.file, dataset=path)
+        known = _in_group(shard, "/features")
+        if not known or any(path and path.startswith("/features/") for path in rejected):
+            continue
+        weights, coalitions = (
+            _in_group(shard, g) for g in ("/classifier/weight", "/coalition_logits")
+        )
+        parts = {part for name in coalitions - {"none"} for part in name.split("+")}
+        for group, names in (("/classifier/weight", weights), ("/coalition_logits", parts)):
+            for name in sorted(names - known):
+                expected = f"expected modalities of /features ({few(sorted(known))})"
+                yield SchemaError(f"{expected}, found {name}", file=shard.file, dataset=group)
+        for name in sorted(known - weights) if weights else ():
+            message = "missing, though other modalities have weights"
+            yield SchemaError(message, file=shard.file, dataset=f"/classifier/weight/{name}")
+        if coalitions and not parts - known:
+            yield from _missing_coalitions(shard, sorted(known), coalitions)
+
+
+def _in_group(shard: Shard, group: str) -> set[str]:
+    return {p.rpartition("/")[2] for p in shard.datasets if p.rpartition("/")[0] == group}
+
+
+def _hint(path: str) -> str:
+    group, _, name = path.rpartition("/")
+    if group == "/coalition_logits" and "+" in name:
+        return f"names are sorted and joined by +: {'+'.join(sorted(set(name.split('+'))))}"
+    return f"names match {NAME}" if group else "misspelled?"
+
+
+def _missing_coalitions(
+    shard: Shard, known: list[str], coalitions: set[str]
+) -> Iterator[MmselectError]:
+    """Name the coalitions that are not there; the fused logits stand for that of all."""
+    there = coalitions | ({"+".join(known)} if "/multimodal_logits" in shard.datasets else set())
+    every = [
+        "+".join(names) or "none" for m in range(len(known) + 1) for names in combinations(known, m)
+    ]
+    if missing := [name for name in every if name not in there]:
+        message = f"expected every coalition, found none for {few(missing)}"
+        yield SchemaError(message, file=shard.file, dataset="/coalition_logits")
+
+
+def _lone_heads(layout: Layout) -> Iterator[str]:
+    """Heads of modalities that have no features: legal, but often misspelled."""
+    for shard in layout.shards:
+        known = _in_group(shard, "/features")
+        for name in sorted(_in_group(shard, "/unimodal_logits") - known) if known else ():
+            yield f"{shard.file}: /unimodal_logits/{name}: there is no /features/{name}"
 
 
 def _ids(layout: Layout) -> Iterator[MmselectError]:

@@ -149,6 +149,8 @@ def _dataset_problem(place: Place, found: h5py.Dataset) -> str | None:
     shape, axes = found.shape, place.dataset.axes
     if shape is None or len(shape) != len(axes):
         return f"expected axes ({', '.join(axes)}), found shape {shape}"
+    if 0 in shape[1:] or (0 in shape and not place.dataset.per_sample):
+        return f"expected axes ({', '.join(axes)}) of at least 1, found shape {shape}"
     if found.dtype.kind == "O" and h5py.check_string_dtype(found.dtype) is None:
         return f"expected {place.dataset.kind}, found {found.dtype.metadata or found.dtype}"
     return type_problem(place.dataset, found.dtype)

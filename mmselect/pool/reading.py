@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, FormatError, SchemaError
+from mmselect.errors import DataError, FormatError, Rows, SchemaError, located
 from mmselect.pool.ids import Ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.schema import match
@@ -257,6 +257,10 @@ class Pool:
                 return shard.file, here
             first += shard.rows
         return self.files[0], list(rows)
+
+    def located(self, rows: Rows | None = None) -> located:
+        """Make errors raised in a ``with`` block name the file; `rows` renames their rows."""
+        return located(file=self.files[0], rows=rows, place=self.place)
 
     def blocks(
         self, paths: Sequence[str], step: int, memory: int = DEFAULT_MEMORY

@@ -151,6 +151,9 @@ def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
         if array.ndim != len(place.axes):
             message = f"expected axes ({', '.join(place.axes)}), found shape {array.shape}"
             raise SchemaError(message, dataset=name)
+        if 0 in array.shape[1:]:
+            message = f"expected axes of at least 1 beside n, found shape {array.shape}"
+            raise SchemaError(message, dataset=name)
         if problem := type_problem(place.dataset, array.dtype):
             raise SchemaError(problem, dataset=name)
         for axis, size in zip(place.axes, array.shape, strict=True):

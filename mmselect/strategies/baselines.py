@@ -28,8 +28,9 @@ def rank_by_column(arrays: Arrays, parameters: Parameters) -> Columns:
     if values.dtype.kind not in "iufb":
         raise SchemaError("expected a column of numbers to rank by, found text", dataset=path)
     score = values.astype(np.float64)
-    if (bad := np.flatnonzero(np.isnan(score))).size:
-        raise DataError("expected numbers, found nan", dataset=path, rows=bad.tolist())
+    if (bad := np.flatnonzero(~np.isfinite(score))).size:
+        message = f"expected finite numbers, found {score[bad[0]]}"
+        raise DataError(message, dataset=path, rows=bad.tolist())
     return {"score": -score if parameters["order"] == "ascending" else score}
 
 

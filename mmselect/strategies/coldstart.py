@@ -31,6 +31,7 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
+    datasets_of,
     need,
 )
 
@@ -160,6 +161,18 @@ def _parametric(aligns: bool) -> Callable[[Batch, int, np.random.Generator], Pic
     return select
 
 
+def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
+    """Say what a pool lacks for comparing modalities with each other."""
+    if parameters.get("alignment") == 0:
+        return []
+    names = [path.removeprefix(f"{FEATURES}/") for path in datasets_of(FEATURES, paths)]
+    widths = {name: sizes[f"d of {name}"] for name in names}
+    if len(names) > 1 and len(set(widths.values())) == 1:
+        return []
+    found = ", ".join(f"{name} {width}" for name, width in widths.items())
+    return [f"two or more modalities of one width in {FEATURES} (found {found})"]
+
+
 def alignment(arrays: Arrays, _parameters: Parameters) -> Columns:
     """Mean cosine of each sample's own modalities."""
     return {"score": matched_cosine(dict(arrays), threads=1)}
@@ -217,6 +230,7 @@ STRATEGIES = (
         function=_parametric(aligns=True),
         needs=(need(FEATURES),),
         parameters=(*ALIGN, *OPTIMISE),
+        conditions=one_space,
         reference="Shen et al., Enhancing Modality Representation and Alignment for Multimodal "
         "Cold-start Active Learning, ACM MM Asia 2024",
         footprint=footprint,
@@ -262,6 +276,7 @@ STRATEGIES = (
         summary="mean cosine of a sample's own modalities",
         function=alignment,
         needs=(need(FEATURES),),
+        conditions=one_space,
         reference="Shen et al., ACM MM Asia 2024",
     ),
 )

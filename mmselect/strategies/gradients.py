@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.coalitions import coalition_name, exported_shapley, linear_shapley
+from mmselect.core.coalitions import (
+    coalition_name,
+    coalition_names,
+    exported_shapley,
+    linear_shapley,
+)
 from mmselect.core.gradients import GradientPoints, norm_parts
 from mmselect.core.linear import LinearLogits
 from mmselect.core.points import squared_norms
@@ -71,6 +76,21 @@ def shapley(
         coalitions.setdefault(coalition_name(features), sources[FUSED])
     with located(dataset=COALITIONS):
         return exported_shapley(coalitions, list(features), rows=rows, **how)
+
+
+def conditions(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
+    """Say which block of the head, or which coalition, a pool lacks."""
+    names = set(in_group(dict.fromkeys(paths), FEATURES))
+    weights = set(in_group(dict.fromkeys(paths), WEIGHT))
+    if weights:
+        lacking = [f"{WEIGHT}/{name}" for name in sorted(names - weights)]
+        return lacking + [f"{FEATURES}/{name}" for name in sorted(weights - names)]
+    if not any(path.startswith(f"{COALITIONS}/") for path in paths):
+        return []
+    there = {path.removeprefix(f"{COALITIONS}/") for path in paths}
+    if FUSED in paths:
+        there.add(coalition_name(names))
+    return [f"{COALITIONS}/{name}" for name in coalition_names(sorted(names)) if name not in there]
 
 
 def _weights(sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +205,7 @@ STRATEGIES = (
         summary="Shapley contribution of each modality to the prediction; ranks by dominance",
         function=contribution,
         needs=(need(FEATURES), _HEAD, _LOGITS),
+        conditions=conditions,
         parameters=(MULTILABEL,),
         reference=_PAPER,
     ),
@@ -206,6 +227,7 @@ STRATEGIES = (
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
         needs=(need(FEATURES), _HEAD, _LOGITS),
+        conditions=conditions,
         parameters=(MULTILABEL,),
         reference=_PAPER,
         footprint=footprint,

@@ -120,7 +120,13 @@ class Need:
         return next(filter(None, (datasets_of(item, paths) for item in self.any_of)), [])
 
     def __str__(self) -> str:
-        return " or ".join(self.any_of)
+        return self.any_of[0] if len(self.any_of) == 1 else f"({' or '.join(self.any_of)})"
+
+    @property
+    def described(self) -> str:
+        """The need with the parameter that waives it."""
+        waiver = "" if self.unless is None else f" unless {self.unless[0]}={self.unless[1]:g}"
+        return f"{self}{waiver}"
 
 
 def need(*any_of: str, unless: tuple[str, Any] | None = None, welcome: bool = False) -> Need:
@@ -251,6 +257,8 @@ class Strategy:
         Estimates the bytes a batch strategy keeps in memory: ``(request, k) -> int``.
     distance : bool
         Whether its picks come with `Picks.nearest`.
+    conditions : callable, optional
+        Says what else a pool lacks: ``(paths, sizes of axes, parameters) -> lines``.
     """
 
     name: str
@@ -263,6 +271,7 @@ class Strategy:
     finish: Callable[[Parameters, frozenset[str]], Parameters] = _unchanged
     footprint: Callable[[Any, int], int] | None = None
     distance: bool = False
+    conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
@@ -282,9 +291,12 @@ class Strategy:
         """Names that ``-p`` may set on a pool with these modalities."""
         return [parameter.name for parameter in self._expanded(modalities)]
 
-    def lacks(self, paths: set[str], parameters: Mapping[str, Any]) -> list[Need]:
-        """Needs that a pool with these datasets does not meet."""
-        return [need for need in self.needs if not need.met_by(paths, parameters)]
+    def lacks(self, paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
+        """Say what a pool with these datasets and sizes of axes does not have."""
+        unmet = [str(need) for need in self.needs if not need.met_by(paths, parameters)]
+        if unmet or self.conditions is None:
+            return unmet
+        return self.conditions(paths, sizes, parameters)
 
     def reads(self, paths: set[str], parameters: Mapping[str, Any]) -> list[str]:
         """Datasets of a pool that the strategy reads."""

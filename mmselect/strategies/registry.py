@@ -69,13 +69,15 @@ def find(name: str) -> tuple[Strategy, list[str]]:
     >>> find("column:loss")[0].needs[0].any_of
     ('/metadata/loss',)
     """
-    stem, colon, column = name.partition(":")
-    if stem == "column" and column and column != "NAME":
+    stem, _, column = name.partition(":")
+    if stem == "column" and column not in ("", "NAME"):
         return baselines.column_strategy(column), []
-    if name in BUILT_IN and name != "column:NAME":
+    if stem == "column":
+        raise UsageError(f"strategy {name}: NAME stands for a column of /metadata")
+    if name in BUILT_IN:
         return BUILT_IN[name], []
     strategies, skipped = every()
-    if name in strategies and not colon:
+    if name in strategies:
         return strategies[name], skipped
     lines = [f"strategy: expected one of {', '.join(strategies)}, found {name!r}", *skipped]
     raise UsageError("; ".join(lines))
