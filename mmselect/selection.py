@@ -384,7 +384,7 @@ def _tasks(request: Request) -> Iterator[Task]:
     window = max(request.memory // (2 * max(row, 1)) // step, 1) * step
     for start, stop in blocks.ranges(0, pool.n, window):
         for column in columns.values():
-            column.announce(stop, stop + window)
+            column.announce(stop if start else 0, stop + window)
         loaded = {path: column.read(start, stop) for path, column in locked.items()}
         for a, b in blocks.ranges(start, stop, step):
             low, high = np.searchsorted(candidates, [a, b])
