@@ -15,7 +15,7 @@ from mmselect.core.shapley import contributions
 from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import Request, lacking
-from mmselect.selection import TASK_BLOCKS
+from mmselect.scoring import TASK_BLOCKS
 from mmselect.strategies import gradients, registry
 
 BASE_MEMORY = 100_000_000

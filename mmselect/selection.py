@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
 from mmselect.errors import NeedsError, UsageError
-from mmselect.pool.reading import Column, Pool, PoolPath, open_pool
+from mmselect.pool.reading import Pool, PoolPath, open_pool
 from mmselect.request import Request, count_budget, prepare, provenance
+from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
-from mmselect.strategies.record import Batch, Columns, Picks, Progress
-
-TASK_BLOCKS = 2
-"""Compute blocks that a thread takes at once, so that handing over costs little."""
+from mmselect.strategies.record import Batch, Picks, Progress
 
 
 @dataclass(frozen=True)
@@ -295,107 +291,6 @@ def _opened(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
         return
     with open_pool(pool) as opened:
         yield opened
-
-
-class Task(NamedTuple):
-    """A block of rows that one thread scores.
-
-    Attributes
-    ----------
-    start, stop : int
-        The block.
-    rows : integer array
-        The candidates in it.
-    loaded : dict of path to array
-        Candidates' rows of the datasets that only one thread may read.
-    """
-
-    start: int
-    stop: int
-    rows: NDArray[np.intp]
-    loaded: dict[str, NDArray[Any]]
-
-
-def compute_scores(request: Request, progress: Progress | None = None) -> Columns:
-    """Run a score strategy over all candidates, block by block, on all threads."""
-    columns: Columns = {}
-    done = 0
-    with blocks.blas_threads(1):
-        results = blocks.map_ordered(_score_block(request), _tasks(request), request.threads)
-        for found in results:
-            rows = len(found["score"])
-            for name, values in found.items():
-                if name not in columns:
-                    columns[name] = np.empty(len(request.candidates), values.dtype)
-                columns[name][done : done + rows] = values
-            done += rows
-            if progress:
-                progress(done, len(request.candidates))
-    if not columns:  # no candidate at all: the columns still have their names
-        columns = _score_block(request)(Task(0, 0, np.empty(0, np.intp), _no_rows(request)))
-    if len(request.candidates) > 1 and request.pool.sizes.get("c") == 1:
-        request.warnings.append("one class only: all scores are equal")
-    return columns
-
-
-def _score_block(request: Request) -> Callable[[Task], Columns]:
-    """Make the function that scores the candidates of one block."""
-    constants = {p: request.pool.constants[p] for p in request.reads if p in request.pool.constants}
-
-    plain = {p: request.pool.columns[p] for p in request.reads if _is_plain(request.pool, p)}
-    buffers = threading.local()  # each thread reads into the same memory again and again
-
-    def run(task: Task) -> Columns:
-        arrays = {**constants, **task.loaded}
-        for path, column in plain.items():
-            arrays[path] = _read(column, task, buffers.__dict__)
-        with request.pool.located(task.rows):
-            columns: Columns = request.strategy.function(arrays, request.parameters)
-        return {name: np.array(values) for name, values in columns.items()}
-
-    return run
-
-
-def _is_plain(pool: Pool, path: str) -> bool:
-    return path in pool.columns and pool.columns[path].plain
-
-
-def _read(column: Column, task: Task, buffers: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """Read the candidates' rows of a block: the block in one piece, unless few are wanted."""
-    size = task.stop - task.start
-    if 2 * len(task.rows) < size:
-        return column.take(task.rows)
-    if column.path not in buffers or len(buffers[column.path]) < size:
-        buffers[column.path] = np.empty((size, *column.shape[1:]), column.dtype)
-    block = column.read(task.start, task.stop, buffers[column.path][:size])
-    return block if len(task.rows) == size else block[task.rows - task.start]
-
-
-def _tasks(request: Request) -> Iterator[Task]:
-    """Cut the pool into blocks that hold candidates, and load what one thread has to read."""
-    pool, candidates = request.pool, request.candidates
-    columns = {path: pool.columns[path] for path in request.reads if path in pool.columns}
-    locked = {path: column for path, column in columns.items() if not column.plain}
-    step = TASK_BLOCKS * blocks.compute_rows(
-        max((prod(c.shape[1:]) for c in columns.values()), default=1)
-    )
-    row = sum(column.row_bytes for column in columns.values())
-    # two such windows are alive at once: one being computed on, one being read
-    window = max(request.memory // (2 * max(row, 1)) // step, 1) * step
-    for start, stop in blocks.ranges(0, pool.n, window):
-        for column in columns.values():
-            column.announce(stop if start else 0, stop + window)
-        loaded = {path: column.read(start, stop) for path, column in locked.items()}
-        for a, b in blocks.ranges(start, stop, step):
-            low, high = np.searchsorted(candidates, [a, b])
-            if low < high:
-                rows = candidates[low:high]
-                yield Task(a, b, rows, {p: block[rows - start] for p, block in loaded.items()})
-
-
-def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
-    columns = request.pool.columns
-    return {path: columns[path][:0] for path in request.reads if path in columns}
 
 
 def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:

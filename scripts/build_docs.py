@@ -164,9 +164,21 @@ def fresh_pages() -> dict[Path, str]:
     return pages
 
 
+def broken_links(pages: dict[Path, str]) -> list[str]:
+    """Name links and pictures that lead to no file of the repository."""
+    found = []
+    for path, text in pages.items():
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            if not (path.parent / link).exists():
+                found.append(f"{path.relative_to(ROOT)}: {link} does not exist")
+    return found
+
+
 def main() -> None:
     """Write the pages, or name the stale ones."""
     pages = fresh_pages()
+    if broken := broken_links(pages):
+        sys.exit("\n".join(broken))
     stale = [p for p, text in pages.items() if not p.exists() or p.read_text() != text]
     if "--check" in sys.argv:
         for path in stale:
