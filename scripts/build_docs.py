@@ -166,12 +166,12 @@ def fresh_pages() -> dict[Path, str]:
 
 def broken_links(pages: dict[Path, str]) -> list[str]:
     """Name links and pictures that lead to no file of the repository."""
-    found = []
-    for path, text in pages.items():
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            if not (path.parent / link).exists():
-                found.append(f"{path.relative_to(ROOT)}: {link} does not exist")
-    return found
+    return [
+        f"{path.relative_to(ROOT)}: {link} does not exist"
+        for path, text in pages.items()
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+        if not (path.parent / link).exists()
+    ]
 
 
 def main() -> None:
