@@ -408,6 +408,10 @@ def run(arguments: list[str] | None = None) -> int:
         return fail(str(error), error.exit_code)
     except MemoryError:
         return fail("not enough memory; try a smaller --memory, or fewer candidates", 1)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # a help page whose reader has gone
+            return 0
+        raise
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:

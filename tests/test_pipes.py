@@ -41,6 +41,11 @@ def test_a_reader_that_is_gone_before_the_first_byte(pool: Path) -> None:
     assert found.stderr == "" and found.returncode == 0
 
 
+def test_a_help_page_whose_reader_is_gone(pool: Path) -> None:
+    found = shell("mmselect select --help | true", pool.parent)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 def test_exclude_from_a_process_substitution(pool: Path) -> None:
     done = pool.parent / "done"
     done.mkdir()
