@@ -96,7 +96,7 @@ OutputFile = Annotated[
     str | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write here."),
 ]
-DEFAULT_MEMORY = "256MiB"
+DEFAULT_MEMORY = f"{blocks.DEFAULT_MEMORY >> 20}MiB"
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 

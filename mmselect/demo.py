@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.coalitions import linear_shapley
 from mmselect.core.shapley import contributions
 from mmselect.files import replacing, writing
 from mmselect.output import write
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
+from mmselect.strategies.gradients import shapley
 
 EMOJI = Path(__file__).parent / "data" / "emoji.h5"
 """The shipped pool; ``data/SOURCES.md`` beside it credits its sources."""
@@ -142,11 +142,8 @@ _COUNTS = ("different classes",)
 
 def _measurer(pool: Pool) -> Callable[[NDArray[np.intp]], Measures]:
     """Make a function that measures a set of rows."""
-    modalities = pool.names("/features")
-    features = {name: pool.columns[f"/features/{name}"] for name in modalities}
-    weight = {name: pool.constants[f"/classifier/weight/{name}"] for name in modalities}
-    shapley, pseudo = linear_shapley(features, weight, pool.constants["/classifier/bias"])
-    image = contributions(shapley)[:, modalities.index("image")]
+    phi, pseudo = shapley({**pool.columns, **pool.constants})
+    image = contributions(phi)[:, pool.names("/features").index("image")]
     labels = pool.columns["/label"][:]
 
     def measure(rows: NDArray[np.intp]) -> Measures:

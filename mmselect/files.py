@@ -24,10 +24,14 @@ def read_ids(source: str) -> list[str]:
     try:
         raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise InputError(f"cannot be read: {reason}", file=source) from None
+        raise InputError(f"cannot be read: {reason(error)}", file=source) from None
     text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     return [line for line in (row.removesuffix("\r") for row in text.split("\n")) if line]
+
+
+def reason(error: OSError) -> str:
+    """Say what the system says, without its number and the file's name."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def check_targets(targets: Sequence[Path], sources: Sequence[str]) -> None:
@@ -108,8 +112,7 @@ def writing(target: Path | str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise OutputError(f"cannot be written: {reason}", file=str(target)) from error
+        raise OutputError(f"cannot be written: {reason(error)}", file=str(target)) from error
 
 
 def _beside(target: Path) -> Path:

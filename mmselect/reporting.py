@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from mmselect import blocks
 from mmselect.core.alignment import GapSums
 from mmselect.core.guidelines import guideline_report, guideline_sums
 from mmselect.core.shapley import contributions
-from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import Request, lacking
-from mmselect.scoring import TASK_BLOCKS
+from mmselect.scoring import task_rows
 from mmselect.strategies import gradients, registry
 
 BASE_MEMORY = 100_000_000
@@ -56,7 +54,7 @@ def describe_numbers(
     pool: Pool, threads: int | None = None, memory: int = blocks.DEFAULT_MEMORY
 ) -> dict[str, Any]:
     """Modality gap and contributions of the modalities: two passes over a pool."""
-    with located(file=pool.files[0]):
+    with pool.located():
         return {
             "alignment": _alignment(pool, memory),
             "contributions": _contributions(pool, blocks.thread_count(threads), memory),
@@ -118,10 +116,9 @@ def _contributions(pool: Pool, threads: int, memory: int) -> dict[str, Any] | No
     if lacking(record, pool) or not len(rows):
         return None
     sources: dict[str, Any] = {**pool.columns, **pool.constants}
-    with pool.located():
-        phi, _ = gradients.shapley(sources, rows, threads=threads, memory=memory)
-        share = contributions(phi)
-        before, after = gradients.gradient_norms(sources, rows, share, threads, memory)
+    phi, _ = gradients.shapley(sources, rows, threads=threads, memory=memory)
+    share = contributions(phi)
+    before, after = gradients.gradient_norms(sources, rows, share, threads, memory)
     found = guideline_report(guideline_sums(share, before, after))
     names = pool.names("/features")
     return {
@@ -168,12 +165,10 @@ def describe_strategies(pool: Pool | None = None) -> tuple[list[dict[str, Any]],
 
 def describe_request(request: Request, k: int, seed: int) -> dict[str, Any]:
     """Say what a selection would do: candidates, bytes to read, peak memory, parameters."""
-    pool, record = request.pool, request.strategy
-    columns = [pool.columns[path] for path in request.reads if path in pool.columns]
-    constants = [pool.constants[path] for path in request.reads if path in pool.constants]
-    to_read = sum(c.row_bytes * len(c) for c in columns) + sum(a.nbytes for a in constants)
+    to_read = sum(column.row_bytes * len(column) for column in request.columns.values())
+    to_read += sum(array.nbytes for array in request.constants.values())
     return {
-        "strategy": record.name,
+        "strategy": request.strategy.name,
         "parameters": request.parameters,
         "seed": seed,
         "budget": k,
@@ -188,10 +183,9 @@ def describe_request(request: Request, k: int, seed: int) -> dict[str, Any]:
 
 def _peak_memory(request: Request, k: int) -> int:
     """Estimate the peak of the process's memory."""
-    columns = [request.pool.columns[p] for p in request.reads if p in request.pool.columns]
+    columns, step = list(request.columns.values()), task_rows(request)
     row = sum(column.row_bytes for column in columns)
     locked = sum(column.row_bytes for column in columns if not column.plain)
-    step = TASK_BLOCKS * blocks.compute_rows(max((prod(c.shape[1:]) for c in columns), default=1))
     window = max(request.memory // 2, row * step)
     loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
     scratch = request.threads * 3 * step * max(row, 8)

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from mmselect import blocks
 from mmselect.errors import BudgetError, NeedsError, SelectionError, UsageError, few
-from mmselect.pool.reading import Pool
+from mmselect.pool.checking import like_probabilities
+from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
+from mmselect.version import __version__
 
 LOOKED_AT = 64
 """Candidate rows of each logits dataset that are looked at for probabilities."""
@@ -54,6 +56,17 @@ class Request:
     memory: int
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Per-sample datasets that will be read."""
+        return {path: self.pool.columns[path] for path in self.reads if path in self.pool.columns}
+
+    @property
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """Other datasets that will be read: the classifier."""
+        known = self.pool.constants
+        return {path: known[path] for path in self.reads if path in known}
+
 
 def prepare(
     pool: Pool,
@@ -81,7 +94,8 @@ def prepare(
     if activation is not None and given.setdefault("activation", activation) != activation:
         raise UsageError(f"activation: expected one, found {given['activation']} and {activation}")
     record, resolved, warnings = choose(pool, strategy, given, scores_only)
-    warnings += _notices(pool, record, resolved)
+    reads = record.reads(pool.paths, resolved)
+    warnings += _notices(pool, reads)
     mask = pool.labeled
     if labeled is not None:
         mask = _mask(pool, labeled, "labeled", ignore_unknown, warnings)
@@ -90,7 +104,7 @@ def prepare(
         allowed &= ~_mask(pool, exclude, "exclude", ignore_unknown, warnings)
     if among is not None:
         allowed &= _mask(pool, among, "among", ignore_unknown, warnings)
-    candidates, reads = np.flatnonzero(allowed), record.reads(pool.paths, resolved)
+    candidates = np.flatnonzero(allowed)
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
@@ -173,14 +187,10 @@ def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
     )
 
 
-def _notices(pool: Pool, record: Strategy, parameters: Parameters) -> list[str]:
+def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     """Say what a user should know about the pool before the work starts."""
     notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
-    packed = [
-        path
-        for path in record.reads(pool.paths, parameters)
-        if path in pool.columns and pool.columns[path].compressed
-    ]
+    packed = [p for p in reads if p in pool.columns and pool.columns[p].compressed]
     if packed:
         notices.append(
             f"{few(packed)}: compressed, so reading runs at the speed of decompression, "
@@ -260,8 +270,7 @@ def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp
         place = match(path)
         if place is None or not place.dataset.is_logits or pool.sizes["c"] < 2 or not len(rows):
             continue
-        block = pool.columns[path][rows[:LOOKED_AT]].astype(np.float64)
-        if (block >= 0).all() and np.allclose(block.sum(axis=-1), 1, atol=0.02):
+        if like_probabilities(pool.columns[path][rows[:LOOKED_AT]]):
             notices.append(
                 f"{path}: rows lie in [0, 1] and sum to 1, so they look like probabilities; "
                 "export logits, what goes into the softmax"
@@ -293,8 +302,6 @@ def fingerprint(pool: Pool) -> str:
 
 def provenance(request: Request, **more: Any) -> dict[str, Any]:
     """Say what made a result; the same run gives the same words."""
-    from mmselect.version import __version__
-
     return {
         "mmselect": __version__,
         "strategy": request.strategy.name,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
-from mmselect.pool.reading import Column, Pool
+from mmselect.pool.reading import Column
 from mmselect.request import Request
 from mmselect.strategies.record import Columns, Progress
 
@@ -62,9 +62,8 @@ def compute_scores(request: Request, progress: Progress | None = None) -> Column
 
 def _score_block(request: Request) -> Callable[[Task], Columns]:
     """Make the function that scores the candidates of one block."""
-    constants = {p: request.pool.constants[p] for p in request.reads if p in request.pool.constants}
-
-    plain = {p: request.pool.columns[p] for p in request.reads if _is_plain(request.pool, p)}
+    constants = request.constants
+    plain = {path: column for path, column in request.columns.items() if column.plain}
     buffers = threading.local()  # each thread reads into the same memory again and again
 
     def run(task: Task) -> Columns:
@@ -76,10 +75,6 @@ def _score_block(request: Request) -> Callable[[Task], Columns]:
         return {name: np.array(values) for name, values in columns.items()}
 
     return run
-
-
-def _is_plain(pool: Pool, path: str) -> bool:
-    return path in pool.columns and pool.columns[path].plain
 
 
 def _read(column: Column, task: Task, buffers: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -96,11 +91,8 @@ def _read(column: Column, task: Task, buffers: dict[str, NDArray[Any]]) -> NDArr
 def _tasks(request: Request) -> Iterator[Task]:
     """Cut the pool into blocks that hold candidates, and load what one thread has to read."""
     pool, candidates = request.pool, request.candidates
-    columns = {path: pool.columns[path] for path in request.reads if path in pool.columns}
+    columns, step = request.columns, task_rows(request)
     locked = {path: column for path, column in columns.items() if not column.plain}
-    step = TASK_BLOCKS * blocks.compute_rows(
-        max((prod(c.shape[1:]) for c in columns.values()), default=1)
-    )
     row = sum(column.row_bytes for column in columns.values())
     # two such windows are alive at once: one being computed on, one being read
     window = max(request.memory // (2 * max(row, 1)) // step, 1) * step
@@ -115,6 +107,11 @@ def _tasks(request: Request) -> Iterator[Task]:
                 yield Task(a, b, rows, {p: block[rows - start] for p, block in loaded.items()})
 
 
+def task_rows(request: Request) -> int:
+    """Rows of a task: they follow from the shapes alone."""
+    widest = max((prod(column.shape[1:]) for column in request.columns.values()), default=1)
+    return TASK_BLOCKS * blocks.compute_rows(widest)
+
+
 def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
-    columns = request.pool.columns
-    return {path: columns[path][:0] for path in request.reads if path in columns}
+    return {path: column[:0] for path, column in request.columns.items()}

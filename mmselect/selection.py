@@ -314,10 +314,9 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
 
 def batch_of(request: Request, progress: Progress | None = None) -> Batch:
     """Collect what a batch strategy may see."""
-    pool = request.pool
     return Batch(
-        columns={path: pool.columns[path] for path in request.reads if path in pool.columns},
-        constants={path: pool.constants[path] for path in request.reads if path in pool.constants},
+        columns=request.columns,
+        constants=request.constants,
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,

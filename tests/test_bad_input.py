@@ -268,6 +268,7 @@ def test_the_pool_is_never_written_over(pool: Path, cli, tmp_path: Path) -> None
 def test_a_shard_given_twice(pool: Path, cli) -> None:
     found = cli("select", pool, pool, "-b", 1)
     assert found.code == 1 and "expected every shard once, found it twice" in found.err
+    assert "expected every shard once, found it twice" in cli("check", pool, pool).out
 
 
 def test_output_not_writable(pool: Path, cli, tmp_path: Path, monkeypatch) -> None:

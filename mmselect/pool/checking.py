@@ -6,7 +6,6 @@ Each dataset is read on its own, in blocks, so that one broken dataset hides not
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, ranges
+from mmselect.core.coalitions import coalition_name, coalition_names
 from mmselect.errors import DataError, MmselectError, SchemaError, few
 from mmselect.pool.ids import Ids
 from mmselect.pool.layout import Layout, Shard, in_schema_order, survey
-from mmselect.pool.reading import PoolPath, as_stored
-from mmselect.pool.schema import NAME, Place, match
+from mmselect.pool.reading import Part, PoolPath, as_stored, filters
+from mmselect.pool.schema import NAME, Place, match, names_in
 
 
 class Findings(NamedTuple):
@@ -89,7 +89,7 @@ def _names(layout: Layout) -> Iterator[MmselectError]:
 
 
 def _in_group(shard: Shard, group: str) -> set[str]:
-    return {p.rpartition("/")[2] for p in shard.datasets if p.rpartition("/")[0] == group}
+    return set(names_in(group, shard.datasets))
 
 
 def _hint(path: str) -> str:
@@ -103,11 +103,8 @@ def _missing_coalitions(
     shard: Shard, known: list[str], coalitions: set[str]
 ) -> Iterator[MmselectError]:
     """Name the coalitions that are not there; the fused logits stand for that of all."""
-    there = coalitions | ({"+".join(known)} if "/multimodal_logits" in shard.datasets else set())
-    every = [
-        "+".join(names) or "none" for m in range(len(known) + 1) for names in combinations(known, m)
-    ]
-    if missing := [name for name in every if name not in there]:
+    fused = {coalition_name(known)} if "/multimodal_logits" in shard.datasets else set()
+    if missing := [name for name in coalition_names(known) if name not in coalitions | fused]:
         message = f"expected every coalition, found none for {few(missing)}"
         yield SchemaError(message, file=shard.file, dataset="/coalition_logits")
 
@@ -151,7 +148,7 @@ def _numbers(
     found = Findings([], [])
     bad: dict[str, list[int]] = {}
     sums_to_one, zero_rows = place.dataset.is_logits and dataset.shape[-1] > 1, 0
-    row = int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize
+    row = Part(dataset).row_bytes
     for start, stop in ranges(0, len(dataset), max(memory // max(4 * row, 1), 1)):
         block = dataset[start:stop]
         for kind, rows in _bad_rows(place, block, layout.sizes).items():
@@ -159,7 +156,7 @@ def _numbers(
         if place.dataset.kind == "float":
             flat = block.reshape(len(block), -1)
             zero_rows += int((~flat.any(axis=1)).sum())
-        sums_to_one = sums_to_one and _like_probabilities(block)
+        sums_to_one = sums_to_one and like_probabilities(block)
     for kind, numbers in bad.items():
         found.problems.append(DataError(kind, file=shard.file, dataset=path, rows=numbers))
     where = f"{shard.file}: {path}"
@@ -167,7 +164,7 @@ def _numbers(
         found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
     if zero_rows and place.dataset.group == "/features":
         found.warnings.append(f"{where}: {zero_rows:,} rows are all zero")
-    if dataset.id.get_create_plist().get_nfilters() and place.dataset.kind == "float":
+    if filters(dataset) and place.dataset.kind == "float":
         found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
     return found
 
@@ -193,6 +190,7 @@ def _bad_rows(
     return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
 
 
-def _like_probabilities(block: NDArray[Any]) -> bool:
-    rows = block.astype(np.float32)
+def like_probabilities(block: NDArray[Any]) -> bool:
+    """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
+    rows = block.astype(np.float64)
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -118,6 +118,19 @@ class Ids:
         return None
 
 
+def check_unique(ids: Ids) -> None:
+    """Refuse ids that repeat.
+
+    Raises
+    ------
+    DataError
+        Naming the rows whose id an earlier row has.
+    """
+    if repeated := ids.duplicates():
+        name = ids.text(repeated[:1])[0]
+        raise DataError(f"expected unique ids, found {name!r} again", dataset="/id", rows=repeated)
+
+
 def _is_utf8(name: bytes) -> bool:
     try:
         name.decode()

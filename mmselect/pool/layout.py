@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 import h5py
 
 from mmselect.errors import FormatError, MmselectError, SchemaError
+from mmselect.files import reason
 from mmselect.pool.schema import FORMAT, SCHEMA, VERSION, Place, match, type_problem
 
 _GROUPS = {dataset.group for dataset in SCHEMA if "{" in dataset.path} | {"/classifier"}
@@ -50,8 +52,13 @@ class Layout:
 
 def survey(paths: Iterable[Path]) -> Layout:
     """Open the files, find their datasets, and hold them against the schema and each other."""
-    layout = Layout()
+    layout, seen = Layout(), set()
     for path in paths:
+        if os.path.realpath(path) in seen:
+            message = "expected every shard once, found it twice"
+            layout.problems.append(SchemaError(message, file=str(path)))
+            continue
+        seen.add(os.path.realpath(path))
         try:
             shard = Shard(str(path), open_file(path))
         except FormatError as error:
@@ -79,17 +86,13 @@ def open_file(path: Path) -> h5py.File:
         with path.open("rb") as handle:
             size = handle.seek(0, 2)
     except OSError as error:
-        raise FormatError(f"cannot be read: {_reason(error)}", file=where) from None
+        raise FormatError(f"cannot be read: {reason(error)}", file=where) from None
     if size == 0:
         raise FormatError("expected an HDF5 file, found an empty file", file=where)
     try:
         return h5py.File(path, "r")
     except OSError as error:
         raise FormatError(_open_problem(path, size, str(error)), file=where) from None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _open_problem(path: Path, size: int, detail: str) -> str:

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, FormatError, Rows, SchemaError, located
-from mmselect.pool.ids import Ids
+from mmselect.errors import FormatError, Rows, SchemaError, located
+from mmselect.pool.ids import Ids, check_unique
 from mmselect.pool.layout import Layout, survey
-from mmselect.pool.schema import match
+from mmselect.pool.schema import match, names_in
 
 PoolPath = str | os.PathLike[str]
 
@@ -157,7 +157,7 @@ class Column:
     @property
     def compressed(self) -> bool:
         """Whether any shard holds it behind an HDF5 filter."""
-        return any(_filters(part.dataset) for part in self.parts)
+        return any(filters(part.dataset) for part in self.parts)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
         first = 0
@@ -215,8 +215,7 @@ class Pool:
 
     def names(self, group: str) -> list[str]:
         """User-chosen names in a group, sorted: the modalities of ``/features``, for example."""
-        prefix = f"{group}/"
-        return sorted(p.removeprefix(prefix) for p in self.paths if p.startswith(prefix))
+        return names_in(group, self.paths)
 
     @property
     def modalities(self) -> list[str]:
@@ -235,11 +234,8 @@ class Pool:
         """
         column = self.columns.get("/id")
         ids = Ids(np.arange(self.n) if column is None else as_stored(column[:]))
-        if repeated := ids.duplicates():
-            file, rows = self.place(repeated)
-            name = ids.text(repeated[:1])[0]
-            message = f"expected unique ids, found {name!r} again"
-            raise DataError(message, file=file, dataset="/id", rows=rows)
+        with self.located():
+            check_unique(ids)
         return ids
 
     @cached_property
@@ -321,9 +317,6 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not many:
         raise SchemaError("expected at least one pool file, found none")
-    for i, path in enumerate(many):
-        if os.path.realpath(path) in map(os.path.realpath, many[:i]):
-            raise SchemaError("expected every shard once, found it twice", file=str(path))
     layout = survey(Path(path) for path in many)
     if layout.problems:
         layout.close()
@@ -372,5 +365,6 @@ def _part(dataset: h5py.Dataset, file: BinaryIO) -> Part:
     return Part(dataset, file, offset)
 
 
-def _filters(dataset: h5py.Dataset) -> int:
+def filters(dataset: h5py.Dataset) -> int:
+    """Count the filters, such as gzip, that a dataset is stored behind."""
     return int(dataset.id.get_create_plist().get_nfilters())

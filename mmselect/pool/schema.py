@@ -7,6 +7,7 @@ Everything that knows the format reads it from here: the reader, ``check``, ``in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,6 +120,18 @@ SCHEMA = (
 )
 
 BY_GROUP = {dataset.group: dataset for dataset in SCHEMA}
+
+
+def names_in(group: str, paths: Iterable[str]) -> list[str]:
+    """User-chosen names of the datasets in a group, sorted.
+
+    Examples
+    --------
+    >>> names_in("/features", ["/features/text", "/features/image", "/id"])
+    ['image', 'text']
+    """
+    prefix = f"{group}/"
+    return sorted(path.removeprefix(prefix) for path in paths if path.startswith(prefix))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmselect.errors import DataError, SchemaError
 from mmselect.files import replacing
-from mmselect.pool.ids import Ids
+from mmselect.pool.ids import Ids, check_unique
 from mmselect.pool.reading import as_stored
 from mmselect.pool.schema import FORMAT, NAME, VERSION, match, type_problem
 
@@ -178,9 +178,7 @@ def check_ids(ids: Ids) -> None:
     if bad := ids.unprintable():
         message = "expected UTF-8 text without line breaks, not empty"
         raise DataError(f"{message}, found {ids.values[bad[0]]!r}", dataset="/id", rows=bad)
-    if repeated := ids.duplicates():
-        name = ids.text(repeated[:1])[0]
-        raise DataError(f"expected unique ids, found {name!r} again", dataset="/id", rows=repeated)
+    check_unique(ids)
 
 
 def _store(handle: h5py.File, name: str, array: NDArray[Any]) -> None:

@@ -22,6 +22,7 @@ from mmselect.core.parametric import STEPS, parametric
 from mmselect.core.points import feature_points
 from mmselect.core.sampling import nearest_picks
 from mmselect.errors import located
+from mmselect.pool.schema import names_in
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -31,7 +32,6 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
-    datasets_of,
     need,
 )
 
@@ -165,9 +165,8 @@ def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters)
     """Say what a pool lacks for comparing modalities with each other."""
     if parameters.get("alignment") == 0:
         return []
-    names = [path.removeprefix(f"{FEATURES}/") for path in datasets_of(FEATURES, paths)]
-    widths = {name: sizes[f"d of {name}"] for name in names}
-    if len(names) > 1 and len(set(widths.values())) == 1:
+    widths = {name: sizes[f"d of {name}"] for name in names_in(FEATURES, paths)}
+    if len(widths) > 1 and len(set(widths.values())) == 1:
         return []
     found = ", ".join(f"{name} {width}" for name, width in widths.items())
     return [f"two or more modalities of one width in {FEATURES} (found {found})"]

@@ -25,6 +25,7 @@ from mmselect.core.rows import Floats, Index, Rows
 from mmselect.core.sampling import d2_sample, nearest_picks
 from mmselect.core.shapley import balance_weights, contributions, dominance_degree
 from mmselect.errors import NeedsError, located
+from mmselect.pool.schema import names_in
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -48,8 +49,7 @@ MULTILABEL = Parameter(
 
 def in_group(sources: Mapping[str, Any], group: str) -> dict[str, Any]:
     """Datasets of a group, sorted by name, under their names in the group."""
-    prefix = f"{group}/"
-    return {p.removeprefix(prefix): sources[p] for p in sorted(sources) if p.startswith(prefix)}
+    return {name: sources[f"{group}/{name}"] for name in names_in(group, sources)}
 
 
 def fused_logits(sources: Mapping[str, Any]) -> Rows:
@@ -80,14 +80,13 @@ def shapley(
 
 def conditions(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
     """Say which block of the head, or which coalition, a pool lacks."""
-    names = set(in_group(dict.fromkeys(paths), FEATURES))
-    weights = set(in_group(dict.fromkeys(paths), WEIGHT))
+    names, weights = set(names_in(FEATURES, paths)), set(names_in(WEIGHT, paths))
     if weights:
         lacking = [f"{WEIGHT}/{name}" for name in sorted(names - weights)]
         return lacking + [f"{FEATURES}/{name}" for name in sorted(weights - names)]
-    if not any(path.startswith(f"{COALITIONS}/") for path in paths):
+    there = set(names_in(COALITIONS, paths))
+    if not there:
         return []
-    there = {path.removeprefix(f"{COALITIONS}/") for path in paths}
     if FUSED in paths:
         there.add(coalition_name(names))
     return [f"{COALITIONS}/{name}" for name in coalition_names(sorted(names)) if name not in there]

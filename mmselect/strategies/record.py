@@ -224,7 +224,6 @@ class Batch:
 
 
 ScoreFunction: TypeAlias = Callable[[Arrays, Parameters], Columns]
-BatchFunction: TypeAlias = Callable[[Batch, int, np.random.Generator], Picks]
 
 
 def _unchanged(parameters: Parameters, _given: frozenset[str]) -> Parameters:
