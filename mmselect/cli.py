@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -26,8 +27,8 @@ from mmselect.display import (
     show_request,
     show_strategy,
 )
-from mmselect.errors import MmselectError, UsageError
-from mmselect.files import check_targets, read_ids
+from mmselect.errors import MmselectError, NeedsError, UsageError
+from mmselect.files import check_targets, make_folder, read_ids
 from mmselect.version import __version__
 
 if TYPE_CHECKING:
@@ -383,6 +384,108 @@ def embed(
         )
 
 
+@app.command()
+def replay(
+    context: typer.Context,
+    pools: Pools,
+    strategies: Annotated[
+        str,
+        typer.Option(
+            "--strategies",
+            "-s",
+            metavar="NAME,…",
+            help="What to compare; with parameters: smem:diversify=4.",
+        ),
+    ] = "bmmal,badge,smem,entropy,random",
+    budget: Annotated[
+        str, typer.Option("--budget", "-b", metavar="N|P%", help="Picks of a round.")
+    ] = "2%",
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often to pick.")] = 5,
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|labeled",
+            help="Strategy that picks the first samples; labeled: those of the pool.",
+        ),
+    ] = "random",
+    start_budget: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Samples to start with; default: the budget."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="How many seeds.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The first of them.")] = 0,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share to test on; default: /metadata/split, or 0.2 where there is none.",
+        ),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ACCURACY",
+            help="Accuracy whose price in labels is compared; default: the last of random.",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes.")] = 1,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Also write a page with figures, and the runs, here."),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep finished runs here, and go on from them; default: runs in the report.",
+        ),
+    ] = None,
+    output: OutputFile = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|csv|json", help="As what.")
+    ] = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Play active learning on a pool with known labels.
+
+    Which strategy to trust on this data: select, reveal labels, refit linear heads, measure, for
+    every strategy and seed. Says which differences are more than noise.
+    """
+    from mmselect.output import emit
+    from mmselect.replay.runs import replay as play
+    from mmselect.replay.summary import summarize
+    from mmselect.replay.tables import FORMS
+
+    _one_of("format", form, tuple(FORMS))
+    check_targets(_targets(output), pools)
+    write_report = _report_writer() if report else None
+    folder = Path(runs) if runs else Path(report) / "runs" if report else None
+    if folder is not None:
+        make_folder(folder)
+    with _kept(folder, quiet), _progress(quiet) as progress:
+        found = play(
+            pools,
+            [name.strip() for name in strategies.split(",")],
+            rounds=rounds,
+            budget=budget,
+            start=start,
+            start_budget=start_budget,
+            seeds=seeds,
+            seed=seed,
+            test_fraction=test_fraction,
+            jobs=jobs,
+            folder=folder,
+            progress=progress,
+        )
+    summary = summarize(found, target)
+    notices(found.warnings, quiet)
+    if report and write_report:
+        command = shlex.join(["mmselect", *context.obj])
+        page, *_ = write_report(found, summary, Path(report), command)
+        notices([f"report: {page}"], quiet)
+    emit(FORMS[form](found, summary), _target(output))
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; turn what went wrong into one line and an exit code.
 
@@ -398,7 +501,8 @@ def run(arguments: list[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     usage_error: type[Any] = typer.BadParameter.__mro__[1]  # wherever typer keeps its click
     try:
-        code = app(arguments, prog_name="mmselect", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(given, prog_name="mmselect", standalone_mode=False, obj=given)
     except usage_error as error:
         command = error.ctx.command_path if error.ctx else "mmselect"
         return fail(
@@ -417,6 +521,29 @@ def run(arguments: list[str] | None = None) -> int:
     if code == 130:
         return fail("interrupted", 130)
     return int(code or 0)
+
+
+def _report_writer() -> Callable[..., list[Path]]:
+    """Find what draws a report, before any work is done for it."""
+    try:
+        from mmselect.replay.report import write_report
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        message = "report needs matplotlib; install it with: pip install 'mmselect[report]'"
+        raise NeedsError(message) from None
+    return write_report
+
+
+@contextlib.contextmanager
+def _kept(folder: Path | None, quiet: bool) -> Iterator[None]:
+    """Say, when a replay is interrupted, that its finished runs are not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None:
+            notices([f"finished runs are in {folder}; the same command goes on from them"], quiet)
+        raise
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

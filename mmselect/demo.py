@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.core.shapley import contributions
-from mmselect.files import replacing, writing
+from mmselect.files import make_folder, replacing
 from mmselect.output import write
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
@@ -86,8 +86,7 @@ def play(folder: Path) -> Iterator[str]:
 
 
 def _copy_pool(folder: Path) -> Path:
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = folder / "emoji.h5"
     with replacing(target) as temporary:
         shutil.copyfile(EMOJI, temporary)

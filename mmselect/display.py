@@ -43,16 +43,10 @@ def show_json(value: Any) -> None:
 
 
 def _show_rows(rows: Sequence[Sequence[Any]], indent: str = "") -> None:
-    """Print rows in aligned columns; the last one is as long as it likes."""
-    from mmselect.output import to_stdout
+    """Print rows in aligned columns."""
+    from mmselect.output import aligned, to_stdout
 
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    lines = []
-    for row in cells:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append(f"{indent}{'  '.join([*padded, row[-1]]).rstrip()}\n".encode())
-    to_stdout(lines)
+    to_stdout(aligned(rows, indent))
 
 
 def show_pool(found: dict[str, Any]) -> None:

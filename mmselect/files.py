@@ -115,6 +115,18 @@ def writing(target: Path | str) -> Iterator[None]:
         raise OutputError(f"cannot be written: {reason(error)}", file=str(target)) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _beside(target: Path) -> Path:
     """Make an empty file next to `target`, with the mode that `target` has or would get."""
     if target.exists() and not os.access(target, os.W_OK):

@@ -42,13 +42,24 @@ def write(result: Scores | Selection, form: str, target: Path | None, pool: Pool
     if form not in table:
         raise UsageError(f"format: expected one of {', '.join(table)}, found {form!r}")
     make = table[form]
-    if target is not None:
-        with replacing(target) as temporary, temporary.open("wb") as handle:
-            handle.writelines(make(result, pool))
-        return
-    if form in BINARY and sys.stdout.isatty():
+    if target is None and form in BINARY and sys.stdout.isatty():
         raise UsageError(f"format: {form} is binary; give a file with -o, or a pipe")
-    to_stdout(make(result, pool))
+    emit(make(result, pool), target)
+
+
+def emit(chunks: Iterable[bytes], target: Path | None) -> None:
+    """Write to a file, which appears when it is whole, or to standard output.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; nothing is left under the target's name then.
+    """
+    if target is None:
+        to_stdout(chunks)
+        return
+    with replacing(target) as temporary, temporary.open("wb") as handle:
+        handle.writelines(chunks)
 
 
 def write_neighbours(found: Neighbours, target: Path) -> None:
@@ -60,8 +71,7 @@ def write_neighbours(found: Neighbours, target: Path) -> None:
         If it cannot be written; nothing is left under the target's name then.
     """
     fields: Fields = {"id": found.ids, "nearest": found.nearest, "distance": found.distance}
-    with replacing(target) as temporary, temporary.open("wb") as handle:
-        handle.writelines(_csv(fields))
+    emit(as_csv(fields), target)
 
 
 def to_stdout(chunks: Iterable[bytes]) -> None:
@@ -78,6 +88,23 @@ def to_stdout(chunks: Iterable[bytes]) -> None:
             sys.stdout.buffer.flush()
         except BrokenPipeError:  # give Python's own flush at exit something that takes it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def aligned(rows: Sequence[Sequence[Any]], indent: str = "") -> list[bytes]:
+    r"""Turn rows into lines with aligned columns; the last one is as long as it likes.
+
+    Examples
+    --------
+    >>> aligned([("a", 1), ("bcd", 2)])
+    [b'a    1\n', b'bcd  2\n']
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append(f"{indent}{'  '.join([*padded, row[-1]]).rstrip()}\n".encode())
+    return lines
 
 
 def number(value: float) -> str:
@@ -127,7 +154,8 @@ def _blocks(fields: Fields) -> Iterator[list[list[Any]]]:
         yield [part.tolist() if isinstance(part, np.ndarray) else list(part) for part in cut]
 
 
-def _csv(fields: Fields) -> Iterator[bytes]:
+def as_csv(fields: Fields) -> Iterator[bytes]:
+    """Turn columns into CSV, piece by piece; nan is an empty cell."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(fields)
@@ -207,7 +235,7 @@ def _plain(values: NDArray[Any]) -> list[Any]:
 
 
 SCORE_FORMS: dict[str, Callable[[Any, Pool], Iterable[bytes]]] = {
-    "csv": lambda result, _: _csv(_score_fields(result)),
+    "csv": lambda result, _: as_csv(_score_fields(result)),
     "jsonl": lambda result, _: _jsonl(_score_fields(result)),
     "npy": lambda result, _: _npy(_as_records(result)),
     "h5": lambda result, _: _h5(result),
@@ -216,7 +244,7 @@ SCORE_FORMS: dict[str, Callable[[Any, Pool], Iterable[bytes]]] = {
 SELECT_FORMS: dict[str, Callable[[Any, Pool], Iterable[bytes]]] = {
     "ids": lambda result, _: _lines(result.ids),
     "indices": lambda result, _: _lines(result.indices.tolist()),
-    "csv": lambda result, _: _csv(_pick_fields(result)),
+    "csv": lambda result, _: as_csv(_pick_fields(result)),
     "jsonl": lambda result, _: _jsonl(_pick_fields(result)),
     "json": lambda result, _: _json(_pick_fields(result), result.provenance),
     "label-studio": _label_studio,

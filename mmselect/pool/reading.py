@@ -47,6 +47,16 @@ class Part:
         """Bytes of one row in the file."""
         return int(prod(self.dataset.shape[1:]) * self.dataset.dtype.itemsize)
 
+    @property
+    def plain(self) -> bool:
+        """Whether its numbers lie in a row: any thread may read them."""
+        return self.file is not None or not len(self)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it stands behind an HDF5 filter."""
+        return filters(self.dataset) > 0
+
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows from `start` to `stop`, into `out` if it is given and of the file's type."""
         if self.file is None:
@@ -65,7 +75,7 @@ class Part:
 
     def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
         """Cut increasing `rows` where reading on would read what nobody wants."""
-        if self.file is None:
+        if not self.plain:
             step = (self.dataset.chunks or (1024,))[0]
             return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
         apart = np.flatnonzero(np.diff(rows) > 1) + 1
@@ -152,12 +162,12 @@ class Column:
     @property
     def plain(self) -> bool:
         """Whether all its numbers lie in a row in their files: any thread may read them."""
-        return all(part.file is not None or not len(part) for part in self.parts)
+        return all(part.plain for part in self.parts)
 
     @property
     def compressed(self) -> bool:
         """Whether any shard holds it behind an HDF5 filter."""
-        return any(filters(part.dataset) for part in self.parts)
+        return any(part.compressed for part in self.parts)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
         first = 0

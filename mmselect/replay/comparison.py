@@ -1,0 +1,122 @@
+"""Which differences between strategies are more than noise.
+
+Every strategy starts from the same samples for the same seed, so seeds are paired: differences are
+taken within a seed, and intervals and tests are those of Student's t over the seeds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+INTERVAL = 0.95
+"""Confidence of the intervals."""
+
+TEST = 0.9
+"""Confidence of the two-sided tests behind the matrix of wins, as in BMMAL's Fig. 5."""
+
+Curves = NDArray[np.float64]
+
+
+def area(labeled: Curves, accuracy: Curves) -> NDArray[np.float64]:
+    """Area under each learning curve, over its width: the mean accuracy on the way.
+
+    Parameters
+    ----------
+    labeled : (s, r) array
+        Labeled samples after each round.
+    accuracy : (s, r) array
+
+    Returns
+    -------
+    (s,) array of float64
+
+    Examples
+    --------
+    >>> area(np.array([[10, 20, 40]]), np.array([[0.2, 0.4, 0.5]])).round(6).tolist()
+    [0.4]
+    """
+    width = labeled[:, -1] - labeled[:, 0]
+    return np.asarray(np.trapezoid(accuracy, labeled, axis=1) / np.where(width > 0, width, 1))
+
+
+def labels_to_reach(labeled: Curves, accuracy: Curves, target: float) -> float:
+    """Find how many labels one curve needs to reach an accuracy first; nan if it does not.
+
+    Parameters
+    ----------
+    labeled, accuracy : (r,) array
+    target : float
+
+    Examples
+    --------
+    >>> labels_to_reach(np.array([10, 20]), np.array([0.2, 0.4]), 0.3)
+    15.0
+    >>> labels_to_reach(np.array([10, 20]), np.array([0.2, 0.4]), 0.5)
+    nan
+    """
+    there = np.flatnonzero(accuracy >= target)
+    if not len(there):
+        return math.nan
+    i = int(there[0])
+    if i == 0:
+        return float(labeled[0])
+    share = (target - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+    return float(labeled[i - 1] + share * (labeled[i] - labeled[i - 1]))
+
+
+def interval(
+    values: NDArray[np.float64], confidence: float = INTERVAL
+) -> tuple[float, float, float]:
+    """Mean of values over seeds, and the interval of its Student's t; nan bounds for one seed.
+
+    Parameters
+    ----------
+    values : (s,) array
+    confidence : float
+
+    Returns
+    -------
+    mean, low, high : float
+
+    Examples
+    --------
+    >>> [round(x, 3) for x in interval(np.array([1.0, 2.0, 3.0]))]
+    [2.0, -0.484, 4.484]
+    """
+    mean, s = float(values.mean()), len(values)
+    if s < 2:
+        return mean, math.nan, math.nan
+    half = float(student.ppf(0.5 + confidence / 2, s - 1) * values.std(ddof=1) / math.sqrt(s))
+    return mean, mean - half, mean + half
+
+
+def wins(ours: Curves, theirs: Curves, confidence: float = TEST) -> float:
+    """Share of the rounds in which one strategy is significantly better than another.
+
+    BMMAL's P_ij (Sec. 5, Fig. 5) for one setting: 1/L for each of the L rounds in which the
+    two-sided t-test over seeds says so.
+
+    Parameters
+    ----------
+    ours, theirs : (s, L) array
+        A measure for each seed and round; larger is better. Rounds after the start only.
+
+    Returns
+    -------
+    float
+        From 0 to 1; nan for one seed. By chance alone (1 − confidence) / 2 is expected.
+
+    Examples
+    --------
+    >>> ours = np.array([[0.5, 0.6], [0.6, 0.6], [0.5, 0.5]])
+    >>> wins(ours, ours - [[0.1, 0.1], [0.11, -0.1], [0.12, 0.0]])
+    0.5
+    """
+    if len(ours) < 2:
+        return math.nan
+    low = [interval(column, confidence)[1] for column in (ours - theirs).T]
+    return float(np.mean([bound > 0 for bound in low]))

@@ -1,0 +1,184 @@
+"""What a replay works on: the labeled samples of a pool, split into samples to pick and to test."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.core.rows import finite
+from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
+from mmselect.pool.reading import Pool
+from mmselect.request import fingerprint
+
+SPLIT = "/metadata/split"
+TEST_FRACTION = 0.2
+"""Share of the samples that is kept for testing where the pool has no split of its own."""
+
+
+class Data(NamedTuple):
+    """The samples of a pool whose label is known.
+
+    Attributes
+    ----------
+    file : str
+        The pool, to name in errors.
+    features : dict of modality to (n, d) float32 array
+    labels : (n,) int64 array
+        The truth. Only an `Oracle` and the tests read it.
+    classes : int
+        c.
+    rows : (n,) integer array
+        Row numbers in the pool.
+    labeled : (n,) boolean array
+        What the pool says is labeled.
+    metadata : dict of dataset path to (n,) array
+        Columns of numbers, for strategies that rank by one.
+    test : (n,) boolean array or None
+        Samples that the pool keeps for testing; None where it does not say.
+    digest : str
+        Of all of this, so that a stored run is not taken for that of another pool.
+    """
+
+    file: str
+    features: dict[str, NDArray[np.float32]]
+    labels: NDArray[np.int64]
+    classes: int
+    rows: NDArray[np.intp]
+    labeled: NDArray[np.bool_]
+    metadata: dict[str, NDArray[Any]]
+    test: NDArray[np.bool_] | None
+    digest: str
+
+
+class Oracle:
+    """Gives out labels one batch at a time.
+
+    Attributes
+    ----------
+    known : (n,) int64 array
+        Labels revealed so far, -1 elsewhere: all that heads and strategies ever see.
+    """
+
+    def __init__(self, labels: NDArray[np.int64]) -> None:
+        self._labels = labels
+        self.known = np.full(len(labels), -1, np.int64)
+
+    def reveal(self, rows: NDArray[np.intp]) -> None:
+        """Make the labels of some samples known."""
+        self.known[rows] = self._labels[rows]
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Samples whose label is known, in row order."""
+        return np.flatnonzero(self.known >= 0)
+
+
+def load(pool: Pool, use_split: bool = True) -> Data:
+    """Read the samples whose label is known.
+
+    Parameters
+    ----------
+    pool : Pool
+    use_split : bool
+        Take the test samples from ``/metadata/split``, if the pool has it; samples that are
+        neither ``train`` nor ``test`` are left out then.
+
+    Raises
+    ------
+    NeedsError
+        If the pool has no features or no labels.
+    DataError
+        If a feature is nan or infinite.
+    """
+    missing = [name for name in ("/features", "/label") if not _there(pool, name)]
+    if missing:
+        message = f"replay needs {' and '.join(missing)}, which the pool does not have"
+        raise NeedsError(message, file=pool.files[0])
+    labels = pool.columns["/label"][:].astype(np.int64)
+    keep, test = labels >= 0, None
+    if use_split and SPLIT in pool.columns:
+        words = _words(pool)
+        test = words == "test"
+        keep &= test | (words == "train")
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise SelectionError("expected samples with a known label, found none", file=pool.files[0])
+    classes = max(pool.sizes.get("c", 0), int(labels.max()) + 1)
+    numbers = {
+        path: column[rows]
+        for path, column in pool.columns.items()
+        if path.startswith("/metadata/") and column.dtype.kind in "iufb"
+    }
+    return Data(
+        file=pool.files[0],
+        features={name: _features(pool, name, rows) for name in pool.names("/features")},
+        labels=labels[rows],
+        classes=classes,
+        rows=rows,
+        labeled=pool.labeled[rows],
+        metadata=numbers,
+        test=None if test is None else test[rows],
+        digest=_digest(pool, labels[rows], rows),
+    )
+
+
+def _there(pool: Pool, name: str) -> bool:
+    return name in pool.columns or bool(pool.names(name))
+
+
+def _words(pool: Pool) -> NDArray[Any]:
+    """Read the pool's split; both words must occur."""
+    column = pool.columns[SPLIT]
+    found = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column[:]]
+    words = np.array(found, dtype=object)
+    if not {"train", "test"} <= set(found):
+        message = f"expected train and test among the values, found {', '.join(sorted({*found}))}"
+        raise SchemaError(message, file=pool.files[0], dataset=SPLIT)
+    return words
+
+
+def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    path = f"/features/{name}"
+    z = pool.columns[path][rows].astype(np.float32)
+    with pool.located(rows):
+        finite(np.abs(z).max(axis=1, initial=0), np.arange(len(rows)), path)
+    return z
+
+
+def _digest(pool: Pool, labels: NDArray[np.int64], rows: NDArray[np.intp]) -> str:
+    digest = hashlib.sha256(fingerprint(pool).encode())
+    digest.update(labels.tobytes())
+    digest.update(rows.astype(np.int64).tobytes())
+    return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def part(
+    data: Data, seed: int, fraction: float = TEST_FRACTION
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Part the samples into those that may be picked and those that test the heads.
+
+    By the pool's own split, the same for every seed; or, where it has none, uniformly at random,
+    without a look at the labels.
+
+    Returns
+    -------
+    train, test : integer arrays
+        Positions in `data`, increasing.
+
+    Raises
+    ------
+    UsageError
+        If the fraction leaves nothing on one side.
+    """
+    if data.test is not None:
+        return np.flatnonzero(~data.test), np.flatnonzero(data.test)
+    n = len(data.labels)
+    size = round(n * fraction)
+    if not 0 < size < n:
+        message = f"a share that leaves samples on both sides of {n:,}, found {fraction:g}"
+        raise UsageError(f"test fraction: expected {message}")
+    order = np.random.default_rng([seed, 1]).permutation(n)
+    return np.sort(order[size:]), np.sort(order[:size])

@@ -1,0 +1,211 @@
+"""The linear heads of a replay: one on each modality and one on all, refitted in every round.
+
+Multinomial logistic regression with an L2 penalty (scikit-learn), on features scaled per modality
+to a mean squared entry of 1. The penalty is chosen once, on the first labeled samples, and every
+fit starts from the heads of the round before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+
+from mmselect.errors import SelectionError
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Inverse strengths of the penalty (scikit-learn's C) that cross-validation chooses from."""
+
+FOLDS = 5
+MOST_STEPS = 2000
+UNSEEN = -1e3
+"""Bias of a class without a labeled sample: its probability is 0, in float64 too."""
+
+View: TypeAlias = tuple[str, ...]
+"""The modalities that a head sees, sorted; all of them: the fused head."""
+
+Features: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+
+class Head(NamedTuple):
+    """A linear head: logits = features @ weight.T + bias.
+
+    Attributes
+    ----------
+    weight : (c, d) float64 array
+        Over the features as the pool has them, modalities side by side.
+    bias : (c,) float64 array
+    converged : bool
+        Whether the fit came to an end by itself.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    converged: bool = True
+
+
+def views(modalities: Sequence[str]) -> list[View]:
+    """All modalities together, then each alone.
+
+    Examples
+    --------
+    >>> views(["image", "text"])
+    [('image', 'text'), ('image',), ('text',)]
+    >>> views(["image"])
+    [('image',)]
+    """
+    names = sorted(modalities)
+    return list(dict.fromkeys([tuple(names), *((name,) for name in names)]))
+
+
+def scales(features: Features) -> dict[str, float]:
+    """Factor per modality that makes the mean squared entry 1; 1 where all are zero.
+
+    Examples
+    --------
+    >>> scales({"image": np.array([[3.0, 4.0]])})["image"].__round__(6)
+    0.282843
+    """
+    power = {name: float(np.vdot(z, z)) / max(z.size, 1) for name, z in features.items()}
+    return {name: p**-0.5 if p > 0 else 1.0 for name, p in power.items()}
+
+
+def side_by_side(features: Features, view: View, rows: Any = slice(None)) -> NDArray[np.float32]:
+    """Features of some modalities, concatenated: (r, Σd)."""
+    return np.hstack([features[name][rows] for name in view])
+
+
+def logits(features: Features, view: View, head: Head) -> NDArray[np.float32]:
+    """Logits (n, c) of a head on all samples."""
+    return np.asarray(side_by_side(features, view) @ head.weight.T + head.bias, np.float32)
+
+
+def fit_heads(
+    features: Features,
+    rows: NDArray[np.intp],
+    labels: NDArray[np.int64],
+    classes: int,
+    strengths: Mapping[View, float],
+    scale: Mapping[str, float],
+    before: Mapping[View, Head] | None = None,
+) -> dict[View, Head]:
+    """Fit every head on the labeled samples.
+
+    Parameters
+    ----------
+    features : mapping of modality to (n, d) array
+    rows : (r,) integer array
+        The labeled samples.
+    labels : (r,) integer array
+        Their classes.
+    classes : int
+        c; a class that is not among `labels` gets probability 0.
+    strengths, scale
+        From `choose_strengths` and `scales`.
+    before : mapping of view to Head, optional
+        Where the fits start.
+
+    Raises
+    ------
+    SelectionError
+        If all labeled samples are of one class.
+    """
+    heads = {}
+    for view, strength in strengths.items():
+        x = side_by_side(features, view, rows)
+        factors = _factors(features, view, scale)
+        warm = before[view] if before else None
+        heads[view] = _fit(x, labels, classes, strength, factors, warm)
+    return heads
+
+
+def _factors(features: Features, view: View, scale: Mapping[str, float]) -> NDArray[np.float32]:
+    """Scale every column by its modality's factor."""
+    return np.concatenate([np.full(features[m].shape[1], scale[m], np.float32) for m in view])
+
+
+def _fit(
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    classes: int,
+    strength: float,
+    factors: NDArray[np.float32],
+    warm: Head | None = None,
+) -> Head:
+    seen = np.unique(y)
+    if len(seen) < 2:
+        message = "expected labeled samples of at least 2 classes to fit a head, found 1 class"
+        raise SelectionError(message)
+    model = LogisticRegression(C=strength, max_iter=MOST_STEPS, warm_start=True)
+    if warm is not None:
+        model.coef_, model.intercept_ = _to_sklearn(warm, seen, factors)
+    _quietly(model.fit, x * factors, y)
+    weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, UNSEEN)
+    two = len(seen) == 2  # scikit-learn keeps one row then: the log odds of the second class
+    weight[seen] = np.outer([-0.5, 0.5], model.coef_[0]) if two else model.coef_
+    bias[seen] = np.array([-0.5, 0.5]) * model.intercept_ if two else model.intercept_
+    return Head(weight * factors, bias, int(np.max(model.n_iter_)) < MOST_STEPS)
+
+
+def _to_sklearn(
+    head: Head, seen: NDArray[np.int64], factors: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn a head back into the coefficients of the classes seen now; a new class starts at 0."""
+    weight = head.weight[seen] / factors
+    bias = np.where(head.bias[seen] == UNSEEN, 0.0, head.bias[seen])
+    return (np.diff(weight, axis=0), np.diff(bias)) if len(seen) == 2 else (weight, bias)
+
+
+def _quietly(fit: Any, x: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+    """Fit without scikit-learn's warnings about what is normal here or is reported elsewhere."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        warnings.filterwarnings("ignore", "lbfgs failed to converge")
+        fit(x, y)
+
+
+def choose_strengths(
+    features: Features,
+    rows: NDArray[np.intp],
+    labels: NDArray[np.int64],
+    classes: int,
+    scale: Mapping[str, float],
+    seed: int,
+) -> dict[View, float]:
+    """Choose each head's penalty by cross-validation on the first labeled samples.
+
+    The log loss decides, over the held-out samples whose class the other folds have; ties go to
+    the stronger penalty. Parameters as for `fit_heads`.
+
+    Returns
+    -------
+    dict of view to float
+        scikit-learn's C. 1 where the samples are too few to hold any out.
+    """
+    fold_count = min(FOLDS, len(rows))
+    folds = list(KFold(fold_count, shuffle=True, random_state=seed).split(rows))
+    chosen = {}
+    for view in views(list(features)):
+        x, factors = side_by_side(features, view, rows), _factors(features, view, scale)
+        loss = np.zeros(len(STRENGTHS))
+        for fit, held in folds:
+            held = held[np.isin(labels[held], labels[fit])]
+            if not len(held) or len(np.unique(labels[fit])) < 2:
+                continue
+            warm = None
+            for i, strength in enumerate(STRENGTHS):
+                warm = _fit(x[fit], labels[fit], classes, strength, factors, warm)
+                loss[i] += _log_loss(warm, x[held], labels[held])
+        chosen[view] = STRENGTHS[int(loss.argmin())] if loss.any() else 1.0
+    return chosen
+
+
+def _log_loss(head: Head, x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+    f = x @ head.weight.T + head.bias
+    f -= f.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(f).sum(axis=1)) - f[np.arange(len(y)), y]).sum())

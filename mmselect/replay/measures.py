@@ -1,0 +1,77 @@
+"""What is measured after every round, on test samples that nothing was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.metrics import f1_score
+
+from mmselect.core.shapley import contributions, shapley_values
+from mmselect.replay.heads import Features, Head, View, logits
+
+
+def measure(
+    heads: Mapping[View, Head], features: Features, labels: NDArray[np.int64]
+) -> dict[str, float]:
+    """Measure heads on test samples.
+
+    Parameters
+    ----------
+    heads : mapping of view to Head
+        The first one is the fused head.
+    features : mapping of modality to (n, d) array
+        Of the test samples.
+    labels : (n,) integer array
+
+    Returns
+    -------
+    dict of str to float
+        ``accuracy`` (top-1 of the fused head, a share), ``accuracy.{m}`` (of the head on one
+        modality), ``macro_f1`` (mean over the classes of the test samples), ``contribution.{m}``
+        (mean Φ_m of the probability that the fused head gives to the true class) and
+        ``contribution_difference`` (the largest of them less the smallest): BMMAL, Figs. 2 and 3.
+    """
+    fused = next(iter(heads))
+    guess = {view: logits(features, view, head).argmax(axis=1) for view, head in heads.items()}
+    right = {view: float((found == labels).mean()) for view, found in guess.items()}
+    present = np.unique(labels)
+    f1 = f1_score(labels, guess[fused], labels=present, average="macro", zero_division=0)
+    share = truth_contributions(heads[fused], features, labels).mean(axis=0)
+    return {
+        "accuracy": right[fused],
+        **{f"accuracy.{m}": right[(m,)] for m in fused},
+        "macro_f1": float(f1),
+        **{f"contribution.{m}": float(x) for m, x in zip(fused, share, strict=True)},
+        "contribution_difference": float(share.max() - share.min()),
+    }
+
+
+def truth_contributions(
+    head: Head, features: Features, labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Contribution Φ (n, m) of each modality to the probability of the true class.
+
+    V(S) = softmax(b + Σ_{m∈S} W_m z_m)_y with the true class y in place of BMMAL's pseudo-class;
+    φ and Φ as in Eqs. 10 and 12.
+
+    Examples
+    --------
+    >>> head = Head(np.array([[2.0, 0.0], [0.0, 0.0]]), np.zeros(2))
+    >>> z = {"image": np.ones((1, 1)), "text": np.ones((1, 1))}
+    >>> truth_contributions(head, z, np.array([0])).tolist()
+    [[1.0, 0.0]]
+    """
+    names = sorted(features)
+    cuts = np.cumsum([features[name].shape[1] for name in names])[:-1]
+    blocks = np.split(head.weight, cuts, axis=1)
+    partial = [features[name] @ block.T for name, block in zip(names, blocks, strict=True)]
+    at = np.arange(len(labels))
+    values = np.empty((len(labels), 1 << len(names)))
+    for coalition in range(1 << len(names)):
+        members = [p for m, p in enumerate(partial) if coalition >> m & 1]
+        f = head.bias + sum(members, np.zeros((len(labels), len(head.bias))))
+        values[:, coalition] = np.exp(log_softmax(f, axis=1)[at, labels])
+    return contributions(shapley_values(values))

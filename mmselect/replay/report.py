@@ -1,0 +1,182 @@
+"""A replay as one page that needs nothing beside it, and its figures and tables as files."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from mmselect.files import make_folder, writing
+from mmselect.output import emit
+from mmselect.replay import plots
+from mmselect.replay.runs import Replay
+from mmselect.replay.tables import FORMS, between, settings_rows, summary_rows, verdict
+
+PAGE = "report.html"
+
+
+def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: str) -> list[Path]:
+    """Write the page, its figures (SVG and PNG), ``rounds.csv`` and ``replay.json``.
+
+    Parameters
+    ----------
+    found : Replay
+    summary : dict
+        From `mmselect.replay.summary.summarize`.
+    folder : path
+        Made if it is missing.
+    command : str
+        The command line that made it, for the page.
+
+    Returns
+    -------
+    list of path
+        What was written; the page is the first.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    names = found.settings["strategies"]
+    figures = {
+        "learning-curves": plots.learning_curves(found),
+        "contributions": plots.contribution_curves(found),
+        "wins": plots.wins_matrix(names, summary["wins"]["accuracy"], "wins, all modalities"),
+    }
+    make_folder(folder)
+    with writing(folder):
+        for name, figure in figures.items():
+            plots.save(figure, folder / name)
+    texts: dict[str, Iterable[bytes]] = {
+        PAGE: [page(found, summary, figures, command).encode()],
+        "rounds.csv": FORMS["csv"](found, summary),
+        "replay.json": FORMS["json"](found, summary),
+    }
+    for name, chunks in texts.items():
+        emit(chunks, folder / name)
+    drawn = [folder / f"{name}.{form}" for name in figures for form in plots.FORMS]
+    return [*(folder / name for name in texts), *drawn]
+
+
+def page(found: Replay, summary: dict[str, Any], figures: dict[str, Figure], command: str) -> str:
+    """Make the page: verdict, table, curves, contributions, wins and differences, settings."""
+    settings = found.settings
+    files = ", ".join(Path(file).name for file in settings["pool"]["paths"])
+    measures = {"accuracy": "all modalities", "macro_f1": "all modalities, macro-F1"}
+    if len(settings["modalities"]) > 1:
+        measures |= {f"accuracy.{m}": f"{m} alone" for m in settings["modalities"]}
+    pairs = "".join(
+        _pairs(title, settings["strategies"], summary["wins"][m], summary["differences"][m])
+        for m, title in measures.items()
+    )
+    return Template(_PAGE).substitute(
+        title=html.escape(f"Replay of {files}"),
+        verdict="".join(f"<li>{html.escape(line)}</li>" for line in verdict(summary)),
+        table=_table(summary_rows(summary, settings["strategies"])),
+        curves=_svg(figures["learning-curves"]),
+        contributions=_svg(figures["contributions"]),
+        pairs=pairs,
+        chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
+        settings=_table([("", ""), *settings_rows(found)], head=False),
+        command=html.escape(command),
+        warnings="".join(f"<li>{html.escape(line)}</li>" for line in found.warnings)
+        or "<li>none</li>",
+    )
+
+
+def _pairs(
+    title: str,
+    names: Sequence[str],
+    wins: Sequence[Sequence[float]],
+    differences: Sequence[Sequence[Sequence[float]]],
+) -> str:
+    """Make one matrix: the share of rounds won, with the paired difference under it."""
+
+    def cell(i: int, j: int) -> str:
+        if i == j:
+            return "<td></td>"
+        won = wins[i][j]
+        shown = "–" if won != won else f"{won:.1f}"
+        shade = 0.0 if won != won else won
+        style = f"background: rgb(0 114 178 / {0.4 * shade:.2f})"
+        less = between(differences[i][j])
+        return f'<td style="{style}"><b>{shown}</b><br><small>{less}</small></td>'
+
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
+        for i, name in enumerate(names)
+    )
+    table = f"<table><tr><th></th>{head}</tr>{body}</table>"
+    return f"<h3>{html.escape(title)}</h3><div class=wide>{table}</div>"
+
+
+def _table(rows: Sequence[Sequence[str]], head: bool = True) -> str:
+    def line(tag: str, row: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+
+    first = line("th", rows[0]) if head else ""
+    body = "".join(line("td", row) for row in rows[1:])
+    return f"<div class=wide><table>{first}{body}</table></div>"
+
+
+def _svg(figure: Figure) -> str:
+    """Turn a figure into an SVG element to put into a page."""
+    buffer = io.StringIO()
+    with mpl.rc_context(plots.STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+       max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
+th, td { padding: 0.3rem 0.8rem; text-align: left; border-bottom: 1px solid #ddd;
+         white-space: nowrap; }
+.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+code { display: block; background: #f4f4f4; padding: 0.8rem; overflow-x: auto; }
+small, p.how { color: #555; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<ul>$verdict</ul>
+$table
+<p class=how>Mean accuracy: the area under the learning curve over its width. Every strategy starts
+from the same samples for the same seed; differences are taken within a seed. ± and brackets: 95 %
+intervals of Student's t over the seeds. With many strategies, one interval in twenty leaves out 0
+by chance.</p>
+<h2>Learning curves</h2>
+$curves
+<h2>What each modality contributes to the true class</h2>
+$contributions
+<h2>Pairwise comparison</h2>
+<p class=how>Bold: the share of the rounds in which the row's strategy is better than the column's
+by a two-sided t-test over seeds at 0.9 confidence (by chance alone: $chance). Below: the paired
+difference of the areas under the curves, in points, with its 95 % interval.</p>
+$pairs
+<h2>What was played</h2>
+$settings
+<h3>Command</h3>
+<code>$command</code>
+<h3>Warnings</h3>
+<ul>$warnings</ul>
+</body>
+</html>
+"""

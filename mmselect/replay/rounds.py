@@ -1,0 +1,289 @@
+"""Play one strategy with one seed: select, reveal, refit, measure, round after round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect import blocks
+from mmselect.errors import BudgetError, SelectionError, UsageError
+from mmselect.pool.memory import hold
+from mmselect.pool.reading import Pool
+from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
+from mmselect.replay.heads import (
+    Features,
+    Head,
+    View,
+    choose_strengths,
+    fit_heads,
+    logits,
+    scales,
+    views,
+)
+from mmselect.replay.measures import measure
+from mmselect.request import Request, parse_budget, prepare
+from mmselect.selection import pick
+
+LABELED = "labeled"
+"""The start from what the pool says is labeled, in place of a strategy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is played, the same for every strategy and seed.
+
+    Attributes
+    ----------
+    start : str
+        ``labeled``, or a strategy that needs features only.
+    start_budget, budget : str
+        Samples labeled first, and picked in each round: a count, or a share of the samples that
+        may be picked.
+    rounds : int
+    test_fraction : float
+        Where the pool has no split of its own.
+    """
+
+    start: str = "random"
+    start_budget: str = "2%"
+    budget: str = "2%"
+    rounds: int = 5
+    test_fraction: float = TEST_FRACTION
+
+    @property
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return asdict(self)
+
+
+class Start(NamedTuple):
+    """Where every strategy begins with one seed.
+
+    Attributes
+    ----------
+    train, test : integer arrays
+        Positions in the data.
+    labeled : integer array
+        The first labeled samples, as positions in `train`.
+    strengths : dict of view to float
+        scikit-learn's C of each head.
+    heads : dict of view to Head
+        Fitted on the first labeled samples.
+    """
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+    labeled: NDArray[np.intp]
+    strengths: dict[View, float]
+    heads: dict[View, Head]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One strategy, played with one seed.
+
+    Attributes
+    ----------
+    strategy, seed
+        Which.
+    rounds : list of dict
+        The measures of `mmselect.replay.measures.measure` after each round, the start being round
+        0, with ``round``, ``labeled`` (samples), ``coverage`` (share of the classes among the
+        round's picks) and ``seconds`` (to select them; None for the start).
+    picks : list of list of int
+        Row numbers in the pool of each round's picks, in pick order.
+    warnings : list of str
+    """
+
+    strategy: str
+    seed: int
+    rounds: list[dict[str, float | None]]
+    picks: list[list[int]]
+    warnings: list[str]
+
+
+def parse_strategy(text: str) -> tuple[str, dict[str, str]]:
+    """Read ``NAME`` or ``NAME:PARAMETER=VALUE:…``.
+
+    Raises
+    ------
+    UsageError
+        If a part is not a name and a value.
+
+    Examples
+    --------
+    >>> parse_strategy("smem:diversify=4:beta=0.5")
+    ('smem', {'diversify': '4', 'beta': '0.5'})
+    >>> parse_strategy("column:loss")
+    ('column:loss', {})
+    """
+    name, *parts = text.split(":")
+    if name == "column" and parts:
+        name = f"column:{parts.pop(0)}"
+    if bad := [part for part in parts if not all(part.partition("="))]:
+        raise UsageError(f"strategies: expected NAME:PARAMETER=VALUE, found {bad[0]!r} in {text!r}")
+    return name, dict(part.split("=", 1) for part in parts)
+
+
+def begin(data: Data, settings: Settings, seed: int) -> Start:
+    """Part the samples, pick the first ones, choose the penalties and fit the first heads.
+
+    Raises
+    ------
+    MmselectError
+        If the start cannot be made: too few samples, one class only, or a strategy that needs
+        more than features.
+    """
+    train, test = part(data, seed, settings.test_fraction)
+    features = {name: z[train] for name, z in data.features.items()}
+    with blocks.blas_threads(1):
+        labeled = _first(data, settings, seed, train, features)
+        _check_budget(settings, len(labeled), len(train), data.file)
+        truth, scale = data.labels[train][labeled], scales(features)
+        strengths = choose_strengths(features, labeled, truth, data.classes, scale, seed)
+        heads = fit_heads(features, labeled, truth, data.classes, strengths, scale)
+    return Start(train, test, labeled, strengths, heads)
+
+
+def _first(
+    data: Data, settings: Settings, seed: int, train: NDArray[np.intp], features: Features
+) -> NDArray[np.intp]:
+    """Positions in `train` of the samples that are labeled first."""
+    if settings.start == LABELED:
+        found = np.flatnonzero(data.labeled[train])
+        if not len(found):
+            message = "start labeled: expected labeled samples among those to pick, found none"
+            raise SelectionError(message, file=data.file)
+        return found
+    request = _prepared(_bare(features, data.file), settings.start)
+    k = parse_budget(settings.start_budget, len(train))
+    if k > len(train):
+        raise SelectionError(f"start: expected at most {len(train):,} samples, found {k:,}")
+    return pick(request, k, _seed(seed, 0)).positions
+
+
+def _check_budget(settings: Settings, first: int, train: int, file: str) -> None:
+    k = parse_budget(settings.budget, train)
+    if first + settings.rounds * k > train:
+        wanted = f"{first:,} + {settings.rounds} rounds of {k:,}"
+        message = f"expected a budget that the {train:,} samples suffice for, found {wanted}"
+        raise BudgetError(message, file=file)
+
+
+def _prepared(pool: Pool, strategy: str) -> Request:
+    name, parameters = parse_strategy(strategy)
+    return prepare(pool, name, parameters=parameters, threads=1)
+
+
+def _seed(seed: int, round_: int) -> int:
+    """Seed of one round: rounds and seeds do not share random numbers."""
+    return int(np.random.SeedSequence([seed, round_]).generate_state(1)[0])
+
+
+def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start) -> Run:
+    """Play one strategy with one seed.
+
+    A strategy sees a pool in memory: features, the current heads with their logits, and the labels
+    revealed so far. The other labels are not in it.
+
+    Raises
+    ------
+    MmselectError
+        If the strategy cannot run.
+    """
+    features = {name: z[start.train] for name, z in data.features.items()}
+    held_out = {name: z[start.test] for name, z in data.features.items()}
+    scale, k = scales(features), parse_budget(settings.budget, len(start.train))
+    oracle, heads = Oracle(data.labels[start.train]), start.heads
+    truth, picks, seconds = data.labels[start.test], start.labeled, None
+    rounds, picked, warnings = [], [], []
+    with blocks.blas_threads(1):
+        for number in range(settings.rounds + 1):
+            if number:
+                pool = snapshot(data, start.train, features, oracle.known, heads)
+                began = time.perf_counter()
+                request = _prepared(pool, strategy)
+                picks = request.candidates[pick(request, k, _seed(seed, number)).positions]
+                seconds = time.perf_counter() - began
+                warnings += request.warnings
+            oracle.reveal(picks)
+            rows = oracle.rows
+            if number:
+                known = oracle.known[rows]
+                heads = fit_heads(
+                    features, rows, known, data.classes, start.strengths, scale, heads
+                )
+            coverage = len(np.unique(oracle.known[picks])) / data.classes
+            rounds.append(
+                {
+                    "round": number,
+                    "labeled": len(rows),
+                    **measure(heads, held_out, truth),
+                    "coverage": coverage,
+                    "seconds": seconds,
+                }
+            )
+            picked.append(data.rows[start.train[picks]].tolist())
+            warnings += _unfinished(heads)
+    return Run(strategy, seed, rounds, picked, list(dict.fromkeys(warnings)))
+
+
+def _unfinished(heads: Mapping[View, Head]) -> list[str]:
+    names = ["+".join(view) for view, head in heads.items() if not head.converged]
+    return [f"head on {name}: the fit did not converge" for name in names]
+
+
+def snapshot(
+    data: Data,
+    train: NDArray[np.intp],
+    features: Features,
+    known: NDArray[np.int64],
+    heads: Mapping[View, Head],
+) -> Pool:
+    """Make the pool that a strategy sees: what an export would hold at this point."""
+    everyone = next(iter(heads))
+    widths = np.cumsum([features[name].shape[1] for name in everyone])[:-1]
+    weights = np.split(heads[everyone].weight, widths, axis=1)
+    arrays: dict[str, NDArray[Any]] = {
+        "/label": known.copy(),
+        "/labeled": known >= 0,
+        "/multimodal_logits": logits(features, everyone, heads[everyone]),
+        "/classifier/bias": heads[everyone].bias,
+    }
+    for name, weight in zip(everyone, weights, strict=True):
+        arrays[f"/features/{name}"] = features[name]
+        arrays[f"/unimodal_logits/{name}"] = logits(features, (name,), heads[(name,)])
+        arrays[f"/classifier/weight/{name}"] = weight
+    return hold({**arrays, **{path: v[train] for path, v in data.metadata.items()}}, data.file)
+
+
+def check_strategies(data: Data, settings: Settings, strategies: list[str]) -> None:
+    """Refuse, before any work, strategies that a replay cannot play.
+
+    Raises
+    ------
+    MmselectError
+        Naming the first that cannot run, and what it lacks.
+    """
+    train = np.arange(len(data.labels))
+    width = {name: z.shape[1] for name, z in data.features.items()}
+    blank = {
+        view: Head(np.zeros((data.classes, sum(width[m] for m in view))), np.zeros(data.classes))
+        for view in views(list(width))
+    }
+    known = np.full(len(train), -1, np.int64)
+    pool = snapshot(data, train, data.features, known, blank)
+    for strategy in strategies:
+        _prepared(pool, strategy)
+    if settings.start != LABELED:
+        _prepared(_bare(data.features, data.file), settings.start)
+
+
+def _bare(features: Features, file: str) -> Pool:
+    """Make the pool that the start sees: features and nothing else."""
+    return hold({f"/features/{name}": z for name, z in features.items()}, file)

@@ -1,0 +1,117 @@
+"""What a replay says in the end: who is better, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mmselect.errors import UsageError
+from mmselect.replay.comparison import (
+    INTERVAL,
+    TEST,
+    Curves,
+    area,
+    interval,
+    labels_to_reach,
+    wins,
+)
+from mmselect.replay.runs import Replay
+
+
+def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
+    """Sum a replay up.
+
+    Parameters
+    ----------
+    found : Replay
+    target : float, optional
+        Accuracy whose price in labels is compared; default: the baseline's mean in the last round.
+
+    Returns
+    -------
+    dict
+        ``baseline``, ``target``, ``strategies`` (per strategy: area under the curve with its
+        interval, paired difference of areas to the baseline with its interval, accuracy in the last
+        round with its interval, labels to reach the target, the same relative to the baseline,
+        seconds to select), ``wins`` (per measure: the matrix of BMMAL's Fig. 5),
+        ``differences`` (per measure: paired differences of areas between all strategies, with
+        intervals).
+
+    Raises
+    ------
+    UsageError
+        If the target is not an accuracy between 0 and 1.
+    """
+    if target is not None and not 0 < target <= 1:
+        raise UsageError(f"target: expected an accuracy above 0 and up to 1, found {target:g}")
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    base, names = found.baseline, found.settings["strategies"]
+    goal = float(accuracy[base][:, -1].mean()) if target is None else target
+    areas = {name: area(labeled[name], accuracy[name]) for name in names}
+    prices = {name: _price(labeled[name], accuracy[name], goal) for name in names}
+    seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
+    measures = ["accuracy", *(f"accuracy.{m}" for m in found.settings["modalities"]), "macro_f1"]
+    return {
+        "baseline": base,
+        "target": goal,
+        "confidence": {"intervals": INTERVAL, "tests": TEST},
+        "strategies": {
+            name: {
+                "area": interval(areas[name]),
+                "area_difference": interval(areas[name] - areas[base]),
+                "last": interval(accuracy[name][:, -1]),
+                "labels_to_target": prices[name],
+                "relative_labels": prices[name] / prices[base],
+                "seconds": float(seconds[name]),
+            }
+            for name in names
+        },
+        "wins": {m: _wins(found.curves(m), names) for m in measures},
+        "differences": {m: _differences(labeled, found.curves(m), names) for m in measures},
+    }
+
+
+def _price(labeled: Curves, accuracy: Curves, target: float) -> float:
+    """Labels that the mean curve needs; nan if it does not get there."""
+    return labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), target)
+
+
+def _wins(curves: dict[str, Curves], names: list[str]) -> list[list[float]]:
+    """Entry i, j: the share of the rounds after the start in which i is better than j."""
+    after = {name: curves[name][:, 1:] for name in names}
+    return [[0.0 if a == b else wins(after[a], after[b]) for b in names] for a in names]
+
+
+def _differences(
+    labeled: dict[str, Curves], curves: dict[str, Curves], names: list[str]
+) -> list[list[tuple[float, float, float]]]:
+    """Entry i, j: mean and interval of the area of i less that of j, within each seed."""
+    areas = {name: area(labeled[name], curves[name]) for name in names}
+    return [[interval(areas[a] - areas[b]) for b in names] for a in names]
+
+
+def noteworthy(summary: dict[str, Any]) -> list[str]:
+    """Say in words which strategies differ from the baseline by more than noise.
+
+    Examples
+    --------
+    >>> noteworthy({"baseline": "random", "strategies": {
+    ...     "random": {"area_difference": (0, 0, 0)},
+    ...     "bmmal": {"area_difference": (0.02, 0.01, 0.03)}}})
+    ['better than random: bmmal (+2.0)', 'worse than random: none']
+    """
+    base = summary["baseline"]
+    if any(math.isnan(row["area_difference"][1]) for row in summary["strategies"].values()):
+        return []  # one seed: nothing can be said
+    lines = []
+    for word, sign in (("better", 1), ("worse", -1)):
+        names = [
+            f"{name} ({100 * mean:+.1f})"
+            for name, row in summary["strategies"].items()
+            for mean, low, high in [row["area_difference"]]
+            if name != base and sign * (low if sign > 0 else high) > 0
+        ]
+        lines.append(f"{word} than {base}: {', '.join(names) or 'none'}")
+    return lines

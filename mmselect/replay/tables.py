@@ -1,0 +1,131 @@
+"""A replay's summary as rows of text, for a terminal and for the page; and all of it as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from mmselect.output import aligned, as_csv, as_json
+from mmselect.replay.runs import Replay
+from mmselect.replay.summary import noteworthy
+
+
+def verdict(summary: dict[str, Any]) -> list[str]:
+    """Say who is better and worse than the baseline, or why nothing can be said."""
+    lines = noteworthy(summary)
+    if not lines:
+        return ["One seed: differences cannot be told from noise. Use more seeds."]
+    meaning = "(points of mean accuracy; 95 % intervals that leave out 0)"
+    return [f"{line} {meaning}" for line in lines]
+
+
+def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Make the summary table: a head, then one row per strategy, as text."""
+    goal, base = 100 * summary["target"], summary["baseline"]
+    rows: list[tuple[str, ...]] = [
+        (
+            "strategy",
+            "mean accuracy",
+            f"against {base}",
+            "last round",
+            f"labels for {goal:.1f} %",
+            f"of {base}'s",
+            "seconds",
+        )
+    ]
+    for name in names:
+        row = summary["strategies"][name]
+        price, share = row["labels_to_target"], row["relative_labels"]
+        rows.append(
+            (
+                name,
+                plus_minus(row["area"]),
+                "" if name == base else between(row["area_difference"]),
+                plus_minus(row["last"]),
+                f"{price:,.0f}" if price == price else "not reached",
+                f"{100 * share:.0f} %" if share == share else "–",
+                f"{row['seconds']:.2g}",
+            )
+        )
+    return rows
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Show a share as percent with half its interval.
+
+    Examples
+    --------
+    >>> plus_minus((0.5, 0.45, 0.55)), plus_minus((0.5, float("nan"), float("nan")))
+    ('50.0 ± 5.0', '50.0')
+    """
+    mean, low, high = (100 * x for x in values)
+    return f"{mean:.1f}" if low != low else f"{mean:.1f} ± {(high - low) / 2:.1f}"
+
+
+def between(values: Sequence[float]) -> str:
+    """Show a difference in points with its interval.
+
+    Examples
+    --------
+    >>> between((0.05, 0.01, 0.09))
+    '+5.0 [+1.0, +9.0]'
+    """
+    mean, low, high = (100 * x for x in values)
+    return f"{mean:+.1f}" if low != low else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def settings_rows(found: Replay) -> list[tuple[str, str]]:
+    """Say what was played, line by line."""
+    s = found.settings
+    split = "the pool's own split" if s["test_fraction"] is None else f"{s['test_fraction']:.0%}"
+    return [
+        ("pool", ", ".join(s["pool"]["paths"])),
+        ("samples", f"{s['pool']['samples']:,} with a known label, {s['classes']} classes"),
+        ("modalities", ", ".join(s["modalities"])),
+        ("tested on", split),
+        ("start", f"{s['start']}" + (f", {s['start_budget']}" if s["start"] != "labeled" else "")),
+        ("rounds", f"{s['rounds']} of {s['budget']}"),
+        ("seeds", ", ".join(map(str, s["seeds"]))),
+        ("mmselect", s["mmselect"]),
+    ]
+
+
+def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> list[tuple[str, ...]]:
+    """Make BMMAL's Fig. 5: the share of the rounds in which the row beats the column by a test."""
+    rows = [("wins over", *names)]
+    for i, (name, row) in enumerate(zip(names, summary["wins"][measure], strict=True)):
+        cells = ["" if i == j else "–" if x != x else f"{x:.1f}" for j, x in enumerate(row)]
+        rows.append((name, *cells))
+    return rows
+
+
+def as_text(found: Replay, summary: dict[str, Any]) -> Iterator[bytes]:
+    """Say who did how well, and which differences are more than noise."""
+    names = found.settings["strategies"]
+    tables: list[Sequence[tuple[str, ...]]] = [settings_rows(found), summary_rows(summary, names)]
+    if len(found.settings["seeds"]) > 1:
+        tables.append(win_rows(summary, names, "accuracy"))
+    tables.append([(line,) for line in verdict(summary)])
+    for i, rows in enumerate(tables):
+        if i:
+            yield b"\n"
+        yield from aligned(rows)
+
+
+FORMS: dict[str, Callable[[Replay, dict[str, Any]], Iterable[bytes]]] = {
+    "text": as_text,
+    "csv": lambda found, _: as_csv({**found.columns}),
+    "json": lambda found, summary: [f"{as_json(everything(found, summary), indent=1)}\n".encode()],
+}
+
+
+def everything(found: Replay, summary: dict[str, Any]) -> dict[str, Any]:
+    """Collect settings, summary, the measures of every round, and the picks, as plain data."""
+    picks = [{"strategy": r.strategy, "seed": r.seed, "picks": r.picks} for r in found.runs]
+    return {
+        "settings": found.settings,
+        "summary": summary,
+        "rounds": found.rows,
+        "picks": picks,
+        "warnings": found.warnings,
+    }
