@@ -453,10 +453,11 @@ def replay(
     """
     from mmselect.output import emit
     from mmselect.replay.runs import replay as play
-    from mmselect.replay.summary import summarize
+    from mmselect.replay.summary import check_target, summarize
     from mmselect.replay.tables import FORMS
 
     _one_of("format", form, tuple(FORMS))
+    check_target(target)
     check_targets(_targets(output), pools)
     write_report = _report_writer() if report else None
     folder = Path(runs) if runs else Path(report) / "runs" if report else None

@@ -62,6 +62,7 @@ def hold(arrays: Mapping[str, NDArray[Any]], file: str) -> Pool:
 
     Examples
     --------
+    >>> import numpy as np
     >>> pool = hold({"/features/image": np.zeros((3, 2)), "/id": np.arange(3)}, "made up")
     >>> pool.n, pool.modalities, pool.columns["/features/image"][1:].shape
     (3, ['image'], (2, 2))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
-from mmselect.errors import BudgetError, SelectionError, UsageError
+from mmselect.errors import SelectionError, UsageError
 from mmselect.pool.memory import hold
 from mmselect.pool.reading import Pool
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
@@ -143,7 +143,6 @@ def begin(data: Data, settings: Settings, seed: int) -> Start:
     features = {name: z[train] for name, z in data.features.items()}
     with blocks.blas_threads(1):
         labeled = _first(data, settings, seed, train, features)
-        _check_budget(settings, len(labeled), len(train), data.file)
         truth, scale = data.labels[train][labeled], scales(features)
         strengths = choose_strengths(features, labeled, truth, data.classes, scale, seed)
         heads = fit_heads(features, labeled, truth, data.classes, strengths, scale)
@@ -159,20 +158,20 @@ def _first(
         if not len(found):
             message = "start labeled: expected labeled samples among those to pick, found none"
             raise SelectionError(message, file=data.file)
+        _check_budget(settings, len(found), len(train), data.file)
         return found
-    request = _prepared(_bare(features, data.file), settings.start)
     k = parse_budget(settings.start_budget, len(train))
-    if k > len(train):
-        raise SelectionError(f"start: expected at most {len(train):,} samples, found {k:,}")
+    _check_budget(settings, k, len(train), data.file)
+    request = _prepared(_bare(features, data.file), settings.start)
     return pick(request, k, _seed(seed, 0)).positions
 
 
 def _check_budget(settings: Settings, first: int, train: int, file: str) -> None:
     k = parse_budget(settings.budget, train)
     if first + settings.rounds * k > train:
-        wanted = f"{first:,} + {settings.rounds} rounds of {k:,}"
-        message = f"expected a budget that the {train:,} samples suffice for, found {wanted}"
-        raise BudgetError(message, file=file)
+        wanted = f"{first:,} at the start and {settings.rounds} rounds of {k:,}"
+        message = f"budget: expected at most the {train:,} samples to pick from, found {wanted}"
+        raise SelectionError(message, file=file)
 
 
 def _prepared(pool: Pool, strategy: str) -> Request:

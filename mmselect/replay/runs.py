@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -187,29 +188,36 @@ def _play_all(
     folder: Path | None,
     progress: Progress | None,
 ) -> list[Run]:
-    """Play what is not yet stored; the starts first, since all strategies share them."""
+    """Play what is not yet stored, a few seeds at a time: all strategies share a seed's start."""
     pairs = [(strategy, seed) for seed in seeds for strategy in strategies]
     key = _key(data, settings)
     runs = {pair: run for pair in pairs if (run := _stored(folder, key, *pair))}
     todo = [pair for pair in pairs if pair not in runs]
     fresh = sorted({seed for _, seed in todo})
-    total, done = len(todo) + len(fresh), 0
-    if progress and total:
-        progress(done, total)
-    starts: dict[int, Start] = {}
-    for i, start in _parallel(begin, [(data, settings, seed) for seed in fresh], jobs):
-        starts[fresh[i]] = start
-        done += 1
-        if progress:
-            progress(done, total)
-    tasks = [(data, settings, strategy, seed, starts[seed]) for strategy, seed in todo]
-    for i, run in _parallel(play, tasks, jobs):
-        runs[todo[i]] = run
-        _store(folder, key, run)
-        done += 1
-        if progress:
-            progress(done, total)
+    total = len(todo) + len(fresh)
+    done = _counter(progress, total)
+    for first in range(0, len(fresh), jobs):
+        some = fresh[first : first + jobs]
+        starts: dict[int, Start] = {}
+        for i, start in _parallel(begin, [(data, settings, seed) for seed in some], jobs):
+            starts[some[i]] = start
+            done()
+        now = [(strategy, seed) for strategy, seed in todo if seed in starts]
+        tasks = [(data, settings, strategy, seed, starts[seed]) for strategy, seed in now]
+        for i, run in _parallel(play, tasks, jobs):
+            runs[now[i]] = run
+            _store(folder, key, run)
+            done()
     return [runs[strategy, seed] for strategy in strategies for seed in seeds]
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Make a function that tells, each time it is called, that one more is done."""
+    counted = itertools.count(1)
+    if progress is None or not total:
+        return lambda: None
+    progress(0, total)
+    return lambda: progress(next(counted), total)
 
 
 def _parallel(

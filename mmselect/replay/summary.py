@@ -44,8 +44,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     UsageError
         If the target is not an accuracy between 0 and 1.
     """
-    if target is not None and not 0 < target <= 1:
-        raise UsageError(f"target: expected an accuracy above 0 and up to 1, found {target:g}")
+    check_target(target)
     accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
     base, names = found.baseline, found.settings["strategies"]
     goal = float(accuracy[base][:, -1].mean()) if target is None else target
@@ -71,6 +70,18 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         "wins": {m: _wins(found.curves(m), names) for m in measures},
         "differences": {m: _differences(labeled, found.curves(m), names) for m in measures},
     }
+
+
+def check_target(target: float | None) -> None:
+    """Refuse a target that is no accuracy.
+
+    Raises
+    ------
+    UsageError
+        If it is not above 0 and up to 1.
+    """
+    if target is not None and not 0 < target <= 1:
+        raise UsageError(f"target: expected an accuracy above 0 and up to 1, found {target:g}")
 
 
 def _price(labeled: Curves, accuracy: Curves, target: float) -> float:

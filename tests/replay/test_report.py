@@ -1,0 +1,114 @@
+"""What a person and a machine see of a replay."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Result
+from test_playing import labeled_pool
+
+PLAY = ["-b", "6", "--start-budget", "20", "--rounds", "2", "-s", "bmmal,random"]
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    return labeled_pool(tmp_path / "known.h5")
+
+
+def test_text(cli: Callable[..., Result], known: Path) -> None:
+    found = cli("replay", known, *PLAY, "--seeds", "3")
+    assert found.code == 0 and found.err == ""
+    lines = found.out.splitlines()
+    assert any(re.match(r"bmmal +\d+\.\d ± \d+\.\d +[+-]\d+\.\d \[", line) for line in lines)
+    assert any(line.startswith("wins over") for line in lines)
+    assert lines[-1].startswith("worse than random:")
+
+
+def test_one_seed_claims_nothing(cli: Callable[..., Result], known: Path) -> None:
+    found = cli("replay", known, *PLAY, "--seeds", "1")
+    assert found.code == 0 and "wins over" not in found.out
+    assert "One seed: differences cannot be told from noise" in found.out
+    assert "nan" not in found.out
+
+
+def test_csv_and_json(cli: Callable[..., Result], known: Path, tmp_path: Path) -> None:
+    play = ["replay", known, *PLAY, "--seeds", "2"]
+    rows = list(csv.DictReader(io.StringIO(cli(*play, "--format", "csv").out)))
+    assert [r["labeled"] for r in rows] == ["20", "26", "32"] * 4
+    assert rows[0]["seconds"] == "" and float(rows[1]["seconds"]) > 0
+    target = tmp_path / "out.json"
+    done = cli(*play, "--format", "json", "-o", target, "--target", "0.3")
+    assert done.code == 0 and done.out == ""
+    found = json.loads(target.read_text())
+    assert found["summary"]["target"] == 0.3 and found["settings"]["seeds"] == [0, 1]
+    assert [r["accuracy"] for r in found["rounds"]] == [float(r["accuracy"]) for r in rows]
+    assert len(found["picks"]) == 4 and len(found["picks"][0]["picks"]) == 3
+    assert found["summary"]["strategies"]["random"]["area_difference"] == [0, 0, 0]
+
+
+def test_the_report_needs_nothing_beside_it(
+    cli: Callable[..., Result], known: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a folder" / "report"
+    first = cli("replay", known, *PLAY, "--seeds", "2", "--report", folder)
+    assert first.code == 0 and f"report: {folder}/report.html" in first.err
+    names = {p.name for p in folder.iterdir()}
+    stems = ("learning-curves", "contributions", "wins")
+    figures = {f"{stem}.{form}" for stem in stems for form in ("svg", "png")}
+    assert names == {"report.html", "rounds.csv", "replay.json", "runs", *figures}
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 2 and "<script" not in page and "<img" not in page
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert f"mmselect replay {known} -b 6" in page and "bmmal" in page
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    again = cli("replay", known, *PLAY, "--seeds", "2", "--report", folder)
+    assert again.out == first.out
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+def test_names_cannot_break_the_page(cli: Callable[..., Result], tmp_path: Path) -> None:
+    path = labeled_pool(tmp_path / "<b>&.h5")
+    folder = tmp_path / "report"
+    assert cli("replay", path, *PLAY, "--seeds", "2", "--report", folder).code == 0
+    page = (folder / "report.html").read_text()
+    assert "<b>&.h5" not in page and "&lt;b&gt;&amp;.h5" in page
+
+
+def test_without_matplotlib(
+    cli: Callable[..., Result], known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing = ("matplotlib", "mmselect.replay.report", "mmselect.replay.plots")
+    for name in [name for name in sys.modules if name.startswith(drawing)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = cli("replay", known, *PLAY, "--report", tmp_path / "report")
+    assert found.code == 1 and found.out == ""
+    assert found.err.startswith("error: report needs matplotlib") and "[report]" in found.err
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--format", "xml"], 2, "format: expected one of text, csv, json, found 'xml'"),
+        (["--target", "60"], 2, "target: expected an accuracy above 0 and up to 1, found 60"),
+        (["-s", "random,"], 2, "strategy: expected one of"),
+        (["-s", "bald"], 1, "strategy bald needs /dropout_logits"),
+        (["-b", "900"], 1, "rounds of 900"),
+        (["--report", "{file}"], 1, "cannot be written"),
+    ],
+)
+def test_errors_are_one_line(
+    cli: Callable[..., Result], known: Path, arguments: list[str], code: int, words: str
+) -> None:
+    given = [a.replace("{file}", str(known)) for a in arguments]
+    found = cli("replay", known, "--seeds", "2", *given)
+    assert found.code == code and words in found.err and found.out == ""
+    assert found.err.count("\n") == 1
