@@ -78,8 +78,12 @@ def command_reference() -> str:
         function = command.callback
         assert function is not None  # every command here is a function
         parameters = inspect.signature(function, eval_str=True).parameters
-        infos = {name: p.annotation.__metadata__[0] for name, p in parameters.items()}
-        rows = [parameter_row(n, infos[n], p.default) for n, p in parameters.items()]
+        infos = {
+            name: p.annotation.__metadata__[0]
+            for name, p in parameters.items()
+            if hasattr(p.annotation, "__metadata__")  # not the context that typer hands over
+        }
+        rows = [parameter_row(n, info, parameters[n].default) for n, info in infos.items()]
         places = [
             f"[{i.metavar}]" if parameters[n].default is not inspect.Parameter.empty else "POOL..."
             for n, i in infos.items()

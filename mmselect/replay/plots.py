@@ -109,9 +109,9 @@ def _ink(value: float) -> str:
     return "white" if value > 0.55 else "#333333"
 
 
-def save(figure: Figure, place: Path) -> None:
-    """Write a figure in every form; the suffix is put behind `place`. No time is stored in it."""
+def save(figure: Figure, place: Path, forms: Sequence[str] = FORMS) -> None:
+    """Write a figure in some forms; the suffix is put behind `place`. No time is stored in it."""
     with mpl.rc_context(STYLE):
-        for form in FORMS:
+        for form in forms:
             metadata = {"Date": None} if form == "svg" else {"Software": None}
             figure.savefig(place.with_suffix(f".{form}"), dpi=160, metadata=metadata)

@@ -169,8 +169,20 @@ def replay(
         "classes": data.classes,
         "modalities": sorted(data.features),
     }
-    warned = dict.fromkeys(f"{run.strategy}: {line}" for run in runs for line in run.warnings)
-    return Replay(described, runs, list(warned))
+    return Replay(described, runs, _gathered(runs))
+
+
+def _gathered(runs: Sequence[Run]) -> list[str]:
+    """Say once what was said in many rounds with other numbers, and by which strategies."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        for line in run.warnings:
+            kinds.setdefault(re.sub(r"[\d,.]+", "#", line), []).append((run.strategy, line))
+    lines = []
+    for said in kinds.values():
+        names, times = ", ".join(dict.fromkeys(name for name, _ in said)), len(said)
+        lines.append(f"{names}: {said[0][1]}{f' ({times} times)' if times > 1 else ''}")
+    return lines
 
 
 def _settings(data: Data, settings: Settings) -> dict[str, Any]:

@@ -12,11 +12,8 @@ from mmselect.replay.summary import noteworthy
 
 def verdict(summary: dict[str, Any]) -> list[str]:
     """Say who is better and worse than the baseline, or why nothing can be said."""
-    lines = noteworthy(summary)
-    if not lines:
-        return ["One seed: differences cannot be told from noise. Use more seeds."]
-    meaning = "(points of mean accuracy; 95 % intervals that leave out 0)"
-    return [f"{line} {meaning}" for line in lines]
+    alone = ["One seed: differences cannot be told from noise. Use more seeds."]
+    return noteworthy(summary) or alone
 
 
 def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -102,7 +99,9 @@ def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> lis
 def as_text(found: Replay, summary: dict[str, Any]) -> Iterator[bytes]:
     """Say who did how well, and which differences are more than noise."""
     names = found.settings["strategies"]
-    tables: list[Sequence[tuple[str, ...]]] = [settings_rows(found), summary_rows(summary, names)]
+    # without the seconds: the same replay prints the same bytes
+    shown = [row[:-1] for row in summary_rows(summary, names)]
+    tables: list[Sequence[tuple[str, ...]]] = [settings_rows(found), shown]
     if len(found.settings["seeds"]) > 1:
         tables.append(win_rows(summary, names, "accuracy"))
     tables.append([(line,) for line in verdict(summary)])

@@ -28,7 +28,7 @@ def test_text(cli: Callable[..., Result], known: Path) -> None:
     lines = found.out.splitlines()
     assert any(re.match(r"bmmal +\d+\.\d ± \d+\.\d +[+-]\d+\.\d \[", line) for line in lines)
     assert any(line.startswith("wins over") for line in lines)
-    assert lines[-1].startswith("worse than random:")
+    assert lines[-1].startswith("worse than random, beyond noise:")
 
 
 def test_one_seed_claims_nothing(cli: Callable[..., Result], known: Path) -> None:
