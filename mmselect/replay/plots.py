@@ -58,9 +58,10 @@ def _grid(found: Replay, panels: Sequence[tuple[str, str]], label: str) -> Figur
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.1 * columns, 3.3 * rows + 0.5), layout="constrained")
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-        for axis, (measure, title) in zip(axes, panels, strict=False):
+        for i, (axis, (measure, title)) in enumerate(zip(axes, panels, strict=False)):
             _curves(axis, found, measure)
             axis.set_title(title)
+            axis.tick_params(labelbottom=i + columns >= len(panels))  # nothing stands below it
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         figure.supylabel(label, fontsize=10)
