@@ -205,31 +205,31 @@ def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start)
         for number in range(settings.rounds + 1):
             if number:
                 pool = snapshot(data, start.train, features, oracle.known, heads)
-                began = time.perf_counter()
-                request = _prepared(pool, strategy)
-                picks = request.candidates[pick(request, k, _seed(seed, number)).positions]
-                seconds = time.perf_counter() - began
-                warnings += request.warnings
+                picks, seconds, said = _select(pool, strategy, k, _seed(seed, number))
+                warnings += said
             oracle.reveal(picks)
-            rows = oracle.rows
+            rows, known = oracle.rows, oracle.known
             if number:
-                known = oracle.known[rows]
+                labels = known[rows]
                 heads = fit_heads(
-                    features, rows, known, data.classes, start.strengths, scale, heads
+                    features, rows, labels, data.classes, start.strengths, scale, heads
                 )
-            coverage = len(np.unique(oracle.known[picks])) / data.classes
-            rounds.append(
-                {
-                    "round": number,
-                    "labeled": len(rows),
-                    **measure(heads, held_out, truth),
-                    "coverage": coverage,
-                    "seconds": seconds,
-                }
-            )
+            row = {"round": number, "labeled": len(rows), **measure(heads, held_out, truth)}
+            coverage = len(np.unique(known[picks])) / data.classes
+            rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
             warnings += _unfinished(heads)
     return Run(strategy, seed, rounds, picked, list(dict.fromkeys(warnings)))
+
+
+def _select(
+    pool: Pool, strategy: str, k: int, seed: int
+) -> tuple[NDArray[np.intp], float, list[str]]:
+    """Pick: rows of the pool, the seconds it took, and what the user should know."""
+    began = time.perf_counter()
+    request = _prepared(pool, strategy)
+    picks = request.candidates[pick(request, k, seed).positions]
+    return picks, time.perf_counter() - began, request.warnings
 
 
 def _unfinished(heads: Mapping[View, Head]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -142,27 +143,18 @@ def replay(
     >>> len(found.rows), found.curves("accuracy")["random"].shape
     (4, (2, 2))
     """
-    fraction = TEST_FRACTION if test_fraction is None else test_fraction
-    if not 0 < fraction < 1:
-        raise UsageError(f"test fraction: expected a share between 0 and 1, found {fraction:g}")
-    if rounds < 1 or seeds < 1 or jobs < 1 or seed < 0:
-        found = f"{rounds} rounds, {seeds} seeds from {seed}, {jobs} jobs"
-        raise UsageError(f"expected at least 1 round, seed and job, found {found}")
-    if repeated := sorted({name for name in strategies if list(strategies).count(name) > 1}):
-        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
     first = str(budget if start_budget is None else start_budget)
+    fraction = TEST_FRACTION if test_fraction is None else test_fraction
     settings = Settings(start, first, str(budget), rounds, fraction)
-    if isinstance(pool, Pool):
-        data, files = load(pool, test_fraction is None), pool.files
-    else:
-        with open_pool(pool) as opened:
-            data, files = load(opened, test_fraction is None), opened.files
-    check_strategies(data, settings, list(strategies))
-    numbers = list(range(seed, seed + seeds))
-    runs = _play_all(data, settings, list(strategies), numbers, jobs, folder, progress)
+    names, numbers = list(strategies), list(range(seed, seed + seeds))
+    _check(settings, names, numbers, jobs)
+    with contextlib.nullcontext(pool) if isinstance(pool, Pool) else open_pool(pool) as opened:
+        data, files = load(opened, test_fraction is None), opened.files
+    check_strategies(data, settings, names)
+    runs = _play_all(data, settings, names, numbers, jobs, folder, progress)
     described = {
         "mmselect": __version__,
-        "strategies": list(strategies),
+        "strategies": names,
         "seeds": numbers,
         **_settings(data, settings),
         "pool": {"paths": files, "digest": data.digest, "samples": len(data.labels)},
@@ -170,6 +162,18 @@ def replay(
         "modalities": sorted(data.features),
     }
     return Replay(described, runs, _gathered(runs))
+
+
+def _check(settings: Settings, strategies: list[str], seeds: list[int], jobs: int) -> None:
+    """Refuse what is wrong whatever the pool."""
+    if not 0 < settings.test_fraction < 1:
+        found = f"{settings.test_fraction:g}"
+        raise UsageError(f"test fraction: expected a share between 0 and 1, found {found}")
+    if settings.rounds < 1 or not seeds or seeds[0] < 0 or jobs < 1:
+        found = f"{settings.rounds} rounds, {len(seeds)} seeds, {jobs} jobs"
+        raise UsageError(f"expected at least 1 round, 1 seed and 1 job, found {found}")
+    if repeated := [name for i, name in enumerate(strategies) if name in strategies[:i]]:
+        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
 
 
 def _gathered(runs: Sequence[Run]) -> list[str]:
