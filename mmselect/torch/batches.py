@@ -37,7 +37,8 @@ def moved(batch: Any, device: Any) -> Any:
     """Put the tensors of a batch on a device, without waiting where the loader pins memory."""
     if not isinstance(batch, torch.Tensor | Mapping | tuple | list) and hasattr(batch, "to"):
         return batch.to(device)  # a packed sequence, a graph, …
-    return mapped(lambda tensor: tensor.to(device, non_blocking=True), batch)
+    ahead = device.type == "cuda"  # a copy to the CPU that nobody waits for would not be whole
+    return mapped(lambda tensor: tensor.to(device, non_blocking=ahead), batch)
 
 
 def column(batch: Any, name: str, key: Key) -> Any:

@@ -58,14 +58,17 @@ def dropout_layers(model: Any) -> list[Any]:
 
 @contextmanager
 def dropping(layers: Sequence[Any]) -> Iterator[list[Any]]:
-    """Run a block with these layers in train mode; the list holds those that ran, afterwards.
+    """Run a block with these layers in train mode; the list is of those that ran in it, afterwards.
 
     Everything else stays in eval mode. PyTorch's fused transformer layers are switched off: they
     look at their own mode only and would leave out the dropout inside them.
     """
     ran: list[Any] = []
     fused = torch.backends.mha.get_fastpath_enabled()
-    handles = [layer.register_forward_hook(lambda m, *_: ran.append(m)) for layer in layers]
+    handles = [
+        layer.register_forward_hook(lambda m, *_: ran.append(m) if m.training else None)
+        for layer in layers
+    ]
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         for layer in layers:

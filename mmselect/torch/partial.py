@@ -52,11 +52,14 @@ class PartialPool:
         Datasets of numbers; empty until the first batch.
     text : list of paths
         Datasets of text.
+    constants : dict of path to array
+        Datasets without a row per sample, for whenever the file is laid out.
     """
 
-    def __init__(self, target: Path, journal: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(self, target: Path, journal: Journal, settings: Mapping[str, Any]) -> None:
         self.target, self.journal, self.settings = target, journal, dict(settings)
         self.file = target.with_name(f"{target.name}.partial")
+        self.new = target.with_name(f"{target.name}.partial.new")
         self.rows = self.batches = self.room = 0
         self.last: dict[str, Any] = {}
         self.specs: dict[str, Spec] = {}
@@ -66,22 +69,16 @@ class PartialPool:
         self.handle: Any = None
         self._seen, self._waiting, self._committed = Seen(), list[str](), time.monotonic()
 
-    def create(
-        self,
-        specs: Mapping[str, Spec],
-        text: Sequence[str],
-        n: int | None,
-        constants: Mapping[str, NDArray[Any]],
-    ) -> None:
+    def create(self, specs: Mapping[str, Spec], text: Sequence[str], n: int | None) -> None:
         """Lay out the pool, for `n` rows or, where that is None, for as many as come."""
-        self.journal.truncate(0)
-        self.specs, self.text, self.constants = dict(specs), list(text), dict(constants)
+        self.journal.clear()
+        self.specs, self.text = dict(specs), list(text)
         self.room = FIRST_ROWS if n is None else n
         rawfile.lay_out(self.file, self.specs, self.room, self.constants)
         self._open()
         types = {path: [list(spec.tail), spec.dtype.str] for path, spec in self.specs.items()}
         header = {"settings": self.settings, "specs": types, "text": self.text}
-        self._append([json.dumps(header)])
+        self.journal.append([json.dumps(header)])
 
     def write(self, arrays: Mapping[str, NDArray[Any]], lists: Lists) -> None:
         """Write the next batch: numbers to their places, ids and text to the journal.
@@ -108,20 +105,16 @@ class PartialPool:
         """Count the rows written so far, once they are on the disk."""
         if self._waiting:
             os.fsync(self.handle.fileno())
-            self._append(self._waiting)
-            self._waiting = []
+            # first taken, then written: whatever comes in between, no line is written twice
+            lines, self._waiting = self._waiting, []
+            self.journal.append(lines)
         self._committed = time.monotonic()
 
     def _count(self, line: dict[str, Any]) -> None:
         self.rows, self.batches, self.last = self.rows + line["rows"], self.batches + 1, line
 
-    def compare(
-        self,
-        arrays: Mapping[str, NDArray[Any]],
-        lists: Lists,
-        constants: Mapping[str, NDArray[Any]],
-    ) -> None:
-        """Hold the last batch, computed again, against what is written; take up the constants.
+    def compare(self, arrays: Mapping[str, NDArray[Any]], lists: Lists) -> None:
+        """Hold the last batch, computed again, against what is written.
 
         Raises
         ------
@@ -133,7 +126,6 @@ class PartialPool:
             expected = f"expected {self.last['rows']} rows in batch {self.batches}, as before"
             raise SchemaError(f"{expected}, found {rows}", file=str(self.file))
         self.check_lists(self.last, lists)
-        self.constants = dict(constants)
         for path, spec in self.specs.items():
             place = self.places[path] + (self.rows - rows) * spec.row_bytes
             shape = (rows, *spec.tail)
@@ -163,7 +155,7 @@ class PartialPool:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Read what the journal says of each batch, in order."""
-        yield from (line for line in _lines(self.journal) if "rows" in line)
+        return (line for line in self.journal.lines() if "rows" in line)
 
     def finish(self) -> None:
         """Add the text, and give the pool its name."""
@@ -172,14 +164,15 @@ class PartialPool:
         self.commit()
         # While HDF5 adds the text, the file may be unreadable: these places are then the way back.
         number = os.fstat(self.handle.fileno()).st_ino
-        self._append([json.dumps({"finishing": self.places, "inode": number})])
+        self.journal.append([json.dumps({"finishing": self.places, "inode": number})])
         with rawfile.plain_errors(), h5py.File(self.file, "r+") as handle:
             self._add_text(handle)
         rawfile.sync(self.file)
         if self.target.exists():
             shutil.copymode(self.target, self.file)
         self.file.replace(self.target)
-        _journal_of(self.target).unlink()
+        self.new.unlink(missing_ok=True)  # of an export that was killed while its file grew
+        self.journal.clear()
 
     def _add_text(self, handle: h5py.File) -> None:
         for path in self.text:
@@ -208,11 +201,14 @@ class PartialPool:
 
     def _lay_out_again(self, room: int) -> None:
         """Move the rows into a file with room for more, or with exactly as much as they need."""
-        new = self.file.with_name(f"{self.file.name}.new")
-        rawfile.lay_out(new, self.specs, room, self.constants)
-        places = self.places, rawfile.offsets(new, self.specs)
-        rawfile.copy_rows(self.file, new, self.specs, places, self.rows)
-        new.replace(self.file)
+        try:
+            rawfile.lay_out(self.new, self.specs, room, self.constants)
+            places = self.places, rawfile.offsets(self.new, self.specs)
+            rawfile.copy_rows(self.file, self.new, self.specs, places, self.rows)
+            self.new.replace(self.file)
+        except BaseException:
+            self.new.unlink(missing_ok=True)
+            raise
         self.room = room
         self._open()
 
@@ -225,12 +221,6 @@ class PartialPool:
         """Close the pool's file."""
         if self.handle is not None:
             self.handle.close()
-
-    def _append(self, lines: Sequence[str]) -> None:
-        self.journal.seek(0, os.SEEK_END)
-        self.journal.write("".join(f"{line}\n" for line in lines).encode())
-        self.journal.flush()
-        os.fsync(self.journal.fileno())
 
     def load(self, header: Mapping[str, Any]) -> None:
         """Take up a partial export where its journal ends.
@@ -248,7 +238,7 @@ class PartialPool:
         self.text, specs = header["text"], header["specs"].items()
         self.specs = {path: Spec(tuple(tail), np.dtype(kind)) for path, (tail, kind) in specs}
         ended: dict[str, Any] = {}
-        for line in _lines(self.journal):
+        for line in self.journal.lines():
             if "rows" in line:
                 self._count(line)
                 self._seen.add(line["lists"].get("/id", []))
@@ -294,7 +284,7 @@ class Seen:
         return [int(row) for row in np.flatnonzero(known)]
 
 
-def agree(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def agree(a: NDArray[Any], b: NDArray[Any], close: float = CLOSE) -> bool:
     """Whether two arrays hold the same numbers, but for what another run of a model may change.
 
     Examples
@@ -311,22 +301,38 @@ def agree(a: NDArray[Any], b: NDArray[Any]) -> bool:
     if not np.array_equal(wide[~finite], other[~finite], equal_nan=True):
         return False
     size = np.abs(wide[finite]).max(initial=0)
-    return bool((np.abs(wide[finite] - other[finite]) <= CLOSE * size).all())
+    return bool((np.abs(wide[finite] - other[finite]) <= close * size).all())
 
 
-def _journal_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.partial.journal")
+class Journal:
+    """Lines of JSON that are added at the end, and of which only whole ones count."""
 
+    def __init__(self, path: Path) -> None:
+        self.path, self.handle = path, path.open("ab", buffering=0)
 
-def _lines(journal: Any) -> Iterator[dict[str, Any]]:
-    """Whole lines of the journal; one that was being written when the program ended is none."""
-    journal.seek(0)
-    for line in iter(journal.readline, b""):
-        if not line.endswith(b"\n"):
-            return
-        where = journal.tell()
-        yield json.loads(line)
-        journal.seek(where)
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Read the lines; one that was being written when a program ended is none."""
+        with self.path.open("rb") as reader:
+            for line in reader:
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+
+    def append(self, lines: Sequence[str]) -> None:
+        """Write lines, and wait until they are on the disk."""
+        data = memoryview("".join(f"{line}\n" for line in lines).encode())
+        while data:
+            data = data[self.handle.write(data) :]
+        os.fsync(self.handle.fileno())
+
+    def cut(self) -> None:
+        """Take away the end of a line that was never finished."""
+        with self.path.open("rb") as reader:
+            whole = sum(len(line) for line in reader if line.endswith(b"\n"))
+        self.handle.truncate(whole)
+
+    def clear(self) -> None:
+        """Take away all lines."""
+        self.handle.truncate(0)
 
 
 @contextmanager
@@ -344,16 +350,16 @@ def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Itera
         If the partial pool was made with other settings.
     """
     target = Path(os.path.realpath(path))
-    with _locked(_journal_of(target)) as journal:
+    with _journal(target.with_name(f"{target.name}.partial.journal")) as journal:
         pool = PartialPool(target, journal, settings)
-        if resume and pool.file.exists() and (header := next(_lines(journal), None)):
+        if resume and pool.file.exists() and (header := next(journal.lines(), None)):
             with writing(path):
-                _cut_torn_line(journal)
+                journal.cut()
                 pool.load(header)
         try:
             yield pool
         except BaseException as error:
-            with suppress(OSError):  # what ended the export is what to tell
+            with suppress(OSError, ValueError):  # what ended the export is what to tell
                 pool.commit()
             if pool.rows:
                 error.add_note(f"{pool.file} keeps {pool.rows:,} rows; resume=True goes on there")
@@ -362,27 +368,19 @@ def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Itera
             pool.close()
 
 
-def _cut_torn_line(journal: Any) -> None:
-    end = 0
-    journal.seek(0)
-    for line in iter(journal.readline, b""):
-        end += len(line) if line.endswith(b"\n") else 0
-    journal.truncate(end)
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[Any]:
+def _journal(path: Path) -> Iterator[Journal]:
     """Open the journal, alone; one without a line does not stay."""
     with writing(path):
-        journal = path.open("a+b")
-    with journal:
+        journal = Journal(path)
+    with journal.handle:
         try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(journal.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = "expected no other export, found one at work"
             raise OutputError(message, file=str(path)) from None
         try:
             yield journal
         finally:
-            if journal.seek(0, os.SEEK_END) == 0:
-                path.unlink(missing_ok=True)
+            if path.stat().st_size == 0:
+                path.unlink()

@@ -26,7 +26,10 @@ from mmselect.torch.trees import Tensor, shown
 
 FUSED = "/multimodal_logits"
 ROUNDINGS = 16
-"""Rounding errors by which a linear head may miss the logits; others are hundreds away."""
+"""Rounding errors, at the size of the sum's terms, by which a linear head may miss the logits."""
+
+REPLAYED = 1e-3
+"""How far a fusion that runs again may be from the logits, relative to the largest of them."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ def _coalition_logits(
         if (bad := ~found[f"/features/{name}"].isfinite().flatten(1).all(dim=1)).any():
             message, rows = "expected finite numbers, found nan or inf", bad.nonzero().flatten()
             raise DataError(message, dataset=f"/features/{name}", rows=rows.tolist())
+    if not names:
+        raise ParameterError("coalitions: expected features of modalities, found none")
     call = located_call(plan.fusion.module, recorder.calls[0], traces)
     module = submodule(plan.model, plan.fusion.module)
 
@@ -156,7 +161,7 @@ def _coalition_logits(
         return picked(plan.fusion, replay(module, call, absent))  # type: ignore[arg-type]
 
     full = _logits(plan, found)
-    if check and not agree(to_numpy(full), to_numpy(logits(frozenset()))):
+    if check and not agree(to_numpy(full), to_numpy(logits(frozenset())), REPLAYED):
         message = "expected a submodule that returns the multimodal logits, found other numbers"
         raise ParameterError(f"coalitions: {plan.fusion}: {message}")
     coalitions = coalition_names(names)[:-1]
@@ -213,13 +218,13 @@ def _reproduces(
     logits = _logits(plan, found)
     f = sum((x @ w.T for x, w in wide.values()), b)
     size = sum((x**2 @ (w**2).T for x, w in wide.values()), b**2).sqrt()
-    kind = plan.amp or logits.dtype
-    # a GPU may round the factors of float32 products to ten bits
-    step = 2.0**-10 if plan.device.type == "cuda" else 0.0
-    near = ROUNDINGS * max(torch.finfo(kind).eps, step) * size
     if f.shape != logits.shape:
         return False
-    return bool(((f - logits.double().cpu()).abs() <= near).all())
+    kinds = {logits.dtype, plan.amp or logits.dtype, *(part.dtype for part in weight.values())}
+    step = max(torch.finfo(kind).eps for kind in kinds)
+    if plan.device.type == "cuda":
+        step = max(step, 2.0**-10)  # it may round the factors of float32 products to ten bits
+    return bool(((f - logits.double().cpu()).abs() <= ROUNDINGS * step * size).all())
 
 
 def _order_problem(plan: Plan, z: Mapping[str, Tensor], found: Mapping[str, Any]) -> str:
@@ -244,16 +249,21 @@ def leaving(plan: Plan, found: Mapping[str, Any]) -> Block:
         place = match(path)
         is_float = place is not None and place.dataset.kind == "float"
         if not is_float or not isinstance(given, torch.Tensor):
-            values[path] = to_numpy(given)
+            values[path] = np.array(to_numpy(given))  # a loader may use its memory again
             continue
         kind = plan.dtype or (torch.float32 if given.dtype == torch.bfloat16 else given.dtype)
         stored, cuda = given.detach().to(kind), given.device.type == "cuda"
         devices |= {given.device} if cuda else set()
-        if kind == torch.float16 != given.dtype and given.ndim > 1:
+        if _narrows(given.dtype, kind) and given.ndim > 1:
             mask = (stored.isinf() & given.isfinite()).flatten(1).any(dim=1)
             too_large[path] = mask.to("cpu", non_blocking=cuda)
         values[path] = stored.to("cpu", non_blocking=cuda)  # pinned by PyTorch if it may go on
     return Block(values, too_large, [_reached(device) for device in devices])
+
+
+def _narrows(old: Any, new: Any) -> bool:
+    """Whether a number of one floating type may be too large for another."""
+    return old.is_floating_point and torch.finfo(new).max < torch.finfo(old).max
 
 
 def _reached(device: Any) -> Any:
@@ -281,13 +291,13 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
     """
     for event in block.copied:
         event.synchronize()
-    arrays = {path: _array(path, values) for path, values in block.values.items()}
+    arrays = {path: as_array(path, values) for path, values in block.values.items()}
     check_arrays({**arrays, **fixed})
     for path, mask in block.too_large.items():
         if mask.any():
             message = f"expected numbers that fit {arrays[path].dtype}, found larger ones"
             rows = np.flatnonzero(mask.numpy()).tolist()
-            raise DataError(f"{message}: store them with dtype='float32'", dataset=path, rows=rows)
+            raise DataError(f"{message}: store them in a wider dtype=", dataset=path, rows=rows)
     sizes = _sizes({**arrays, **fixed})
     for path, array in arrays.items():
         place = match(path)
@@ -297,8 +307,14 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
     return arrays
 
 
-def _array(path: str, values: Any) -> NDArray[Any]:
-    """Turn values into an array; text into Python's strings."""
+def as_array(path: str, values: Any) -> NDArray[Any]:
+    """Turn values into an array; text into Python's strings.
+
+    Raises
+    ------
+    DataError
+        For what cannot be stored as text; `rows` counts within the batch.
+    """
     array = to_numpy(values)
     if array.dtype.kind not in "OSU":
         return array

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import PoolError, SchemaError, few
@@ -23,7 +22,7 @@ from mmselect.torch.batches import column
 from mmselect.torch.capture import Recorder
 from mmselect.torch.partial import PartialPool
 from mmselect.torch.rawfile import Spec
-from mmselect.torch.running import Block, Plan, arrived, compute, constants, leaving
+from mmselect.torch.running import Block, Plan, arrived, as_array, compute, constants, leaving
 
 
 @dataclass
@@ -86,7 +85,7 @@ class Export:
                 arrays = arrived(block, {})
                 _check_names(arrays)
                 _warn_of_probabilities(arrays)
-                self.fixed = constants(self.plan, found)
+                self.fixed = self.pool.constants = constants(self.plan, found)
         return block
 
     def _store(self, row: int, block: Block) -> None:
@@ -97,7 +96,7 @@ class Export:
             if self.pool.specs:
                 self._check_types(numbers, lists)
             if row < self.pool.rows:
-                self.pool.compare(numbers, lists, self.fixed)
+                self.pool.compare(numbers, lists)
                 return
             if self.n is not None and row + block.rows > self.n:
                 message = f"expected {self.n:,} rows from the loader, found more"
@@ -106,7 +105,7 @@ class Export:
                 if not self.pool.specs:
                     specs = {p: Spec(a.shape[1:], a.dtype) for p, a in numbers.items()}
                     text = [path for path in lists if path not in numbers]
-                    self.pool.create(specs, text, self.n, self.fixed)
+                    self.pool.create(specs, text, self.n)
                 self.pool.write(numbers, lists)
         self.report(self.pool.rows, self.n)
 
@@ -130,9 +129,9 @@ class Export:
 
     def _check_skipped(self, batch: Any, row: int, line: Mapping[str, Any]) -> None:
         if "/id" in self.plan.columns:
-            ids = np.asarray(to_numpy(column(batch, "/id", self.plan.columns["/id"]))).tolist()
             with self._placed(row, None):
-                self.pool.check_lists(line, {"/id": ids})
+                ids = as_array("/id", column(batch, "/id", self.plan.columns["/id"]))
+                self.pool.check_lists(line, {"/id": ids.tolist()})
 
     def _check_rows(self, row: int) -> None:
         expected = self.pool.rows if self.n is None else self.n
@@ -175,4 +174,4 @@ def _warn_of_probabilities(arrays: Mapping[str, NDArray[Any]]) -> None:
         is_logits = place is not None and place.dataset.is_logits and array.shape[-1] > 1
         if is_logits and like_probabilities(array):
             message = "every row of the first batch sums to 1: probabilities, not logits?"
-            warnings.warn(f"{path}: {message}", stacklevel=6)
+            warnings.warn(f"{path}: {message}", stacklevel=5)

@@ -330,3 +330,35 @@ def test_probabilities_are_noticed_at_once(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 3), nn.Softmax(dim=1))
     with pytest.warns(UserWarning, match="/multimodal_logits: every row .* not logits"):
         export_pool(model, [x["image"]], tmp_path / "pool.h5")
+
+
+def test_a_model_in_half_precision(tmp_path: Path) -> None:
+    model = TwoTower().bfloat16()
+    batch = {key: x[key].bfloat16() for key in ("image", "text")}
+    options = {"features": FEATURES, "classifier": "fusion.fc", "coalitions": "fusion"}
+    export_pool(model, [batch], tmp_path / "pool.h5", **options)
+    found = read(tmp_path / "pool.h5")
+    assert found["/features/text"].dtype == found["/classifier/bias"].dtype == np.float32
+    same(found, {p: a for p, a in computed(TwoTower()).items() if "uni" not in p}, tolerance=0.05)
+
+
+def test_a_submodule_inside_a_fused_transformer_layer(tmp_path: Path) -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    model = nn.Sequential(nn.Unflatten(1, (1, 6)), layer, nn.Flatten())
+    features = {"image": ("1.linear1", lambda output: output[:, 0])}
+    export_pool(model, [x["image"]], tmp_path / "pool.h5", features=features)
+    assert read(tmp_path / "pool.h5")["/features/image"].shape == (22, 8)
+
+
+def test_a_loader_that_uses_its_memory_again(tmp_path: Path) -> None:
+    def batches() -> Any:
+        memory = torch.empty(5, 6)
+        for start in range(0, 20, 5):
+            memory[:] = x["image"][start : start + 5]
+            yield memory
+
+    options = {"function": lambda b: {"features/image": b, "metadata/first": b[:, 0]}}
+    export_pool(nn.Identity(), batches(), tmp_path / "pool.h5", **options)
+    found = read(tmp_path / "pool.h5")
+    assert np.array_equal(found["/features/image"], x["image"][:20])
+    assert np.array_equal(found["/metadata/first"], x["image"][:20, 0])

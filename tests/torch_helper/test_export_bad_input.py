@@ -165,7 +165,7 @@ BROKEN = {
         1e5,
         {"dtype": "float16"},
         r"/multimodal_logits: rows 11, 13: expected numbers that fit float16, found larger ones: "
-        r"store them with dtype='float32' \(id s11, s13\)",
+        r"store them in a wider dtype= \(id s11, s13\)",
     ),
     "below float16": ("fusion", -1e5, {"dtype": "float16"}, "expected numbers that fit float16"),
 }

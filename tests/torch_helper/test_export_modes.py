@@ -171,3 +171,10 @@ def test_without_dropout_layers(tmp_path: Path, case: str) -> None:
 def test_passes_cannot_be_negative(tmp_path: Path) -> None:
     with pytest.raises(MmselectError, match="dropout_passes: expected 0 or more, found -1"):
         export_pool(TwoTower(), loader(), tmp_path / "pool.h5", dropout_passes=-1)
+
+
+def test_a_function_that_puts_the_model_into_eval_mode(tmp_path: Path) -> None:
+    model = TwoTower()
+    options = {"function": lambda b: {"multimodal_logits": model.eval()(b["image"], b["text"])}}
+    with pytest.raises(ParameterError, match="expected dropout layers that run"):
+        export_pool(model, loader(), tmp_path / "pool.h5", dropout_passes=2, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -25,7 +26,7 @@ from torch_helper.export_models import EXPORT, TwoTower, data, loader  # noqa: E
 from torch_helper.test_export import read  # noqa: E402
 
 from mmselect.torch import export_pool  # noqa: E402
-from mmselect.torch.partial import PartialPool, Seen  # noqa: E402
+from mmselect.torch.partial import Journal, PartialPool, Seen  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +64,8 @@ def names(folder: Path) -> list[str]:
 PARTIAL = ["pool.h5.partial", "pool.h5.partial.journal"]
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_killed_and_resumed(tmp_path: Path, whole: bytes, after: int) -> None:
-    path = tmp_path / "pool.h5"
+def test_killed_and_resumed(tmp_path: Path, whole: bytes) -> None:
+    path, after = tmp_path / "pool.h5", 3
     script = [sys.executable, export_models.__file__, str(path), str(after)]
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
@@ -87,21 +87,21 @@ def test_killed_and_resumed(tmp_path: Path, whole: bytes, after: int) -> None:
 def test_rows_are_counted_after_they_are_written(tmp_path: Path) -> None:
     """Whenever the program ends, the rows that the journal counts are in the file."""
     path, seen = tmp_path / "pool.h5", []
-    real = PartialPool._append
+    real, rows = Journal.append, 0
 
     def watched(self: Any, lines: Any) -> None:
-        if self.rows and self.handle:
-            copy = (tmp_path / PARTIAL[0]).read_bytes()
-            (tmp_path / "copy.h5").write_bytes(copy)
-            with h5py.File(tmp_path / "copy.h5") as handle:
-                seen.append((self.rows, handle["features/image"][: self.rows].copy()))
+        nonlocal rows
+        rows += sum(json.loads(line).get("rows", 0) for line in lines)
+        (tmp_path / "copy.h5").write_bytes((tmp_path / PARTIAL[0]).read_bytes())
+        with h5py.File(tmp_path / "copy.h5") as handle:
+            seen.append((rows, handle["features/image"][:rows].copy()))
         real(self, lines)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PartialPool, "_append", watched)
+        patch.setattr(Journal, "append", watched)
         export_pool(TwoTower(), loader(), path, **EXPORT)
     expected = read(path)["/features/image"]
-    assert [rows for rows, _ in seen] == [5, 10, 15, 20, 22, 22]
+    assert [rows for rows, _ in seen] == [0, 5, 10, 15, 20, 22, 22]
     assert all(np.array_equal(array, expected[:rows]) for rows, array in seen)
 
 
@@ -332,3 +332,52 @@ def test_ids_seen_before_are_found_among_many() -> None:
         assert seen.add(batch) == [row for row, name in enumerate(batch) if name in known]
         known |= set(batch)
     assert len(seen.runs) < 15
+
+
+@pytest.mark.parametrize("n", [22, None])
+def test_killed_before_any_row_was_counted(tmp_path: Path, whole: bytes, n: int | None) -> None:
+    path, journal = tmp_path / "pool.h5", tmp_path / PARTIAL[1]
+    export_some(path, 2, n=n)
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+    export_pool(TwoTower(), list(loader()), path, n=n, resume=True, **EXPORT)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_interrupted_while_rows_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bytes, when: str
+) -> None:
+    """A row is never counted twice: at worst, it is computed again."""
+    path, real = tmp_path / "pool.h5", Journal.append
+
+    def append(self: Any, lines: Any) -> None:
+        last = '"s14"' in lines[0]
+        if last and when == "within":
+            self.handle.write(lines[0][:30].encode())
+        if not last or when == "after":
+            real(self, lines)
+        if last:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, "append", append)
+        export_pool(TwoTower(), loader(), path, **EXPORT)
+    export_pool(TwoTower(), loader(), path, resume=True, **EXPORT)
+    assert path.read_bytes() == whole
+
+
+def test_a_full_disk_while_the_file_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bytes
+) -> None:
+    path = tmp_path / "pool.h5"
+    monkeypatch.setattr("mmselect.torch.partial.FIRST_ROWS", 10)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="no space left"):
+        patch.setattr("mmselect.torch.rawfile.copy_rows", full)
+        export_pool(TwoTower(), list(loader()), path, **EXPORT)
+    assert names(tmp_path) == PARTIAL
+    export_pool(TwoTower(), list(loader()), path, resume=True, **EXPORT)
+    assert path.read_bytes() == whole
