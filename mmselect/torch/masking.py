@@ -69,7 +69,8 @@ def located_call(name: str, arguments: Any, traces: Mapping[str, Sequence[Tensor
             raise ParameterError(_expected(name, list(traces), message))
         blocks.append(found)
     there = {block.modality for found in blocks for block in found}
-    if missing := [modality for modality in traces if modality not in there]:
+    # features that are zero may stand where another modality's are taken to be, and stay zero
+    if missing := [m for m, own in traces.items() if m not in there and own[0].any()]:
         given = [shown(tensor) for tensor in tensors(arguments)]
         raise ParameterError(_expected(name, missing, f"found {', '.join(given) or 'no tensor'}"))
     return Call(arguments, blocks)
@@ -113,22 +114,32 @@ def replay(module: Callable[..., Any], call: Call, absent: frozenset[str]) -> An
 def _blocks(tensor: Tensor, traces: Mapping[str, Sequence[Tensor]]) -> list[Block]:
     """Read a tensor as blocks that stand side by side along one axis; empty if it is not so."""
     for axis in range(tensor.ndim if tensor.numel() else 0):
-        found: list[Block] = []
-        start = 0
-        while start < tensor.shape[axis]:
-            block = _block_at(tensor, axis, start, traces)
-            if block is None:
-                break
-            found.append(block)
-            start += block.width
-        else:
+        if found := _tiled(tensor, axis, 0, traces, set()):
             return found
     return []
 
 
-def _block_at(
+def _tiled(
+    tensor: Tensor, axis: int, start: int, traces: Mapping[str, Sequence[Tensor]], dead: set[int]
+) -> list[Block] | None:
+    """Fill an axis from `start` on; None if no blocks do. `dead` are starts where none did.
+
+    Where features are zero, there may be a choice; it does not matter which one is taken.
+    """
+    if start == tensor.shape[axis]:
+        return []
+    for block in [] if start in dead else _blocks_at(tensor, axis, start, traces):
+        rest = _tiled(tensor, axis, start + block.width, traces, dead)
+        if rest is not None:
+            return [block, *rest]
+    dead.add(start)
+    return None
+
+
+def _blocks_at(
     tensor: Tensor, axis: int, start: int, traces: Mapping[str, Sequence[Tensor]]
-) -> Block | None:
+) -> list[Block]:
+    """List the modalities whose features stand at a place, the widest first."""
     found: list[Block] = []
     for modality, own in traces.items():
         for trace in own:
@@ -137,11 +148,13 @@ def _block_at(
             if block.ndim == tensor.ndim and _equal(tensor, axis, start, block):
                 found.append(Block(modality, axis, start, block.shape[axis]))
                 break
-    names = [block.modality for block in found]
-    if len(names) > 1 and tensor.narrow(axis, start, found[0].width).any():
-        message = f"expected different features, found the same for {' and '.join(names)}"
+    widths = [block.width for block in found]
+    twins = [block for block in found if widths.count(block.width) > 1]
+    if twins and tensor.narrow(axis, start, twins[0].width).any():
+        names = " and ".join(block.modality for block in twins)
+        message = f"expected different features, found the same for {names}"
         raise ParameterError(f"coalitions: {message}: which one is which cannot be told")
-    return found[0] if found else None
+    return sorted(found, key=lambda block: -block.width)
 
 
 def _equal(tensor: Tensor, axis: int, start: int, block: Tensor) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mmselect
 from mmselect.core.linear import LinearLogits
 from mmselect.errors import MmselectError
+from mmselect.pool.checking import check
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -178,6 +180,51 @@ def test_token_sequences(tmp_path: Path, join: bool) -> None:
 
 def mean(output: Any) -> Any:
     return output.mean(1)
+
+
+class Masked(nn.Module):
+    """Features of three sizes that are zero wherever the label says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = (Zero(nn.Linear(6, d)) for d in (3, 5, 3))
+        self.fusion = nn.Sequential(nn.Linear(11, 4), nn.Tanh())
+
+    def forward(self, image: Any, keep: Any) -> Any:
+        parts = [self.b(image, keep[0]), self.c(image, keep[1]), self.a(image, keep[2])]
+        return self.fusion(cat(parts, 1))
+
+
+class Zero(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, image: Any, keep: bool) -> Any:
+        return self.layer(image) * keep
+
+
+def test_features_that_are_zero(tmp_path: Path) -> None:
+    """Which zeros are whose cannot be told, and need not be."""
+    model, path = Masked(), tmp_path / "pool.h5"
+    keeps = [(i & 1, i >> 1 & 1, i >> 2 & 1) for i in (7, 6, 5, 4, 3, 2, 1, 0)]
+    batches = [(x["image"][:2], keep) for keep in keeps]
+    features = {name: name for name in "abc"}
+    export_pool(model, batches, path, features=features, coalitions="fusion")
+    found = read_with_zeros(path)
+    with torch.no_grad():
+        z = {name: torch.from_numpy(found[f"/features/{name}"]) for name in features}
+        for here in ("none", "a", "b", "c", "a+b", "a+c", "b+c"):
+            joined = cat([z[name] * (name in here.split("+")) for name in "bca"], 1)
+            expected = model.fusion(joined)
+            np.testing.assert_allclose(found[f"/coalition_logits/{here}"], expected, atol=1e-6)
+
+
+def read_with_zeros(path: Path) -> dict[str, Any]:
+    assert check([path]).problems == []
+    with mmselect.open_pool(path) as pool:
+        return {name: column[:] for name, column in pool.columns.items()}
 
 
 def test_coalitions_in_mixed_precision(tmp_path: Path) -> None:
