@@ -3,3 +3,7 @@
 Optional: ``pip install mmselect[torch]``. It imports the rest of the package; of the rest, only the
 command ``align`` imports it.
 """
+
+from mmselect.torch.export import export_pool
+
+__all__ = ["export_pool"]
