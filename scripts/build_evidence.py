@@ -23,7 +23,7 @@ import numpy as np
 from mmselect.errors import NeedsError
 from mmselect.output import as_csv, emit
 from mmselect.replay import plots
-from mmselect.replay.comparison import interval
+from mmselect.replay.comparison import area, interval
 from mmselect.replay.runs import Replay, replay
 from mmselect.replay.summary import summarize
 from mmselect.replay.tables import between, plus_minus
@@ -72,6 +72,8 @@ def evidence(name: str, path: str, how: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"![Learning curves, {regime} labels](images/evidence-{name}-{regime}.svg)"
         yield ""
+    yield from balance_table(found)
+    yield ""
     yield from start_table(path, how)
 
 
@@ -115,6 +117,28 @@ def query_table(found: Replay, regime: str) -> Iterator[str]:
             f"{100 * price:.0f} %" if price == price else "not reached",
         ]
         yield f"| {' | '.join(cells)} |"
+
+
+def balance_table(found: Replay) -> Iterator[str]:
+    """Make the table of what BMMAL sets out to change: the balance of the modalities."""
+    names = ("random", "badge", "bmmal")
+    modalities = found.settings["modalities"]
+    measures = {
+        "contribution_difference": "largest less smallest contribution, last round",
+        **{f"accuracy.{m}": f"accuracy of {m} alone, mean" for m in modalities},
+    }
+    yield f"**Balance**, many labels ({', '.join(modalities)}):"
+    yield ""
+    yield f"| measure | {' | '.join(f'`{name}`' for name in names)} | `bmmal` less `badge` |"
+    yield "|---|---|---|---|---|"
+    labeled = found.curves("labeled")
+    for measure, title in measures.items():
+        curves = found.curves(measure)
+        last = measure == "contribution_difference"
+        values = {n: curves[n][:, -1] if last else area(labeled[n], curves[n]) for n in names}
+        cells = [plus_minus(interval(values[name])) for name in names]
+        cells.append(marked(interval(values["bmmal"] - values["badge"])))
+        yield f"| {title} | {' | '.join(cells)} |"
 
 
 def marked(values: tuple[float, float, float]) -> str:
