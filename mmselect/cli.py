@@ -20,13 +20,14 @@ from mmselect import blocks
 from mmselect.display import (
     fail,
     notices,
+    show_aligned,
     show_json,
     show_numbers,
     show_pool,
     show_request,
     show_strategy,
 )
-from mmselect.errors import MmselectError, UsageError
+from mmselect.errors import MmselectError, NeedsError, UsageError
 from mmselect.files import check_targets, read_ids
 from mmselect.version import __version__
 
@@ -381,6 +382,99 @@ def embed(
             force=force,
             progress=progress,
         )
+
+
+@app.command()
+def align(
+    pools: Pools,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write the aligned pool here.")
+    ],
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="D",
+            help="Width of the shared space; default: that of the narrowest modality, up to 512.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the pool.")] = 25,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Epochs before there are prototypes; default: a fifth."
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option(metavar="RATE", help="Largest learning rate.")] = 3e-3,
+    batch_size: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Samples contrasted with each other.")
+    ] = 256,
+    prototypes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Clusters of each modality, 0: none; default: one for 44 samples, up to 5000.",
+        ),
+    ] = None,
+    tau: Annotated[float, typer.Option(metavar="TAU", help="Temperature.")] = 0.07,
+    device: Annotated[
+        str,
+        typer.Option(metavar="auto|cpu|cuda", help="Where to train; auto: a GPU if there is one."),
+    ] = "auto",
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|json", help="The report, as what.")
+    ] = "text",
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Equal seeds give equal pools.")
+    ] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Threads of torch; with others, last digits may differ."
+        ),
+    ] = 1,
+    memory: Memory = DEFAULT_MEMORY,
+    quiet: Quiet = False,
+) -> None:
+    """Bring the features of all modalities into one space.
+
+    Trains one linear projector per modality, without labels (stage 1 of MMCSAL), and writes a new
+    pool. Prints the modality gap before and after. Needs torch.
+    """
+    try:
+        import torch  # noqa: F401 (before anything else, so that its lack is told at once)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise NeedsError("align needs torch: pip install 'mmselect[torch]'") from None
+    from mmselect.torch.align import align_features
+
+    _one_of("format", form, ("text", "json"))
+    if _target(output) is None:
+        raise UsageError("output: expected a file, since HDF5 is not written to standard output")
+    with _progress(quiet) as progress:
+        made = align_features(
+            pools,
+            output,
+            dim=dim,
+            epochs=epochs,
+            warmup=warmup,
+            rate=rate,
+            batch_size=batch_size,
+            prototypes=prototypes,
+            tau=tau,
+            seed=seed,
+            device=device,
+            threads=threads,
+            memory=blocks.parse_memory(memory),
+            progress=progress,
+        )
+    notices(made.warnings, quiet)
+    if form == "json":
+        show_json(made.report)
+    else:
+        show_aligned(made.report)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,10 @@ import pytest
 HEAVY = ("numpy", "scipy", "sklearn", "h5py", "faiss", "torch")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["select", "--help"]])
+COMMANDS = [["--help"], ["--version"], ["select", "--help"], ["align", "--help"]]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
 def test_help_imports_no_numerical_library(arguments: list[str]) -> None:
     code = (
         "import sys; from mmselect.cli import run; code = run(sys.argv[1:]); "

@@ -3,3 +3,24 @@
 Optional: ``pip install mmselect[torch]``. It imports the rest of the package; of the rest, only the
 command ``align`` imports it.
 """
+
+from mmselect.torch.align import Aligned, align_features
+from mmselect.torch.heads import SingleModalHeads
+from mmselect.torch.losses import (
+    info_nce,
+    multimodal_loss,
+    prototypical_loss,
+    self_distillation_loss,
+)
+from mmselect.torch.prototypes import UnimodalPrototypes
+
+__all__ = [
+    "Aligned",
+    "SingleModalHeads",
+    "UnimodalPrototypes",
+    "align_features",
+    "info_nce",
+    "multimodal_loss",
+    "prototypical_loss",
+    "self_distillation_loss",
+]
