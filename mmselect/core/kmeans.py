@@ -86,10 +86,13 @@ def kmeans(
     return Coverage(candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
 
 
-def cluster_centres(x: Floats, k: int, rng: np.random.Generator, iterations: int = 20) -> Floats:
-    """Centres (k, d) of Lloyd's iterations by faiss, on one thread; `x` is (n, d) with n ≥ k.
+def cluster_centres(
+    x: Floats, k: int, rng: np.random.Generator, iterations: int = 20, threads: int = 1
+) -> Floats:
+    """Centres (k, d) of Lloyd's iterations by faiss; `x` is (n, d) with n ≥ k.
 
-    Some may be nearest to no row: see :func:`fill_empty`.
+    The last digits may depend on the number of threads. Some centres may be nearest to no row: see
+    :func:`fill_empty`.
 
     Examples
     --------
@@ -100,7 +103,7 @@ def cluster_centres(x: Floats, k: int, rng: np.random.Generator, iterations: int
     import faiss
 
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
+    faiss.omp_set_num_threads(threads)
     try:
         clustering = faiss.Kmeans(
             x.shape[1],

@@ -28,8 +28,8 @@ class UnimodalPrototypes:
     """k prototypes of one modality, made again from its features at the start of every epoch.
 
     Stage 1 of MMCSAL (ACM MM Asia 2024, Eqs. 2 and 3), after PCL (Li et al., ICLR 2021): k-means by
-    faiss on unit features. Distances are measured to the centres as k-means leaves them; for the
-    loss the centres are put on the unit sphere.
+    faiss on unit features, on a CPU with torch's number of threads. Distances are measured to the
+    centres as k-means leaves them; for the loss the centres are put on the unit sphere.
 
     Parameters
     ----------
@@ -133,8 +133,9 @@ class UnimodalPrototypes:
             message = f"expected at least {self.k:,} rows with a direction, found {len(z):,}"
             raise SelectionError(f"prototypes: {message}")
         x = np.ascontiguousarray(z.cpu().numpy())
-        centres = cluster_centres(x, self.k, self._rng, self.iterations)
-        fill_empty(x, centres)
+        threads = torch.get_num_threads()
+        centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
+        fill_empty(x, centres, threads)
         return torch.from_numpy(centres).to(z.device)
 
 
