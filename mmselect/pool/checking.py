@@ -51,7 +51,7 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
     """
     layout = survey(Path(path) for path in paths)
     try:
-        problems = [*layout.problems, *_names(layout), *_ids(layout)]
+        problems = [*layout.problems, *name_problems(layout), *_ids(layout)]
         warnings = list(_lone_heads(layout))
         for shard in layout.shards:
             for path, dataset in in_schema_order(shard.datasets):
@@ -63,7 +63,7 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
         layout.close()
 
 
-def _names(layout: Layout) -> Iterator[MmselectError]:
+def name_problems(layout: Layout) -> Iterator[MmselectError]:
     """Names that the format does not know, and sets of names that do not fit together."""
     rejected = {error.dataset for error in layout.problems}
     for shard in layout.shards:
@@ -151,7 +151,7 @@ def _numbers(
     row = Part(dataset).row_bytes
     for start, stop in ranges(0, len(dataset), max(memory // max(4 * row, 1), 1)):
         block = dataset[start:stop]
-        for kind, rows in _bad_rows(place, block, layout.sizes).items():
+        for kind, rows in bad_rows(place, block, layout.sizes).items():
             bad.setdefault(kind, []).extend((rows + start).tolist())
         if place.dataset.kind == "float":
             flat = block.reshape(len(block), -1)
@@ -169,7 +169,7 @@ def _numbers(
     return found
 
 
-def _bad_rows(
+def bad_rows(
     place: Place, block: NDArray[Any], sizes: dict[str, int]
 ) -> dict[str, NDArray[np.intp]]:
     """Rows of a block that no strategy can use, by what is wrong with them."""

@@ -96,11 +96,11 @@ def write_pool(
         **_named("/metadata", metadata),
     }
     arrays = {name: _typed(name, values) for name, values in given.items() if values is not None}
-    _check(arrays)
+    check_arrays(arrays)
     with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs.update(format=FORMAT, format_version=VERSION)
         for name, array in arrays.items():
-            _store(handle, name, array)
+            store(handle, name, array)
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:
@@ -140,7 +140,7 @@ def _typed(name: str, values: Tensor) -> NDArray[Any]:
     return array
 
 
-def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
+def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
     """Hold every array against the schema and the others before anything is written."""
     sizes: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():
@@ -181,7 +181,8 @@ def check_ids(ids: Ids) -> None:
     check_unique(ids)
 
 
-def _store(handle: h5py.File, name: str, array: NDArray[Any]) -> None:
+def store(handle: h5py.File, name: str, array: NDArray[Any]) -> None:
+    """Write a whole array as a dataset; text as HDF5 strings."""
     if array.dtype.kind in "OSU":
         text = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
         handle.create_dataset(name, data=text, dtype=h5py.string_dtype(), track_times=False)

@@ -5,6 +5,7 @@ command ``align`` imports it.
 """
 
 from mmselect.torch.align import Aligned, align_features
+from mmselect.torch.export import export_pool
 from mmselect.torch.heads import SingleModalHeads
 from mmselect.torch.losses import (
     info_nce,
@@ -19,6 +20,7 @@ __all__ = [
     "SingleModalHeads",
     "UnimodalPrototypes",
     "align_features",
+    "export_pool",
     "info_nce",
     "multimodal_loss",
     "prototypical_loss",

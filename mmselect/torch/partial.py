@@ -1,0 +1,388 @@
+"""A pool that is being written: beside its target, kept when the export ends early.
+
+Two files. ``NAME.partial`` is the pool, laid out for all rows. ``NAME.partial.journal`` has one
+line of JSON per batch, with its number of rows, its ids and its text; text is added to the pool at
+the end. The lines of some batches are written together, after their numbers have reached the disk:
+rows that the journal counts are there, whatever killed the program, and be it the power supply.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.errors import DataError, OutputError, ParameterError, SchemaError
+from mmselect.files import writing
+from mmselect.torch import rawfile
+from mmselect.torch.rawfile import Spec
+
+COMMIT_SECONDS = 10.0
+"""How long written rows may wait to be counted: what a killed export loses."""
+
+FIRST_ROWS, GROWTH = 4096, 4
+"""Room for rows where nobody knows how many will come, and how it grows."""
+
+CLOSE = 0.02
+"""How far a batch that is computed again may differ, relative to its largest number."""
+
+Lists = Mapping[str, list[Any]]
+
+
+class PartialPool:
+    """The files of an export under way. Made by :func:`partial_pool`.
+
+    Attributes
+    ----------
+    rows, batches : int
+        Written so far.
+    last : dict
+        What the journal says of the last batch.
+    specs : dict of path to Spec
+        Datasets of numbers; empty until the first batch.
+    text : list of paths
+        Datasets of text.
+    """
+
+    def __init__(self, target: Path, journal: Any, settings: Mapping[str, Any]) -> None:
+        self.target, self.journal, self.settings = target, journal, dict(settings)
+        self.file = target.with_name(f"{target.name}.partial")
+        self.rows = self.batches = self.room = 0
+        self.last: dict[str, Any] = {}
+        self.specs: dict[str, Spec] = {}
+        self.text: list[str] = []
+        self.places: dict[str, int] = {}
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.handle: Any = None
+        self._seen, self._waiting, self._committed = Seen(), list[str](), time.monotonic()
+
+    def create(
+        self,
+        specs: Mapping[str, Spec],
+        text: Sequence[str],
+        n: int | None,
+        constants: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """Lay out the pool, for `n` rows or, where that is None, for as many as come."""
+        self.journal.truncate(0)
+        self.specs, self.text, self.constants = dict(specs), list(text), dict(constants)
+        self.room = FIRST_ROWS if n is None else n
+        rawfile.lay_out(self.file, self.specs, self.room, self.constants)
+        self._open()
+        types = {path: [list(spec.tail), spec.dtype.str] for path, spec in self.specs.items()}
+        header = {"settings": self.settings, "specs": types, "text": self.text}
+        self._append([json.dumps(header)])
+
+    def write(self, arrays: Mapping[str, NDArray[Any]], lists: Lists) -> None:
+        """Write the next batch: numbers to their places, ids and text to the journal.
+
+        Raises
+        ------
+        DataError
+            If an id was written before; `rows` counts within the batch.
+        """
+        rows = len(next(iter(arrays.values())))
+        self._refuse_repeated(lists.get("/id", []))
+        if self.rows + rows > self.room:
+            self._lay_out_again(max(self.rows + rows, self.room * GROWTH))
+        for path, spec in self.specs.items():
+            place = self.places[path] + self.rows * spec.row_bytes
+            data = np.ascontiguousarray(arrays[path], spec.dtype)
+            rawfile.write_at(self.handle.fileno(), place, data.view(np.uint8).data)
+        self._count({"rows": rows, "lists": dict(lists)})
+        self._waiting.append(json.dumps(self.last))
+        if time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Count the rows written so far, once they are on the disk."""
+        if self._waiting:
+            os.fsync(self.handle.fileno())
+            self._append(self._waiting)
+            self._waiting = []
+        self._committed = time.monotonic()
+
+    def _count(self, line: dict[str, Any]) -> None:
+        self.rows, self.batches, self.last = self.rows + line["rows"], self.batches + 1, line
+
+    def compare(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        lists: Lists,
+        constants: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """Hold the last batch, computed again, against what is written; take up the constants.
+
+        Raises
+        ------
+        SchemaError
+            If it has other rows, text or numbers; `rows` counts within the batch.
+        """
+        rows = len(next(iter(arrays.values())))
+        if rows != self.last["rows"]:
+            expected = f"expected {self.last['rows']} rows in batch {self.batches}, as before"
+            raise SchemaError(f"{expected}, found {rows}", file=str(self.file))
+        self.check_lists(self.last, lists)
+        self.constants = dict(constants)
+        for path, spec in self.specs.items():
+            place = self.places[path] + (self.rows - rows) * spec.row_bytes
+            shape = (rows, *spec.tail)
+            old = rawfile.read_at(self.handle.fileno(), place, shape, spec.dtype)
+            if not agree(old, arrays[path]):
+                message = "expected the numbers written before, found others: is it the same model?"
+                here = list(range(rows))
+                raise SchemaError(message, file=str(self.file), dataset=path, rows=here)
+
+    def check_lists(self, line: Mapping[str, Any], lists: Lists) -> None:
+        """Hold ids and text of a batch against what the journal says of it.
+
+        Raises
+        ------
+        SchemaError
+            If they differ; `rows` counts within the batch.
+        """
+        for path in sorted(lists):
+            old, new = line["lists"].get(path, []), lists[path]
+            if old == new:
+                continue
+            pairs = zip(old, new, strict=False)
+            row = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
+            names = [repr(each[row]) if row < len(each) else "nothing" for each in (old, new)]
+            message = f"expected {names[0]}, as in the export to go on with, found {names[1]}"
+            raise SchemaError(message, file=str(self.file), dataset=path, rows=[row])
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Read what the journal says of each batch, in order."""
+        yield from (line for line in _lines(self.journal) if "rows" in line)
+
+    def finish(self) -> None:
+        """Add the text, and give the pool its name."""
+        if self.room != self.rows:
+            self._lay_out_again(self.rows)
+        self.commit()
+        # While HDF5 adds the text, the file may be unreadable: these places are then the way back.
+        number = os.fstat(self.handle.fileno()).st_ino
+        self._append([json.dumps({"finishing": self.places, "inode": number})])
+        with rawfile.plain_errors(), h5py.File(self.file, "r+") as handle:
+            self._add_text(handle)
+        rawfile.sync(self.file)
+        if self.target.exists():
+            shutil.copymode(self.target, self.file)
+        self.file.replace(self.target)
+        _journal_of(self.target).unlink()
+
+    def _add_text(self, handle: h5py.File) -> None:
+        for path in self.text:
+            handle.create_dataset(path, (self.rows,), h5py.string_dtype(), track_times=False)
+        start = 0
+        for line in self.lines():
+            stop = start + line["rows"]
+            for path in self.text:
+                handle[path][start:stop] = line["lists"][path]
+            start = stop
+
+    def _refuse_repeated(self, ids: list[Any]) -> None:
+        for row in self._seen.add(ids):
+            self.commit()
+            if (earlier := self._row_of(ids[row])) is not None:
+                message = f"expected unique ids, found {str(ids[row])!r} again"
+                raise DataError(f"{message} (row {earlier})", dataset="/id", rows=[row])
+
+    def _row_of(self, name: Any) -> int | None:
+        start = 0
+        for line in self.lines():
+            if name in line["lists"]["/id"]:
+                return start + int(line["lists"]["/id"].index(name))
+            start += line["rows"]
+        return None
+
+    def _lay_out_again(self, room: int) -> None:
+        """Move the rows into a file with room for more, or with exactly as much as they need."""
+        new = self.file.with_name(f"{self.file.name}.new")
+        rawfile.lay_out(new, self.specs, room, self.constants)
+        places = self.places, rawfile.offsets(new, self.specs)
+        rawfile.copy_rows(self.file, new, self.specs, places, self.rows)
+        new.replace(self.file)
+        self.room = room
+        self._open()
+
+    def _open(self) -> None:
+        self.close()
+        self.handle = self.file.open("r+b", buffering=0)
+        self.places = rawfile.offsets(self.file, self.specs)
+
+    def close(self) -> None:
+        """Close the pool's file."""
+        if self.handle is not None:
+            self.handle.close()
+
+    def _append(self, lines: Sequence[str]) -> None:
+        self.journal.seek(0, os.SEEK_END)
+        self.journal.write("".join(f"{line}\n" for line in lines).encode())
+        self.journal.flush()
+        os.fsync(self.journal.fileno())
+
+    def load(self, header: Mapping[str, Any]) -> None:
+        """Take up a partial export where its journal ends.
+
+        Raises
+        ------
+        ParameterError
+            If it was made with other settings.
+        """
+        for name in sorted(self.settings.keys() | header["settings"].keys()):
+            old, new = header["settings"].get(name), self.settings.get(name)
+            if old != new:
+                message = f"expected {name} = {old}, as in the export to go on with, found {new}"
+                raise ParameterError(message, file=str(self.file))
+        self.text, specs = header["text"], header["specs"].items()
+        self.specs = {path: Spec(tuple(tail), np.dtype(kind)) for path, (tail, kind) in specs}
+        ended: dict[str, Any] = {}
+        for line in _lines(self.journal):
+            if "rows" in line:
+                self._count(line)
+                self._seen.add(line["lists"].get("/id", []))
+            elif "finishing" in line:
+                ended = line
+        self._restore(ended)
+
+    def _restore(self, ended: Mapping[str, Any]) -> None:
+        """Open the file; where the export ended while text was added, by the places it had."""
+        if ended.get("inode") != self.file.stat().st_ino:
+            self.room = rawfile.rows_laid_out(self.file, self.specs)
+            self._open()
+            return
+        # HDF5 may not be able to read it; no room means that it is laid out again in the end
+        self.places, self.room = ended["finishing"], 0
+        self.handle = self.file.open("r+b", buffering=0)
+
+
+class Seen:
+    """The ids so far, as sorted runs of 64-bit hashes: 8 bytes each.
+
+    Examples
+    --------
+    >>> seen = Seen()
+    >>> seen.add(["a", "b"]), seen.add(["c", "b"])
+    ([], [1])
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[NDArray[np.int64]] = []
+
+    def add(self, ids: Sequence[Any]) -> list[int]:
+        """Positions of `ids` whose hash was there before; then remember them all."""
+        new = np.fromiter(map(hash, ids), np.int64, len(ids))
+        known = np.zeros(len(new), bool)
+        for run in self.runs:
+            known |= run[np.searchsorted(run, new).clip(max=len(run) - 1)] == new
+        if len(new):
+            self.runs.append(np.sort(new))
+        # runs shrink at least by half from one to the next, so that there are few
+        while len(self.runs) > 1 and len(self.runs[-2]) < 2 * len(self.runs[-1]):
+            self.runs[-2:] = [np.sort(np.concatenate(self.runs[-2:]))]
+        return [int(row) for row in np.flatnonzero(known)]
+
+
+def agree(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays hold the same numbers, but for what another run of a model may change.
+
+    Examples
+    --------
+    >>> agree(np.array([1.0, 100.0]), np.array([1.5, 101.0]))
+    True
+    >>> agree(np.array([1, 2]), np.array([1, 3]))
+    False
+    """
+    if a.shape != b.shape or a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    wide, other = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(wide)
+    if not np.array_equal(wide[~finite], other[~finite], equal_nan=True):
+        return False
+    size = np.abs(wide[finite]).max(initial=0)
+    return bool((np.abs(wide[finite] - other[finite]) <= CLOSE * size).all())
+
+
+def _journal_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial.journal")
+
+
+def _lines(journal: Any) -> Iterator[dict[str, Any]]:
+    """Whole lines of the journal; one that was being written when the program ended is none."""
+    journal.seek(0)
+    for line in iter(journal.readline, b""):
+        if not line.endswith(b"\n"):
+            return
+        where = journal.tell()
+        yield json.loads(line)
+        journal.seek(where)
+
+
+@contextmanager
+def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[PartialPool]:
+    """Begin a pool, or with `resume` take up one that ended early.
+
+    Whatever ends the block, rows that are written are counted and the files stay, unless the pool
+    was finished.
+
+    Raises
+    ------
+    OutputError
+        If the files cannot be written, or another export is writing them.
+    ParameterError
+        If the partial pool was made with other settings.
+    """
+    target = Path(os.path.realpath(path))
+    with _locked(_journal_of(target)) as journal:
+        pool = PartialPool(target, journal, settings)
+        if resume and pool.file.exists() and (header := next(_lines(journal), None)):
+            with writing(path):
+                _cut_torn_line(journal)
+                pool.load(header)
+        try:
+            yield pool
+        except BaseException as error:
+            with suppress(OSError):  # what ended the export is what to tell
+                pool.commit()
+            if pool.rows:
+                error.add_note(f"{pool.file} keeps {pool.rows:,} rows; resume=True goes on there")
+            raise
+        finally:
+            pool.close()
+
+
+def _cut_torn_line(journal: Any) -> None:
+    end = 0
+    journal.seek(0)
+    for line in iter(journal.readline, b""):
+        end += len(line) if line.endswith(b"\n") else 0
+    journal.truncate(end)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Any]:
+    """Open the journal, alone; one without a line does not stay."""
+    with writing(path):
+        journal = path.open("a+b")
+    with journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = "expected no other export, found one at work"
+            raise OutputError(message, file=str(path)) from None
+        try:
+            yield journal
+        finally:
+            if journal.seek(0, os.SEEK_END) == 0:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""Batches and outputs as models have them: tensors inside tuples, mappings and objects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, MutableMapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+
+from mmselect.errors import few
+
+Tensor = Any
+Tree = Any
+"""A tensor, or a tuple, list or mapping of trees. Anything else is carried along as it is."""
+
+
+def mapped(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
+    """Build the same tree with `function` of every tensor; the tree itself stays as it is.
+
+    Mappings keep their type, so that a batch that can also be read by attributes still can.
+
+    Examples
+    --------
+    >>> mapped(lambda x: x + 1, {"a": (torch.zeros(2), "text")})
+    {'a': (tensor([1., 1.]), 'text')}
+    """
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        new = copy.copy(tree) if isinstance(tree, MutableMapping) else dict(tree)
+        for key, value in tree.items():
+            new[key] = mapped(function, value)
+        return new
+    if isinstance(tree, tuple | list):
+        items = [mapped(function, item) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    return tree
+
+
+def tensors(tree: Tree) -> list[Tensor]:
+    """List every tensor of a tree, in order.
+
+    Examples
+    --------
+    >>> tensors({"a": [torch.tensor(1), "text"], "b": torch.tensor(2)})
+    [tensor(1), tensor(2)]
+    """
+    found: list[Tensor] = []
+    mapped(found.append, tree)
+    return found
+
+
+def look(tree: Tree, key: str | int) -> Any:
+    """Find a part by key, by position, or by attribute.
+
+    Raises
+    ------
+    LookupError
+        Saying which parts there are.
+
+    Examples
+    --------
+    >>> look({"logits": 1}, "logits"), look((1, 2), "1"), look((1, 2), 0)
+    (1, 2, 1)
+    """
+    if isinstance(tree, Mapping):
+        if key in tree:
+            return tree[key]
+    elif isinstance(tree, tuple | list) and str(key).isdecimal():
+        if int(key) < len(tree):
+            return tree[int(key)]
+    elif isinstance(key, str) and hasattr(tree, key):
+        return getattr(tree, key)
+    raise LookupError(f"expected a part of {shown(tree)}, found {key!r}")
+
+
+def shown(tree: Tree) -> str:
+    """Say what a tree holds, with the shapes of its tensors.
+
+    Examples
+    --------
+    >>> shown((torch.zeros(2, 3), {"a": torch.zeros(1)}, "text"))
+    'a tuple of 3: (2, 3), dict with a (1,), str'
+    """
+    if isinstance(tree, torch.Tensor):
+        return str(tuple(tree.shape))
+    if isinstance(tree, Mapping):
+        parts = [f"{key} {shown(value)}" for key, value in tree.items()]
+        return f"{type(tree).__name__} with {few(parts)}"
+    if isinstance(tree, tuple | list):
+        return f"a {type(tree).__name__} of {len(tree)}: {few([shown(item) for item in tree])}"
+    return type(tree).__name__
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """List the names that look most like one that does not exist; failing that, the first few.
+
+    Examples
+    --------
+    >>> nearest("image_encodr", ["image_encoder", "text_encoder", "fusion"])
+    'image_encoder, text_encoder'
+    """
+    return ", ".join(get_close_matches(name, names, n=3, cutoff=0.5)) or few(names)
