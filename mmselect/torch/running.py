@@ -212,7 +212,7 @@ def _reproduces(
     b = torch.zeros(1).double() if bias is None else bias.double().cpu()
     logits = _logits(plan, found)
     f = sum((x @ w.T for x, w in wide.values()), b)
-    size = sum((x**2 @ (w**2).T for x, w in wide.values()), b**2).sqrt()
+    size = sum((x.abs() @ w.abs().T for x, w in wide.values()), b.abs())
     kind = plan.amp or logits.dtype
     # a GPU may round the factors of float32 products to ten bits
     step = 2.0**-10 if plan.device.type == "cuda" else 0.0
