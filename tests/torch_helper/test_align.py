@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -374,14 +372,3 @@ def test_disk_full_leaves_the_target(pool: Path, cli, tmp_path: Path, monkeypatc
     assert (found.code, found.out) == (1, "")
     assert "aligned.h5: cannot be written: no space left on device" in found.err
     assert target.read_text() == "before" and len(list(tmp_path.iterdir())) == 2
-
-
-def test_without_torch_it_says_so_before_it_reads() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None; from mmselect.cli import run; "
-        "code = run(['align', 'no-such-pool.h5', '-o', 'a.h5']); "
-        "sys.exit(0 if code == 1 and 'h5py' not in sys.modules else 9)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert found.stderr == "error: align needs torch: pip install 'mmselect[torch]'\n"
