@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmselect.blocks import DEFAULT_MEMORY, thread_count
+from mmselect.blocks import DEFAULT_MEMORY, compute_rows, thread_count
 from mmselect.core.features import Progress
-from mmselect.errors import NeedsError, ParameterError, few
+from mmselect.errors import MmselectError, NeedsError, ParameterError, few
 from mmselect.files import check_targets, replacing
 from mmselect.output import as_json
 from mmselect.pool.reading import Pool, PoolPath, as_stored, open_pool, opened_pool
@@ -25,7 +26,7 @@ from mmselect.pool.writing import check_ids
 from mmselect.reporting import describe_alignment
 from mmselect.request import fingerprint
 from mmselect.torch.losses import TAU
-from mmselect.torch.projectors import STEP, Losses, Projector, Settings, check, train
+from mmselect.torch.projectors import Losses, Projector, Settings, check, train
 from mmselect.version import __version__
 
 WIDEST = 512
@@ -123,8 +124,8 @@ def align_features(
     batch_size : int
         Samples in a batch, at least 2: each is contrasted with the others.
     prototypes : int, optional
-        Clusters of each modality; 0: no prototypical loss. Default: one for 44 samples, from 2 to
-        5000.
+        Clusters of each modality; 0: no prototypical loss. Default: one for 44 samples that have
+        the rarest modality, from 2 to 5000.
     tau : float
         Temperature of both losses.
     seed : int
@@ -163,14 +164,13 @@ def align_features(
         check_targets([target], opened.files)
         paths = _paths(opened)
         narrowest = min(opened.columns[path].shape[1] for path in paths.values())
-        usual = min(max(2, round(opened.n / ROWS_PER_PROTOTYPE)), MOST_PROTOTYPES)
         how = Settings(
             dim=min(narrowest, WIDEST) if dim is None else dim,
             epochs=epochs,
             warmup=epochs // 5 if warmup is None else warmup,
             rate=rate,
             batch_size=batch_size,
-            prototypes=usual if prototypes is None else prototypes,
+            prototypes=prototypes or 0,
             tau=tau,
             seed=seed,
             device=device,
@@ -180,7 +180,9 @@ def align_features(
             check_ids(opened.ids)
             before = describe_alignment(opened, memory)  # also finds rows with nan
             projectors = _projectors(opened, paths, how, memory)
-            losses = train(opened, projectors, how, progress)
+            if prototypes is None:
+                how = replace(how, prototypes=_usual_prototypes(opened.n, projectors))
+            losses = _trained(opened, projectors, how, progress)
         _write(opened, target, projectors, how, losses, memory)
     with open_pool(target) as written:
         after = describe_alignment(written, memory)
@@ -213,7 +215,7 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError):  # torch without CUDA asserts
         expected = "expected auto or a device that torch can use here"
         raise ParameterError(f"device: {expected}, found {name!r}") from None
@@ -238,6 +240,22 @@ def _projectors(
     return {
         name: Projector(pool, path, how.dim, rng, device, memory) for name, path in paths.items()
     }
+
+
+def _usual_prototypes(n: int, projectors: Mapping[str, Projector]) -> int:
+    """Scale the number with the samples that have the rarest modality."""
+    present = n - max(projector.zero_rows for projector in projectors.values())
+    return min(max(2, round(present / ROWS_PER_PROTOTYPE)), MOST_PROTOTYPES)
+
+
+def _trained(
+    pool: Pool, projectors: Mapping[str, Projector], how: Settings, progress: Progress | None
+) -> list[Losses]:
+    try:
+        return train(pool, projectors, how, progress)
+    except torch.cuda.OutOfMemoryError:
+        message = "expected room for a batch and the prototypes, found none left; try fewer of both"
+        raise MmselectError(f"{how.device}: {message}") from None
 
 
 def _left_out(pool: Pool) -> list[str]:
@@ -311,7 +329,8 @@ def _copy(handle: h5py.File, pool: Pool, path: str, memory: int) -> None:
     text = source.dtype.kind in "OSU"
     dtype = h5py.string_dtype() if text else source.dtype
     dataset = handle.create_dataset(path, source.shape, dtype, track_times=False)
-    parts = [(0, {path: values})] if values is not None else pool.blocks([path], STEP, memory)
+    step = compute_rows(prod(source.shape[1:]))
+    parts = [(0, {path: values})] if values is not None else pool.blocks([path], step, memory)
     for start, block in parts:
         rows = as_stored(block[path]) if text else block[path]
         dataset[start : start + len(rows)] = rows

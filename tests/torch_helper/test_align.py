@@ -149,6 +149,14 @@ def test_a_missing_modality_is_no_partner(tmp_path: Path) -> None:
     assert np.allclose(*weights, atol=5e-3)
 
 
+def test_a_rare_modality_has_fewer_prototypes(tmp_path: Path) -> None:
+    z = paired(400)
+    z["text"][8:] = 0
+    mmselect.write_pool(tmp_path / "pool.h5", features=z)
+    made = align_features(tmp_path / "pool.h5", tmp_path / "a.h5", epochs=2, warmup=1)
+    assert made.prototypes == 2
+
+
 def test_three_modalities_of_other_widths_and_half_precision(tmp_path: Path) -> None:
     z = {m: x.astype(np.float16) for m, x in paired(90).items()}
     z["sound"] = np.hstack([z["image"], z["text"]])[:, 5:]
@@ -314,6 +322,7 @@ OPTIONS = {
     ("--dim", "0"): (2, "Invalid value for '--dim'"),
     ("--batch-size", "1"): (2, "Invalid value for '--batch-size'"),
     ("--device", "abacus"): (2, "device: expected auto or a device that torch can use here"),
+    ("--device", "meta"): (2, "device: expected auto or a device that torch can use here"),
     ("--prototypes", "61"): (1, "/features/image: prototypes: expected at least 61 rows"),
     ("--format", "xml"): (2, "format: expected one of text, json"),
     ("--memory", "lots"): (2, "memory: expected an amount"),
@@ -359,6 +368,16 @@ def test_the_pool_is_never_written_over(pool: Path, cli, tmp_path: Path) -> None
     assert pool.read_bytes() == before
     assert cli("align", pool, "-o", "-").code == 2
     assert "does not exist" in cli("align", pool, "-o", tmp_path / "no" / "a.h5").err
+
+
+def test_a_gpu_that_is_too_small(pool: Path, cli, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("mmselect.torch.align.train", full)
+    found = cli("align", pool, "-o", tmp_path / "a.h5", "--device", "cpu")
+    assert (found.code, found.out) == (1, "") and found.err.count("\n") == 1
+    assert "cpu: expected room for a batch and the prototypes, found none left" in found.err
 
 
 def test_disk_full_leaves_the_target(pool: Path, cli, tmp_path: Path, monkeypatch) -> None:
