@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from mmselect.errors import ParameterError, SchemaError
+from mmselect.errors import ParameterError, SchemaError, located
 from mmselect.torch.trees import Tensor, look, mapped, nearest, shown, tensors
 
 Given = str | tuple[str, Callable[[Any], Any]]
@@ -186,7 +186,8 @@ class Recorder:
         finally:
             self.wanted, self.watch = frozenset(), False
         for path in sorted(wanted):
-            _check_runs(self.picks[path].module, self.runs.get(path, 0))
+            with located(dataset=path):
+                _check_runs(self.picks[path].module, self.runs.get(path, 0))
         if watch and self.fusion:
             _check_runs(self.fusion.module, len(self.calls))
         return result
@@ -199,7 +200,8 @@ class Recorder:
                 return
             self.runs[path] = self.runs.get(path, 0) + 1
             if self.runs[path] == 1:
-                self.found[path] = picked(self.picks[path], output).clone()
+                with located(dataset=path):
+                    self.found[path] = picked(self.picks[path], output).clone()
                 if self.watch and path.startswith("/features/"):
                     self.outputs[path] = [t.clone() for t in tensors(output) if t.ndim > 1]
 
@@ -227,17 +229,24 @@ def recording(model: Any, picks: Mapping[str, Pick], fusion: Pick | None) -> Ite
     Raises
     ------
     ParameterError
-        If a submodule does not exist.
+        If a submodule does not exist, or takes no hooks.
     """
     recorder = Recorder(picks, fusion)
     with ExitStack() as stack:
+
+        def hang(name: str, register: str, hook: Callable[..., None], **options: Any) -> None:
+            try:
+                handle = getattr(submodule(model, name), register)(hook, **options)
+            except RuntimeError as error:  # TorchScript
+                message = f"expected a submodule that takes hooks, found: {error}: use function="
+                raise ParameterError(f"{name or 'the model'}: {message}") from None
+            stack.callback(handle.remove)
+
         for path, pick in picks.items():
-            handle = submodule(model, pick.module).register_forward_hook(recorder.keep(path))
-            stack.callback(handle.remove)
+            hang(pick.module, "register_forward_hook", recorder.keep(path))
         if fusion:
-            module = submodule(model, fusion.module)
-            handle = module.register_forward_pre_hook(recorder.keep_call, with_kwargs=True)
-            stack.callback(handle.remove)
+            hook = recorder.keep_call
+            hang(fusion.module, "register_forward_pre_hook", hook, with_kwargs=True)
         yield recorder
 
 

@@ -196,7 +196,7 @@ class PartialPool:
             self.commit()
             if (earlier := self._row_of(ids[row])) is not None:
                 message = f"expected unique ids, found {str(ids[row])!r} again"
-                raise DataError(f"{message} (row {earlier})", dataset="/id", rows=[row])
+                raise DataError(f"{message}, as in row {earlier}", dataset="/id", rows=[row])
 
     def _row_of(self, name: Any) -> int | None:
         start = 0

@@ -53,13 +53,13 @@ class Plan:
 class Block(NamedTuple):
     """A batch on its way to the file: values on the CPU, or being copied there.
 
-    `too_large` marks the rows whose numbers do not fit the type they are stored in; `copied` is
-    the CUDA event after the copies.
+    `too_large` marks the rows whose numbers do not fit the type they are stored in; `copied` are
+    the CUDA events after the copies, one for each device.
     """
 
     values: dict[str, Any]
     too_large: dict[str, Tensor]
-    copied: Any
+    copied: list[Any]
 
     @property
     def rows(self) -> int:
@@ -239,8 +239,7 @@ def leaving(plan: Plan, found: Mapping[str, Any]) -> Block:
 
     On CUDA, the copies go to pinned memory behind the kernels that make the numbers; nobody waits.
     """
-    values, too_large = {}, {}
-    cuda = plan.device.type == "cuda"
+    values, too_large, devices = {}, {}, set()
     for path, given in found.items():
         place = match(path)
         is_float = place is not None and place.dataset.kind == "float"
@@ -248,16 +247,20 @@ def leaving(plan: Plan, found: Mapping[str, Any]) -> Block:
             values[path] = to_numpy(given)
             continue
         kind = plan.dtype or (torch.float32 if given.dtype == torch.bfloat16 else given.dtype)
-        stored = given.detach().to(kind)
+        stored, cuda = given.detach().to(kind), given.device.type == "cuda"
+        devices |= {given.device} if cuda else set()
         if kind == torch.float16 != given.dtype and given.ndim > 1:
             mask = (stored.isinf() & given.isfinite()).flatten(1).any(dim=1)
             too_large[path] = mask.to("cpu", non_blocking=cuda)
         values[path] = stored.to("cpu", non_blocking=cuda)  # pinned by PyTorch if it may go on
-    copied = None
-    if cuda:
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(plan.device))
-    return Block(values, too_large, copied)
+    return Block(values, too_large, [_reached(device) for device in devices])
+
+
+def _reached(device: Any) -> Any:
+    """Mark the place that a device's work has to reach until what was asked of it is done."""
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -276,8 +279,8 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
     DataError
         If a number cannot be used; `rows` counts within the batch.
     """
-    if block.copied is not None:
-        block.copied.synchronize()
+    for event in block.copied:
+        event.synchronize()
     arrays = {path: _array(path, values) for path, values in block.values.items()}
     check_arrays({**arrays, **fixed})
     for path, mask in block.too_large.items():

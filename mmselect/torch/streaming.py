@@ -147,7 +147,7 @@ class Export:
         try:
             yield
         except PoolError as error:
-            if error.rows and ids is not None:
+            if error.rows and ids is not None and error.dataset != "/id":
                 names = to_numpy(ids)[error.rows].tolist()
                 error.message += f" (id {few([str(name) for name in names])})"
             error.rows = error.rows and [row + at for at in error.rows]

@@ -66,8 +66,8 @@ HEADS = {"image": "image_head", "text": "text_head"}
 def data(n: int = 22) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     return {
-        "image": torch.randn(n, 6, generator=generator),
-        "text": torch.randn(n, 4, generator=generator),
+        "image": torch.randn(22, 6, generator=generator)[:n],
+        "text": torch.randn(22, 4, generator=generator)[:n],
         "label": torch.arange(n) % 4,
         "id": IDS[:n],
     }

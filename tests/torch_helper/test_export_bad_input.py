@@ -1,0 +1,472 @@
+"""What export_pool cannot use: one clear line, and nothing under the final name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmselect.errors import DataError, MmselectError, ParameterError, SchemaError
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from torch import nn  # noqa: E402
+from torch_helper.export_models import (  # noqa: E402
+    FEATURES,
+    Output,
+    Samples,
+    TwoTower,
+    data,
+    loader,
+)
+
+from mmselect.torch import export_pool  # noqa: E402
+
+OPTIONS: dict[str, Any] = {"features": FEATURES, "ids": "id", "labels": "label"}
+x = data()
+
+
+class Odd(nn.Module):
+    """A layer that returns what its function makes of the image."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.odd, self.fc = Returns(function), nn.Linear(6, 3)
+        self.idle = nn.Linear(1, 1)
+
+    def forward(self, image: Any) -> Any:
+        self.odd(image)
+        return self.fc(image)
+
+
+class Returns(nn.Module):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, image: Any) -> Any:
+        return self.function(image)
+
+
+ODD: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
+    "a tuple": (
+        lambda z: (z[:, None], z),
+        "odd",
+        r"odd: expected a tensor, found a tuple of 2: \(22, 1, 6\), \(22, 6\): say which part, "
+        r'such as "odd:0" or \("odd", function\)$',
+    ),
+    "a mapping": (
+        lambda z: Output(pooled=z, hidden=(z,)),
+        "odd",
+        r"found Output with pooled \(22, 6\), hidden a tuple of 1: \(22, 6\): .* \"odd:pooled\"",
+    ),
+    "no such key": (
+        lambda z: Output(pooled=z),
+        "odd:poled",
+        r"odd: expected a part of Output with pooled \(22, 6\), found 'poled'$",
+    ),
+    "no such position": (lambda z: (z,), "odd:1", "expected a part of a tuple of 1: .*found '1'"),
+    "a sequence": (
+        lambda z: z[:, None].repeat(1, 4, 1),
+        "odd",
+        r'expected a row per sample, \(n, d\), found \(22, 4, 6\): reduce it with \("odd", lambda',
+    ),
+    "a number": (lambda z: z.mean(), "odd", r"found \(\)"),
+    "nothing": (lambda z: None, "odd", "expected a tensor, found NoneType"),
+    "no name": (lambda z: z, 3, r'expected "module", "module:part" or \("module", function\), fou'),
+    "other rows": (
+        lambda z: z[:20],
+        "odd",
+        r"p\.h5: /multimodal_logits: expected n = 22, as in /features/a, found 20|"
+        r"/multimodal_logits: expected n = 20, as in /features/a, found 22",
+    ),
+    "integers": (lambda z: z.long(), "odd", "/features/a: expected floats .*found int64"),
+    "never called": (lambda z: z, "idle", "idle: expected one run in .*, found 0: forward never"),
+    "misspelled": (lambda z: z, "od", "expected a submodule of Odd, found 'od'; nearest: odd$"),
+    "far from any": (lambda z: z, "xyz", "found 'xyz'; nearest: odd, fc, idle$"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_outputs(tmp_path: Path, case: str) -> None:
+    function, pick, message = ODD[case]
+    with pytest.raises(MmselectError, match=message) as raised:
+        export_pool(Odd(function), [x["image"]], tmp_path / "p.h5", features={"a": pick})
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nearest_names(tmp_path: Path) -> None:
+    options = OPTIONS | {"features": {"image": "module.image_encodr"}}
+    message = "expected a submodule of TwoTower, found 'module.image_encodr'; nearest: image_enc"
+    with pytest.raises(ParameterError, match=message):
+        export_pool(nn.DataParallel(TwoTower()), loader(), tmp_path / "pool.h5", **options)
+
+
+def test_a_module_that_runs_twice(tmp_path: Path) -> None:
+    class Siamese(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Linear(6, 5)
+
+        def forward(self, image: Any) -> Any:
+            return self.shared(image) - self.shared(-image)
+
+    with pytest.raises(ParameterError, match=r"shared: expected one run in .*, found 2: say"):
+        export_pool(Siamese(), [x["image"]], tmp_path / "p.h5", features={"a": "shared"})
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_take_no_hooks(tmp_path: Path) -> None:
+    model = torch.jit.script(nn.Linear(6, 3))
+    with pytest.raises(ParameterError, match=r"the model: expected .* takes hooks, .*: use func"):
+        export_pool(model, [x["image"]], tmp_path / "pool.h5")
+    path = tmp_path / "pool.h5"
+    export_pool(model, [x["image"]], path, function=lambda b: {"multimodal_logits": model(b)})
+    assert path.exists()
+
+
+class Broken(TwoTower):
+    """Returns something that cannot be used, in some rows of a batch."""
+
+    def __init__(self, where: str, value: float, rows: list[int], batch: int = 2) -> None:
+        super().__init__()
+        self.where, self.value, self.rows, self.batch, self.count = where, value, rows, batch, 0
+        getattr(self, where).register_forward_hook(self.spoil)
+
+    def spoil(self, _module: Any, _args: Any, output: Any) -> Any:
+        self.count += 1
+        if self.count == self.batch + 1:
+            output[self.rows, 1] = self.value
+        return output
+
+
+BROKEN = {
+    "nan feature": (
+        "text_encoder",
+        torch.nan,
+        {},
+        r"/features/text: rows 11, 13: expected finite numbers, found nan \(id s11, s13\)",
+    ),
+    "inf feature": ("image_encoder", torch.inf, {}, r"/features/image: .*found inf \(id s11, s13"),
+    "nan with coalitions": (
+        "text_encoder",
+        torch.nan,
+        {"coalitions": "fusion"},
+        r"/features/text: rows 11, 13: expected finite .*found nan or inf \(id s11, s13\)",
+    ),
+    "nan logits": ("fusion", torch.nan, {}, r"/multimodal_logits: .*found nan \(id s11, s13\)"),
+    "inf logits": ("fusion", torch.inf, {}, "/multimodal_logits: .*finite logits, found .inf"),
+    "beyond float16": (
+        "fusion",
+        1e5,
+        {"dtype": "float16"},
+        r"/multimodal_logits: rows 11, 13: expected numbers that fit float16, found larger ones: "
+        r"store them with dtype='float32' \(id s11, s13\)",
+    ),
+    "below float16": ("fusion", -1e5, {"dtype": "float16"}, "expected numbers that fit float16"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_numbers_name_rows_and_ids(tmp_path: Path, case: str) -> None:
+    where, value, options, message = BROKEN[case]
+    model = Broken(where, value, [1, 3])
+    with pytest.raises(DataError, match=message) as raised:
+        export_pool(model, loader(), tmp_path / "pool.h5", **{**OPTIONS, **options})
+    assert str(raised.value).startswith(f"{tmp_path / 'pool.h5'}: ")
+    assert not (tmp_path / "pool.h5").exists()
+
+
+def test_nan_in_the_first_batch_comes_before_what_follows_from_it(tmp_path: Path) -> None:
+    model = Broken("image_encoder", torch.nan, [1], batch=0)
+    with pytest.raises(DataError, match=r"/features/image: row 1: .*found nan \(id s01\)"):
+        export_pool(model, loader(), tmp_path / "pool.h5", classifier="fusion.fc", **OPTIONS)
+
+
+def changed(key: str, batch: int, value: Any) -> Iterator[Any]:
+    for index, one in enumerate(loader()):
+        if index == batch:
+            one[key] = value(one[key])
+        yield one
+
+
+COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
+    "repeated id": (
+        lambda: changed("id", 2, lambda ids: [*ids[:3], "s01", ids[4]]),
+        {},
+        r"/id: row 13: expected unique ids, found 's01' again, as in row 1",
+    ),
+    "repeated in a batch": (
+        lambda: changed("id", 2, lambda ids: [*ids[:4], ids[0]]),
+        {},
+        "/id: row 14: expected unique ids, found 's10' again",
+    ),
+    "repeated number": (
+        lambda: loader(),
+        {"ids": "label"},
+        "/id: row 4: expected unique ids, found 0 again|found '0' again",
+    ),
+    "empty id": (
+        lambda: changed("id", 1, lambda ids: ["", *ids[1:]]),
+        {},
+        "/id: row 5: .*found b''",
+    ),
+    "None": (
+        lambda: changed("id", 1, lambda ids: [None, *ids[1:]]),
+        {},
+        "/id: row 5: expected UTF-8 text without NUL, found None",
+    ),
+    "NUL": (
+        lambda: changed("id", 1, lambda ids: ["a\0b", *ids[1:]]),
+        {},
+        "/id: row 5: expected UTF",
+    ),
+    "fewer ids": (lambda: changed("id", 1, lambda ids: ids[1:]), {}, "expected n = 5, .*found 4"),
+    "a class too high": (
+        lambda: changed("label", 1, lambda labels: labels + 2),
+        {},
+        r"/label: rows 6, 7: expected -1 or a class from 0 to 3, found another number \(id s06, s0",
+    ),
+    "labels as floats": (
+        lambda: loader(),
+        {"labels": lambda b: b["label"].float()},
+        "/label: expected integer, found float32",
+    ),
+    "labels one-hot": (
+        lambda: loader(),
+        {"labels": lambda b: nn.functional.one_hot(b["label"])},
+        r"/label: expected axes \(n\), found shape \(5, ",
+    ),
+    "no such key": (
+        lambda: loader(),
+        {"labels": "lable"},
+        r"/label: expected a part of dict with image \(5, 6\).*, found 'lable'",
+    ),
+    "a bad column name": (
+        lambda: loader(),
+        {"metadata": {"what ever": "id"}},
+        "/metadata/what ever: expected a name of",
+    ),
+    "another type later": (
+        lambda: changed("label", 1, lambda labels: labels.int()),
+        {},
+        "/label: expected int64, as in the first batch, found int32",
+    ),
+    "text later": (
+        lambda: changed("label", 1, lambda labels: list("abcde")),
+        {"labels": None, "metadata": {"m": "label"}},
+        "/metadata/m: expected int64, as in the first batch, found text",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns(tmp_path: Path, case: str) -> None:
+    batches, options, message = COLUMNS[case]
+    everything = {**OPTIONS, "inputs": ["image", "text"], **options}
+    with pytest.raises(MmselectError, match=message):
+        export_pool(TwoTower(), batches(), tmp_path / "pool.h5", **everything)
+    assert not (tmp_path / "pool.h5").exists()
+
+
+def test_features_of_another_size_later(tmp_path: Path) -> None:
+    batches = [{"x": x["image"]}, {"x": x["text"]}]
+    message = r"/features/a: expected rows of float32, shape \(6,\), as in the .*, shape \(4,\)"
+    with pytest.raises(SchemaError, match=message):
+        export_pool(
+            nn.Identity(), batches, tmp_path / "p.h5", function=lambda b: {"features/a": b["x"]}
+        )
+
+
+@pytest.mark.parametrize(("first", "then", "found"), [("ab", "a", "no"), ("a", "ab", "")])
+def test_a_dataset_that_comes_or_goes(tmp_path: Path, first: str, then: str, found: str) -> None:
+    batches = [dict.fromkeys(names, x["image"]) for names in (first, then)]
+    message = f"/features/b: expected .*such dataset, as in the first batch, found {found} ?one"
+    with pytest.raises(SchemaError, match=message):
+        export_pool(
+            nn.Identity(),
+            batches,
+            tmp_path / "p.h5",
+            function=lambda b: {f"features/{name}": array for name, array in b.items()},
+        )
+
+
+ROWS = {
+    "fewer": (loader, {"n": 30}, "expected 30 rows from the loader, found 22: give n= if that is"),
+    "more": (loader, {"n": 21}, "expected 21 rows from the loader, found more"),
+    "tail dropped": (lambda: loader(drop_last=True), {}, "expected 22 .*, found 20: .*drop_last"),
+    "none": (list, {}, "expected 1 rows from the loader, found 0$"),
+    "an empty loader": (lambda: loader(n=22), {"n": 0}, "expected 0 rows .*, found more"),
+    "shuffled, no ids": (lambda: loader(shuffle=True), {"ids": None}, "for rows that have no ids"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_numbers_of_rows(tmp_path: Path, case: str) -> None:
+    batches, options, message = ROWS[case]
+    with pytest.raises(MmselectError, match=message):
+        export_pool(TwoTower(), batches(), tmp_path / "pool.h5", **{**OPTIONS, **options})
+    assert not (tmp_path / "pool.h5").exists()
+
+
+def test_a_shuffled_loader_with_ids(tmp_path: Path) -> None:
+    export_pool(TwoTower(), loader(shuffle=True), tmp_path / "pool.h5", **OPTIONS)
+    assert (tmp_path / "pool.h5").exists()
+
+
+def test_fewer_rows_can_be_taken_as_all(tmp_path: Path) -> None:
+    """The computed rows are kept: a second call that knows better only computes the last batch."""
+    path = tmp_path / "pool.h5"
+    with pytest.raises(SchemaError, match="found 20"):
+        export_pool(TwoTower(), loader(drop_last=True), path, **OPTIONS)
+    export_pool(TwoTower(), loader(drop_last=True), path, n=20, resume=True, **OPTIONS)
+    export_pool(TwoTower(), loader(drop_last=True), tmp_path / "b.h5", n=20, **OPTIONS)
+    assert path.read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+class Late(TwoTower):
+    """Between the fusion's classifier and the logits, or before it, stands something more."""
+
+    def __init__(self, late: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.late = late
+
+    def forward(self, image: Any, text: Any) -> Any:
+        return self.late(super().forward(image, text))
+
+
+TURNED = {"text": "text_encoder", "image": "image_encoder"}
+ORDER = r"classifier fusion\.fc: expected W z \+ b to be .* fit in the order image, text: give feat"
+STANDS = r"classifier .*found other numbers, in any order of image, text: does something stand betw"
+CLASSIFIERS: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
+    "another order": (TwoTower, {"features": TURNED}, ORDER),
+    "temperature": (lambda: Late(lambda f: f / 1.01), {}, STANDS),
+    "softmax": (lambda: Late(lambda f: f.log_softmax(1)), {}, STANDS),
+    "a bias of its own": (lambda: Late(lambda f: f + 0.01), {}, STANDS),
+    "hidden layer": (
+        lambda: TwoTower(hidden=True),
+        {},
+        r"fusion\.fc: expected 8 columns \(image 5 \+ text 3\), found 9",
+    ),
+    "one modality less": (
+        TwoTower,
+        {"features": {"image": "image_encoder"}},
+        r"expected 5 columns \(image 5\), found 8",
+    ),
+    "no linear layer": (
+        TwoTower,
+        {"classifier": "fusion.drop"},
+        "classifier fusion.drop: .*Dropout",
+    ),
+    "batch norm": (
+        TwoTower,
+        {"classifier": "image_encoder.1"},
+        r"expected a linear layer with a \(c, Σd\) weight, found \(5,\)",
+    ),
+    "another head": (TwoTower, {"classifier": "image_head"}, "expected 8 columns .*found 5"),
+    "no such layer": (TwoTower, {"classifier": "fusion.fcc"}, "'fusion.fcc'; nearest: fusion.fc"),
+}
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+def test_classifiers_that_are_not_the_fused_head(tmp_path: Path, case: str) -> None:
+    make, options, message = CLASSIFIERS[case]
+    with pytest.raises(MmselectError, match=message):
+        everything = {**OPTIONS, "classifier": "fusion.fc", **options}
+        export_pool(make(), loader(), tmp_path / "pool.h5", **everything)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("amp", [None, "bfloat16"])
+def test_the_order_is_told_apart_in_wide_layers_too(tmp_path: Path, amp: str | None) -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.fc = nn.Linear(6, 700), nn.Linear(6, 700), nn.Linear(1400, 50)
+
+        def forward(self, image: Any) -> Any:
+            return self.fc(torch.cat([self.a(image), self.b(image)], 1))
+
+    def export(order: str) -> None:
+        features = {name: name for name in order}
+        options = {"features": features, "classifier": "fc", "amp": amp}
+        export_pool(Wide(), [x["image"]], tmp_path / "pool.h5", **options)
+
+    export("ab")
+    with pytest.raises(ParameterError, match="fit in the order a, b"):
+        export("ba")
+
+
+ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({"features": None, "multimodal_logits": None}, "expected features, logits or"),
+    "device": ({"device": "meta"}, "device: expected the model on meta, found it on cpu: move it"),
+    "amp": ({"amp": "float8"}, "amp: expected bfloat16, float16 or None, found 'float8'"),
+    "dtype": ({"dtype": "bfloat16"}, "dtype: expected float16, float32, float64 or None, found"),
+    "function": ({"function": lambda b: b["image"]}, r"function: expected a mapping .*\(5, 6\)"),
+    "unknown name": (
+        {"function": lambda b: {"feature/a": b["image"]}},
+        "/feature/a: expected a name of",
+    ),
+    "a number": ({"function": lambda b: {"features/a": 3.0}}, r"/features/a: expected axes \(n, d"),
+    "no logits": (
+        {"function": lambda b: {"features/a": b["image"]}, "dropout_passes": 2},
+        "dropout_passes: expected multimodal logits from function=, found none",
+    ),
+    "coalitions of nothing": (
+        {"multimodal_logits": None, "coalitions": "fusion"},
+        "coalitions: expected multimodal_logits with it, found none",
+    ),
+    "no modalities": (
+        {"features": None, "coalitions": "fusion"},
+        "coalitions: expected features of 1 to 12 modalities, found 0",
+    ),
+    "some coalitions": (
+        {
+            "function": lambda b: {
+                f"{group}/a": b["image"] for group in ("features", "coalition_logits")
+            }
+        },
+        "/coalition_logits: expected every coalition, found none for none",
+    ),
+    "classes": (
+        {"class_names": ["a", "b"]},
+        r"/class_names: expected c = 4, as in /multimodal_logits, found 2",
+    ),
+    "inputs": (
+        {"labels": None},
+        r"inputs: expected what forward\(image, text\) takes, found dict with image \(5, 6\), "
+        r"text \(5, 4\), label \(5,\) \(got an unexpected keyword argument 'label'\)",
+    ),
+    "no such input": ({"inputs": ["image", "txt"]}, "inputs: expected a part of dict .*'txt'"),
+}
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_arguments(tmp_path: Path, case: str) -> None:
+    options, message = ARGUMENTS[case]
+    hooks = {} if "function" in options else {"features": FEATURES}
+    everything = {"ids": "id", "labels": "label", **hooks, **options}
+    with pytest.raises(MmselectError, match=message):
+        export_pool(TwoTower(), loader(), tmp_path / "pool.h5", **everything)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_targets(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "no" / "pool.h5", "folder .* does not exist"),
+        (tmp_path, "expected a file to write, found a folder"),
+        (Path("/dev/null"), "expected a file to write, found something else"),
+    ):
+        with pytest.raises(MmselectError, match=message):
+            export_pool(TwoTower(), loader(), path, **OPTIONS)
+
+
+def test_samples_without_labels(tmp_path: Path) -> None:
+    batches = torch.utils.data.DataLoader(Samples(keys=("image", "text")), 5)
+    export_pool(TwoTower(), batches, tmp_path / "pool.h5", features=FEATURES)
+    assert (tmp_path / "pool.h5").exists()
