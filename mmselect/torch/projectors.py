@@ -268,7 +268,7 @@ def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
         if len(rows) == n:
             prototypes.refresh(torch.cat(list(projector.blocks())))
         else:
-            prototypes.refresh(projector.blocks(), projector.take(rows))
+            prototypes.refresh(projector.blocks(), projector.take(rows), n)
 
 
 def _batches(

@@ -84,7 +84,12 @@ class UnimodalPrototypes:
         self._rng = np.random.default_rng(seed)
 
     @torch.no_grad()
-    def refresh(self, features: Tensor | Iterable[Tensor], sample: Tensor | None = None) -> None:
+    def refresh(
+        self,
+        features: Tensor | Iterable[Tensor],
+        sample: Tensor | None = None,
+        n: int | None = None,
+    ) -> None:
         """Cluster the features as they are now; no gradient passes.
 
         Parameters
@@ -92,24 +97,25 @@ class UnimodalPrototypes:
         features : (n, d) tensor, or iterable of (b, d) tensors
             All samples, in one tensor or block after block. Normalised here.
         sample : (s, d) tensor, optional
-            Rows to cluster, where `features` come in blocks. Default: `features`, or a random part
-            of them if there are more than 64 for each prototype.
+            Rows to cluster. Default, for one tensor: `features`, or a random part of them if there
+            are more than 64 for each prototype.
+        n : int, optional
+            Rows in all blocks together.
 
         Raises
         ------
         SelectionError
             If fewer rows than prototypes have a direction.
         ParameterError
-            If blocks come without a sample.
+            If blocks come without a sample, or with other than `n` rows.
         """
         if isinstance(features, Tensor):
-            sample = self._sample(features) if sample is None else sample
+            n, sample = len(features), self._sample(features) if sample is None else sample
             features = features.split(ROWS)
-        if sample is None:
-            raise ParameterError("sample: expected rows to cluster beside blocks, found none")
+        if sample is None or n is None:
+            raise ParameterError("expected a sample to cluster, and n, beside blocks")
         centres = self._cluster(sample)
-        parts = [nearest(unit(block).float(), centres) for block in features]
-        self.assigned, distance = (torch.cat(part) for part in zip(*parts, strict=True))
+        self.assigned, distance = _nearest_of_all(features, centres, n)
         self.centroids = functional.normalize(centres, dim=1)
         phi = concentrations(
             distance.cpu().numpy(), self.assigned.cpu().numpy(), self.k, self.tau, self.smoothing
@@ -128,7 +134,8 @@ class UnimodalPrototypes:
 
     def _cluster(self, sample: Tensor) -> Tensor:
         z = unit(sample).float()
-        z = z[z.any(dim=1)]
+        present = z.any(dim=1)
+        z = z if bool(present.all()) else z[present]
         if len(z) < self.k:
             message = f"expected at least {self.k:,} rows with a direction, found {len(z):,}"
             raise SelectionError(f"prototypes: {message}")
@@ -137,6 +144,25 @@ class UnimodalPrototypes:
         centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
         fill_empty(x, centres, threads)
         return torch.from_numpy(centres).to(z.device)
+
+
+def _nearest_of_all(blocks: Iterable[Tensor], centres: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Find the nearest centre of every row, and the distance to it.
+
+    Room is made once: small results kept between large temporary ones would hold on to the memory
+    of these, a gigabyte for a million rows.
+    """
+    assigned = torch.empty(n, dtype=torch.int64, device=centres.device)
+    distance = torch.empty(n, device=centres.device)
+    done = 0
+    for block in blocks:
+        here = slice(done, done + len(block))
+        done = here.stop
+        if done <= n:
+            assigned[here], distance[here] = nearest(unit(block).float(), centres)
+    if done != n:
+        raise ParameterError(f"expected blocks with {n:,} rows, found {done:,}")
+    return assigned, distance
 
 
 def nearest(z: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ def test_blocks_give_what_the_whole_gives(monkeypatch) -> None:
     z = torch.tensor(groups())
     whole, blocks, short = (UnimodalPrototypes(5, seed=3) for _ in range(3))
     whole.refresh(z)
-    blocks.refresh(iter(z.split(7)), z)
+    blocks.refresh(iter(z.split(7)), z, len(z))
     monkeypatch.setattr(prototypes, "ROWS", 5)
     short.refresh(z)
     for other in (blocks, short):
@@ -151,8 +151,11 @@ def test_fewer_rows_than_prototypes() -> None:
     z[1] = 0
     with pytest.raises(SelectionError, match="at least 4 rows with a direction, found 3"):
         UnimodalPrototypes(4).refresh(z)
-    with pytest.raises(ParameterError, match="expected rows to cluster"):
+    with pytest.raises(ParameterError, match="expected a sample to cluster"):
         UnimodalPrototypes(2).refresh(iter([z]))
+    for n in (3, 5):
+        with pytest.raises(ParameterError, match=f"expected blocks with {n} rows, found 4"):
+            UnimodalPrototypes(2).refresh(iter([z]), z, n)
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"iterations": 0}, {"smoothing": 1.0}, {"tau": 0.0}])
