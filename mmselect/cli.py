@@ -21,6 +21,7 @@ from mmselect import blocks
 from mmselect.display import (
     fail,
     notices,
+    show_aligned,
     show_json,
     show_numbers,
     show_pool,
@@ -385,6 +386,94 @@ def embed(
 
 
 @app.command()
+def align(
+    pools: Pools,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write the aligned pool here.")
+    ],
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="D",
+            help="Width of the shared space; default: that of the narrowest modality, up to 512.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the pool.")] = 25,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Epochs before there are prototypes; default: a fifth."
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option(metavar="RATE", help="Largest learning rate.")] = 3e-3,
+    batch_size: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Samples contrasted with each other.")
+    ] = 256,
+    prototypes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Clusters of each modality, 0: none; default: one for 44 samples, up to 5000.",
+        ),
+    ] = None,
+    tau: Annotated[float, typer.Option(metavar="TAU", help="Temperature.")] = 0.07,
+    device: Annotated[
+        str,
+        typer.Option(metavar="auto|cpu|cuda", help="Where to train; auto: a GPU if there is one."),
+    ] = "auto",
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|json", help="The report, as what.")
+    ] = "text",
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Equal seeds give equal pools.")
+    ] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Threads of torch; with others, last digits may differ."
+        ),
+    ] = 1,
+    memory: Memory = DEFAULT_MEMORY,
+    quiet: Quiet = False,
+) -> None:
+    """Bring the features of all modalities into one space.
+
+    Trains one linear projector per modality, without labels (stage 1 of MMCSAL), and writes a new
+    pool. Prints the modality gap before and after. Needs torch.
+    """
+    with _extra("align", "torch", "torch"):
+        from mmselect.torch.align import align_features
+
+    _one_of("format", form, ("text", "json"))
+    if _target(output) is None:
+        raise UsageError("output: expected a file, since HDF5 is not written to standard output")
+    with _progress(quiet) as progress:
+        made = align_features(
+            pools,
+            output,
+            dim=dim,
+            epochs=epochs,
+            warmup=warmup,
+            rate=rate,
+            batch_size=batch_size,
+            prototypes=prototypes,
+            tau=tau,
+            seed=seed,
+            device=device,
+            threads=threads,
+            memory=blocks.parse_memory(memory),
+            progress=progress,
+        )
+    notices(made.warnings, quiet)
+    if form == "json":
+        show_json(made.report)
+    else:
+        show_aligned(made.report)
+
+
+@app.command()
 def replay(
     context: typer.Context,
     pools: Pools,
@@ -459,7 +548,9 @@ def replay(
     _one_of("format", form, tuple(FORMS))
     check_target(target)
     check_targets(_targets(output), pools)
-    write_report = _report_writer() if report else None
+    if report:
+        with _extra("report", "matplotlib", "report"):
+            from mmselect.replay.report import write_report
     folder = Path(runs) if runs else Path(report) / "runs" if report else None
     if folder is not None:
         make_folder(folder)
@@ -480,7 +571,7 @@ def replay(
         )
     summary = summarize(found, target)
     notices(found.warnings, quiet)
-    if report and write_report:
+    if report:
         command = shlex.join(["mmselect", *context.obj])
         page, *_ = write_report(found, summary, Path(report), command)
         notices([f"report: {page}"], quiet)
@@ -524,16 +615,16 @@ def run(arguments: list[str] | None = None) -> int:
     return int(code or 0)
 
 
-def _report_writer() -> Callable[..., list[Path]]:
-    """Find what draws a report, before any work is done for it."""
+@contextlib.contextmanager
+def _extra(what: str, package: str, extra: str) -> Iterator[None]:
+    """Say how to install a package that an import in the block lacks, before any work is done."""
     try:
-        from mmselect.replay.report import write_report
+        yield
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if error.name is None or error.name.partition(".")[0] != package:
             raise
-        message = "report needs matplotlib; install it with: pip install 'mmselect[report]'"
+        message = f"{what} needs {package}; install it with: pip install 'mmselect[{extra}]'"
         raise NeedsError(message) from None
-    return write_report
 
 
 @contextlib.contextmanager

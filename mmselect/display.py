@@ -101,6 +101,31 @@ def _show_alignment(pair: dict[str, Any]) -> None:
     )
 
 
+def show_aligned(found: dict[str, Any]) -> None:
+    """Print what :func:`mmselect.torch.align_features` did: the gap before and after."""
+    before = {tuple(pair["modalities"]): pair for pair in found["before"]}
+    table = [("", "before", "after")]
+    for after in found["after"]:
+        a, b = after["modalities"]
+        old = before.get((a, b), {})
+        for key, name in (
+            ("gap", f"modality gap, {a} and {b}"),
+            (f"within_{a}", f"mean cosine within {a}"),
+            (f"within_{b}", f"mean cosine within {b}"),
+            ("across", f"mean cosine across {a} and {b}"),
+            ("matched", f"mean cosine of matched {a} and {b}"),
+        ):
+            was, now = (f"{pair[key]:.6f}" if key in pair else "–" for pair in (old, after))
+            table.append((name, was, now))
+    _show_rows(table)
+    _show_rows([("", "")])
+    for name in ("cross_modal", "unimodal"):
+        values = [losses[name] for losses in found["losses"] if losses[name] is not None]
+        if values:
+            change = f"{values[0]:.4f} → {values[-1]:.4f}"
+            _show_rows([(f"{name.replace('_', '-')} loss", change)])
+
+
 def _show_contributions(found: dict[str, Any]) -> None:
     """Print BMMAL's view of the pool: contributions, dominance, and the guidelines' ratios."""
     names = list(found["mean"])

@@ -56,7 +56,7 @@ def describe_numbers(
     """Modality gap and contributions of the modalities: two passes over a pool."""
     with pool.located():
         return {
-            "alignment": _alignment(pool, memory),
+            "alignment": describe_alignment(pool, memory),
             "contributions": _contributions(pool, blocks.thread_count(threads), memory),
         }
 
@@ -79,8 +79,11 @@ def _dataset(pool: Pool, path: str) -> dict[str, Any]:
     return {"path": path, "shape": shape, "type": _type(column.dtype), "storage": storage}
 
 
-def _alignment(pool: Pool, memory: int) -> list[dict[str, Any]]:
-    """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3)."""
+def describe_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> list[dict[str, Any]]:
+    """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3).
+
+    One pass over the features; pairs of unequal widths are left out.
+    """
     names = pool.names("/features")
     if len(names) < 2 or not pool.n:
         return []

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmselect import blocks
 from mmselect.errors import NeedsError, UsageError
-from mmselect.pool.reading import Pool, PoolPath, open_pool
+from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
@@ -137,7 +136,7 @@ def score(
     >>> list(table.components)[:3]
     ['entropy', 'entropy.image', 'entropy.text']
     """
-    with _opened(pool) as opened:
+    with opened_pool(pool) as opened:
         request = prepare(
             opened,
             strategy,
@@ -221,7 +220,7 @@ def select(
     >>> len(picks.ids), picks.provenance["strategy"]
     (3, 'smem')
     """
-    with _opened(pool) as opened:
+    with opened_pool(pool) as opened:
         request = prepare(
             opened,
             strategy,
@@ -281,16 +280,6 @@ def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
         found = picks.nearest()
     names = [ids[pick] for pick in found.pick.tolist()]
     return Neighbours(request.pool.ids.text(request.candidates), names, found.distance)
-
-
-@contextlib.contextmanager
-def _opened(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
-    """Open paths for the time of the block; leave a pool that is open as it is."""
-    if isinstance(pool, Pool):
-        yield pool
-        return
-    with open_pool(pool) as opened:
-        yield opened
 
 
 def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:

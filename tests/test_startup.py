@@ -8,7 +8,10 @@ import pytest
 HEAVY = ("numpy", "scipy", "sklearn", "h5py", "faiss", "torch")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["select", "--help"]])
+COMMANDS = [["--help"], ["--version"], ["select", "--help"], ["align", "--help"]]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
 def test_help_imports_no_numerical_library(arguments: list[str]) -> None:
     code = (
         "import sys; from mmselect.cli import run; code = run(sys.argv[1:]); "
@@ -25,3 +28,14 @@ def test_the_core_is_importable_on_its_own() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stderr == "[]\n"
+
+
+def test_align_without_torch_says_so_before_it_reads() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from mmselect.cli import run; "
+        "code = run(['align', 'no-such-pool.h5', '-o', 'a.h5']); "
+        "sys.exit(0 if code == 1 and 'h5py' not in sys.modules else 9)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == "error: align needs torch; install it with: pip install 'mmselect[torch]'\n"

@@ -78,25 +78,38 @@ def kmeans(
         x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
         candidates = np.setdiff1d(np.arange(n), rows, assume_unique=True)
         x = x[candidates] if len(rows) else x
-        centres = _train(x, k, int(rng.integers(2**31 - 1)), iterations)
-        sizes = _repair(x, centres, threads)
+        centres = cluster_centres(x, k, rng, iterations)
+        sizes = fill_empty(x, centres, threads)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
         picks = match_distinct(x, centres[order], shift=squares / 2, threads=threads)
     return Coverage(candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
 
 
-def _train(x: Floats, k: int, seed: int, iterations: int) -> Floats:
+def cluster_centres(
+    x: Floats, k: int, rng: np.random.Generator, iterations: int = 20, threads: int = 1
+) -> Floats:
+    """Centres (k, d) of Lloyd's iterations by faiss; `x` is (n, d) with n ≥ k.
+
+    The last digits may depend on the number of threads. Some centres may be nearest to no row: see
+    :func:`fill_empty`.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [0.2], [9.0]], np.float32)
+    >>> np.sort(cluster_centres(x, 2, np.random.default_rng(0)), axis=0).ravel().tolist()
+    [0.10000000149011612, 9.0]
+    """
     import faiss
 
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
+    faiss.omp_set_num_threads(threads)
     try:
         clustering = faiss.Kmeans(
             x.shape[1],
             k,
             niter=iterations,
-            seed=seed,
+            seed=int(rng.integers(2**31 - 1)),
             min_points_per_centroid=1,
             max_points_per_centroid=1024,
         )
@@ -106,8 +119,27 @@ def _train(x: Floats, k: int, seed: int, iterations: int) -> Floats:
     return np.asarray(clustering.centroids, dtype=np.float32)
 
 
-def _repair(x: Floats, centres: Floats, threads: int) -> NDArray[np.int64]:
-    """Sizes of the clusters; empty ones are moved to the samples farthest from their centres."""
+def fill_empty(x: Floats, centres: Floats, threads: int = 1) -> NDArray[np.int64]:
+    """Move centres that are nearest to no row to the rows farthest from their own centres.
+
+    Parameters
+    ----------
+    x : (n, d) float32 array
+    centres : (k, d) float32 array
+        Changed in place.
+    threads : int
+
+    Returns
+    -------
+    (k,) integer array
+        Sizes of the clusters before the move.
+
+    Examples
+    --------
+    >>> x, centres = np.array([[0.0], [1.0], [9.0]], np.float32), np.array([[1.0], [99.0]], "f4")
+    >>> fill_empty(x, centres).tolist(), centres.ravel().tolist()
+    ([3, 0], [1.0, 9.0])
+    """
     half = np.einsum("ij,ij->i", centres, centres) / 2
 
     def nearest(rows: tuple[int, int]) -> tuple[NDArray[np.int64], Floats]:

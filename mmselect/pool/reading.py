@@ -8,6 +8,7 @@ through, in the order given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -342,6 +343,16 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
             pool.constants[path] = np.asarray(sources[0][()])
     pool.unknown = [f"{shard.file}: {path}" for shard in layout.shards for path in shard.unknown]
     return pool
+
+
+@contextlib.contextmanager
+def opened_pool(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
+    """Open paths for the time of the block; leave a pool that is open as it is."""
+    if isinstance(pool, Pool):
+        yield pool
+        return
+    with open_pool(pool) as opened:
+        yield opened
 
 
 def as_stored(values: NDArray[Any]) -> NDArray[Any]:

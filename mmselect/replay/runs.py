@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmselect.errors import InputError, UsageError
 from mmselect.files import make_folder, reason, replacing
-from mmselect.pool.reading import Pool, PoolPath, open_pool
+from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
 from mmselect.replay.rounds import Run, Settings, Start, begin, check_strategies, play
 from mmselect.strategies.record import Progress
@@ -148,7 +147,7 @@ def replay(
     settings = Settings(start, first, str(budget), rounds, fraction)
     names, numbers = list(strategies), list(range(seed, seed + seeds))
     _check(settings, names, numbers, jobs)
-    with contextlib.nullcontext(pool) if isinstance(pool, Pool) else open_pool(pool) as opened:
+    with opened_pool(pool) as opened:
         data, files = load(opened, test_fraction is None), opened.files
     check_strategies(data, settings, names)
     runs = _play_all(data, settings, names, numbers, jobs, folder, progress)
