@@ -26,6 +26,7 @@ Sources and licences
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import sys
@@ -33,7 +34,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ TITLES = Package(
     "openclipart-svg_1%3a0.18+dfsg-19_all.deb",
     "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
 )
+Image.MAX_IMAGE_PIXELS = None  # one drawing is enormous; the digest says that it is the right one
 ROOT = "./usr/share/openclipart"
 SAYS_NOTHING = {"special", "unsorted"}  # first folders
 LARGEST_SERIES = 40  # drawings with one title
@@ -101,7 +102,7 @@ class Drawing:
 
 
 def clean(text: str | None) -> str:
-    return " ".join(NOISE.sub(" ", text or "").split())
+    return " ".join(NOISE.sub(" ", html.unescape(text or "")).split())
 
 
 def read_drawing(path: str, svg: bytes, png: bytes) -> Drawing:

@@ -23,6 +23,7 @@ from sklearn.decomposition import PCA
 
 COMPONENTS = 64
 IMAGE_SIDE = 160  # larger inputs cost time and gain nothing on drawings of 64 pixels
+LARGEST_SIDE = 1024  # larger pictures are shrunk first, to save memory and time
 DEPTHS = (4, 7, 10, 14)  # blocks of the image encoder that are read besides its last feature map
 BATCH = 16
 THREADS = 2  # fixed, because sums on another number of threads may round differently
@@ -74,12 +75,15 @@ def encode_images(drawings: Sequence[Image.Image]) -> Array:
 
 
 def square(image: Image.Image) -> Image.Image:
-    """Put the picture on white, in the middle of a square, at the encoder's size."""
+    """Put the picture, without empty margins, on a white square of the encoder's size."""
     image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image)
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image)
+    flat = page.convert("RGB")
+    flat = flat.crop(ImageOps.invert(flat).getbbox())  # no box, so no cut, where all is white
     size = (IMAGE_SIDE, IMAGE_SIDE)
-    return ImageOps.pad(white.convert("RGB"), size, Image.Resampling.BICUBIC, "white")
+    return ImageOps.pad(flat, size, Image.Resampling.BICUBIC, "white")
 
 
 # --- texts -----------------------------------------------------------------------------------
