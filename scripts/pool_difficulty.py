@@ -85,7 +85,9 @@ def main() -> int:
     parser.add_argument("pools", type=Path, nargs="+", metavar="POOL")
     for path in parser.parse_args().pools:
         pool = read_pool(path)
-        names = sorted(name.removeprefix("features/") for name in pool if "features/" in name)
+        names = sorted(
+            name.removeprefix("features/") for name in pool if name.startswith("features/")
+        )
         print(f"{path.name}: {path.stat().st_size} bytes, SHA-256 {sha256(path)}")
         print_shape(pool, names)
         with threadpool_limits(1):
