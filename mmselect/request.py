@@ -26,6 +26,10 @@ from mmselect.version import __version__
 LOOKED_AT = 64
 """Candidate rows of each logits dataset that are looked at for probabilities."""
 
+FEW_LABELS = 10
+"""Labeled samples per class below which a strategy that looks at features alone did better than
+the first choice of ``auto`` on real pools (``docs/evidence.md``)."""
+
 SAMPLED_BLOCKS, SAMPLED_ROWS = 16, 16
 """Evenly spread blocks of each dataset, and rows in each, that go into a pool's fingerprint."""
 
@@ -105,6 +109,8 @@ def prepare(
     if among is not None:
         allowed &= _mask(pool, among, "among", ignore_unknown, warnings)
     candidates = np.flatnonzero(allowed)
+    if strategy == "auto" and not scores_only:
+        warnings += _few_labels(pool, record, int(mask.sum()))
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
@@ -177,6 +183,15 @@ def _choose_best(
         resolved = record.resolve({**preset, **given}, pool.modalities)
         return record, resolved, [f"strategy auto: {name}{why}"]
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
+
+
+def _few_labels(pool: Pool, record: Strategy, labeled: int) -> list[str]:
+    """Say that with so few labels something else may be the better choice."""
+    other, per_class = registry.BUILT_IN["facility"], labeled / pool.sizes.get("c", 1)
+    if record is other or per_class >= FEW_LABELS or lacking(other, pool):
+        return []
+    better = f"below {FEW_LABELS}, {other.name} did better on real pools (docs/evidence.md)"
+    return [f"{per_class:.1f} labeled samples per class: {better}"]
 
 
 def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:

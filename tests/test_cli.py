@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -297,3 +299,18 @@ def test_python_takes_an_open_pool_and_leaves_it_open(pool: Path) -> None:
 
 def test_version(cli) -> None:
     assert cli("--version").out == f"mmselect {mmselect.__version__}\n"
+
+
+def test_auto_says_when_labels_are_few(cli: Callable[..., Result], tmp_path: Path) -> None:
+    """Below ten labeled samples per class; the list of ids counts, not the pool's mask."""
+    given = arrays(n=120, c=2)
+    mmselect.write_pool(tmp_path / "pool.h5", **given)
+    few = cli("select", tmp_path / "pool.h5", "-b", 2, "--labeled", os.devnull)
+    assert "0.0 labeled samples per class: below 10, facility did better" in few.err
+    (tmp_path / "ids").write_text("\n".join(given["ids"][:19]))
+    assert (
+        "9.5 labeled samples per class"
+        in cli("select", tmp_path / "pool.h5", "-b", 2, "--labeled", tmp_path / "ids").err
+    )
+    assert "per class" not in cli("select", tmp_path / "pool.h5", "-b", 2).err
+    assert "per class" not in cli("select", tmp_path / "pool.h5", "-b", 2, "-s", "bmmal").err
