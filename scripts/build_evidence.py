@@ -11,6 +11,7 @@ figures in ``docs/images``, and every round's measures in ``docs/evidence/*.csv`
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def main() -> None:
         name, _, path = pair.partition("=")
         how = {"seeds": given.seeds, "jobs": given.jobs, "folder": kept / name}
         fill(f"evidence {name}", "\n".join(evidence(name, path, how)))
+    fill("evidence overview", "\n".join(overview()))
 
 
 def evidence(name: str, path: str, how: dict[str, Any]) -> Iterator[str]:
@@ -75,6 +77,42 @@ def evidence(name: str, path: str, how: dict[str, Any]) -> Iterator[str]:
     yield from balance_table(found)
     yield ""
     yield from start_table(path, how)
+
+
+def overview() -> Iterator[str]:
+    """Make the table over all pools, from the rounds that are stored for each."""
+    found = {}
+    for regime in REGIMES:
+        for place in sorted((DOCS / "evidence").glob(f"*-{regime}.csv")):
+            found[place.stem.replace("-", ", ")] = against_random(place)
+    order = {name: [c[name][0] for c in found.values() if name in c] for name in STRATEGIES}
+    yield f"| strategy | {' | '.join(found)} |"
+    yield f"|---|{'---|' * len(found)}"
+    for name in sorted(STRATEGIES, key=lambda name: -float(np.mean(order[name]))):
+        if name != "random":
+            cells = [short(column[name]) if name in column else "–" for column in found.values()]
+            yield f"| `{name}` | {' | '.join(cells)} |"
+
+
+def against_random(place: Path) -> dict[str, tuple[float, float, float]]:
+    """Read the rounds of one pool: each strategy's paired difference of areas to random."""
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    with place.open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            point = (float(row["labeled"]), float(row["accuracy"]))
+            curves.setdefault((row["strategy"], row["seed"]), []).append(point)
+    areas: dict[str, list[float]] = {}
+    for (strategy, _), points in curves.items():
+        labeled, accuracy = np.array(points).T
+        areas.setdefault(strategy, []).append(float(area(labeled[None], accuracy[None])[0]))
+    base = np.array(areas["random"])
+    return {strategy: interval(np.array(values) - base) for strategy, values in areas.items()}
+
+
+def short(values: tuple[float, float, float]) -> str:
+    """Show a difference in points; in bold where its interval leaves out 0."""
+    text = f"{100 * values[0]:+.1f}"
+    return f"**{text}**" if values[1] > 0 or values[2] < 0 else text
 
 
 def able(path: str, names: Sequence[str]) -> list[str]:
