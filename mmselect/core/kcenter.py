@@ -38,9 +38,6 @@ SAMPLED = 2048
 PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
 
-FIRST_LABELED = 64
-"""Labeled rows every sample is compared with at the start; the others are met when needed."""
-
 
 def kcenter(
     features: Features,
@@ -110,9 +107,9 @@ class _Traversal:
     """Farthest-first traversal over stale upper bounds.
 
     `bound[i]` is at least the squared distance of row i to the nearest center, as float32 has it:
-    the distance to one of the first `seen[i]` centers that looked near. It is the distance to the
-    nearest of the first `sure[i]` centers. `fine[i]` is that distance in float64, over the first
-    `fine_seen[i]` centers.
+    once looked at, the distance to one of the first `seen[i]` centers, that looked near; verified,
+    the distance to the nearest of the first `sure[i]`. `fine[i]` is that in float64, over the
+    first `fine_seen[i]` centers.
 
     `basis` are the main directions of the pool. What looks near is decided in the first few of
     them (`guide`); what cannot be near, by sketches: a row in all of them, and the length of its
@@ -152,7 +149,10 @@ class _Traversal:
         else:
             self._start_from_mean()
         self._fetch_centers(0)
-        self._look(np.flatnonzero(self.bound > 0), min(self.count, FIRST_LABELED))
+        # To some center it is no farther than by way of the mean.
+        norms = np.sqrt(self.squares)
+        by_mean = (norms + norms[self.center_rows[: self.count]].min()) ** 2
+        self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
 
     @property
     def picks(self) -> NDArray[np.int64]:
