@@ -283,11 +283,13 @@ def _norms_and_mean(
     """Norms of the rows as given, and the mean of the rows as they are used."""
 
     def measure(rows: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        block = array[slice(*rows)]
-        with np.errstate(over="ignore"):  # beyond float32: an error, not an infinity
-            norms = row_norms(block if unit else block.astype(np.float32, copy=False), rows[0])
-        weights = _inverse(norms) if unit else np.ones(len(block))
-        return norms, weights @ block.astype(np.float64)
+        wide = array[slice(*rows)].astype(np.float64)
+        norms = row_norms(wide, rows[0])
+        if not unit and array.dtype == np.float64:
+            with np.errstate(over="ignore"):  # beyond float32: an error, not an infinity
+                row_norms(wide.astype(np.float32), rows[0])
+        weights = _inverse(norms) if unit else np.ones(len(wide))
+        return norms, weights @ wide
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
     parts = list(map_ordered(measure, blocks, thread_count(threads)))
