@@ -23,7 +23,7 @@ OWNERLESS_SHARE = 0.1
 """Share of parameters that may own no sample before there is a warning."""
 
 STEPS = {"adam": 300, "lbfgs": 40}
-TOLERANCE = 1e-2
+TOLERANCE = 8e-3
 """L-BFGS ends when three steps together lower the loss by less."""
 
 FIRST_STEPS, FIRST_SAMPLES = 8, 5
@@ -107,7 +107,7 @@ def parametric(
         Adam with a cosine schedule, as published, or L-BFGS: the same loss, sooner.
     steps : int, optional
         300 for Adam; for L-BFGS at most 40: it ends when three steps together gain less than
-        0.01. Up to 8 of them, a quarter at most, see a part of the samples only.
+        0.008. Up to 8 of them, a quarter at most, see a part of the samples only.
     rate : float
         Adam's first learning rate.
     init : {"uniform", "kmeans++"}
