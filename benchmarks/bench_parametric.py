@@ -139,7 +139,7 @@ def bench(n, k, rate, full):
     )
     print(
         f"lbfgs         {lbfgs_seconds:9.1f} s  {total / lbfgs_seconds:6.1f}x  "
-        f"loss {soon.history[-1].total:.4f} after {len(soon.history) - 1} steps; "
+        f"loss {soon.history[-1].total:.4f} after {len(soon.history) - 1} steps with all samples; "
         f"{soon.changed:,} picks are not initial samples"
     )
     goal = fast.history[-1].total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -152,7 +152,7 @@ def _fill(
         if mean is not None:
             block = block - mean
             norms = _centred_norms(block, norms, array.dtype)
-        scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        scale = _inverse(norms)
         filled = out[slice(*rows)]
         with np.errstate(over="ignore"):
             filled[:] = block * scale[:, None] if unit else block
@@ -199,16 +199,8 @@ class Originals:
             if mean is not None:
                 part -= mean
                 norms = _centred_norms(part, norms, block.dtype)
-            part *= np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
+            part *= _inverse(norms)[:, None]
         return part
-
-    def mean(self) -> NDArray[np.float64]:
-        """Mean of all rows."""
-        n = len(self.arrays[0])
-        total = np.zeros(sum(array.shape[1] for array in self.arrays))
-        for start, stop in ranges(0, n, EXACT_ROWS):
-            total += self.rows(np.arange(start, stop)).sum(axis=0)
-        return total / n
 
     def squared(self, index: NDArray[np.int64], point: NDArray[np.float64]) -> NDArray[np.float64]:
         """Squared distance of each row in `index` to a point ``(Σ d_m,)``, summed as written."""
@@ -216,6 +208,98 @@ class Originals:
         for start, stop in ranges(0, len(index), EXACT_ROWS):
             out[start:stop] = ((self.rows(index[start:stop]) - point) ** 2).sum(axis=1)
         return out
+
+
+class Joined:
+    """Rows as :func:`join` gives them, made when asked for: only norms are held.
+
+    Parameters
+    ----------
+    features : mapping or sequence of arrays, each (n, d_m)
+    unit : bool
+        As in :func:`join`, and so are the errors.
+    threads : int, optional
+
+    Attributes
+    ----------
+    dtype : dtype
+        float32, or float64 if a modality is.
+    mean : float64 array, shape (Σ d_m,)
+        Mean of all rows.
+    zero_rows : dict of str to int
+        Rows of each modality without a direction.
+
+    Examples
+    --------
+    >>> points = Joined([np.array([[1.0], [3.0]]), np.array([[0.0], [8.0]])])
+    >>> points.rows(np.array([1])).tolist(), points.less(np.array([1]), points.mean).tolist()
+    ([[3.0, 8.0]], [[1.0, 4.0]])
+    """
+
+    def __init__(
+        self, features: Features, *, unit: bool = False, threads: int | None = None
+    ) -> None:
+        named = as_modalities(features)
+        self.arrays = list(named.values())
+        self.dtype = np.result_type(np.float32, *self.arrays)
+        self.scales: list[NDArray[np.float64] | None] = []
+        self.zero_rows = {}
+        means = []
+        for name, array in named.items():
+            with located(dataset=name):
+                norms, mean = _norms_and_mean(array, unit, threads)
+            self.zero_rows[name] = int((norms == 0).sum())
+            self.scales.append(_inverse(norms) if unit else None)
+            means.append(mean)
+        self.mean = np.concatenate(means)
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def rows(self, index: NDArray[np.int64]) -> Array:
+        """Return the rows in `index`, modalities side by side, ``(len(index), Σ d_m)``."""
+        return np.concatenate(list(self._parts(index)), axis=1, dtype=self.dtype)
+
+    def less(self, index: NDArray[np.int64], origin: Array) -> NDArray[np.float32]:
+        """Return the rows in `index` less an origin, which all share or each has its own."""
+        out = np.empty((len(index), len(self.mean)), dtype=np.float32)
+        right = 0
+        for part in self._parts(index):
+            left, right = right, right + part.shape[1]
+            np.subtract(part, origin[..., left:right], out=out[:, left:right], casting="same_kind")
+        return out
+
+    def _parts(self, index: NDArray[np.int64]) -> Iterator[Array]:
+        for array, scale in zip(self.arrays, self.scales, strict=True):
+            part = array[index].astype(np.result_type(array, np.float32), copy=False)
+            if scale is not None:
+                part *= scale[index, None].astype(part.dtype)
+            yield part
+
+
+def _norms_and_mean(
+    array: Array, unit: bool, threads: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Norms of the rows as given, and the mean of the rows as they are used."""
+
+    def measure(rows: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        wide = array[slice(*rows)].astype(np.float64)
+        norms = row_norms(wide, rows[0])
+        if not unit and array.dtype == np.float64:
+            with np.errstate(over="ignore"):  # beyond float32: an error, not an infinity
+                row_norms(wide.astype(np.float32), rows[0])
+        weights = _inverse(norms) if unit else np.ones(len(wide))
+        return norms, weights @ wide
+
+    blocks = ranges(0, len(array), compute_rows(array.shape[1]))
+    parts = list(map_ordered(measure, blocks, thread_count(threads)))
+    norms = np.concatenate([norms for norms, _ in parts])
+    return norms, np.sum([total for _, total in parts], axis=0) / len(array)
+
+
+def _inverse(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1/norm, and 0 for a row without a direction."""
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def _centred_norms(

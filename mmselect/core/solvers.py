@@ -98,16 +98,17 @@ def lbfgs(
     evaluate: Evaluate,
     offsets: tuple[int, ...],
     steps: int,
-    scale: float,
+    rates: Callable[[], Floats],
     tolerance: float,
     watch: Watch,
 ) -> list[Terms]:
     """Limited-memory BFGS on the product of spheres, in place.
 
     Pairs are carried along by projection on the new tangent space, steps retracted by
-    normalisation, their length halved until the loss falls as Armijo asks. `scale` multiplies the
-    gradients, so that the first step has a sensible length. Ends after `steps` steps, when
-    three steps together gain less than `tolerance`, or when no step length helps.
+    normalisation, their length halved until the loss falls as Armijo asks. `rates` gives a first
+    guess of each parameter's inverse curvature, (k, 1), where the objective was last evaluated; the
+    pairs correct it. Ends after `steps` steps, when three steps together gain less than
+    `tolerance`, or when no step length helps.
 
     Returns
     -------
@@ -120,22 +121,24 @@ def lbfgs(
     >>> def evaluate(theta):
     ...     value = -float((goal * theta).sum())
     ...     return Terms(value, value, 0.0, 0.0), -goal.astype(np.float32)
-    >>> history = lbfgs(theta, evaluate, (0, 2), 20, 1.0, 1e-9, lambda step, terms: None)
+    >>> rates = lambda: np.ones((1, 1), dtype=np.float32)
+    >>> history = lbfgs(theta, evaluate, (0, 2), 20, rates, 1e-9, lambda step, terms: None)
     >>> round(history[-1].total, 4)
     -1.0
     """
     kept = min(MEMORY, max(3, PAIR_BYTES // (8 * theta.size)))
     pairs: deque[tuple[Matrix, Matrix, float]] = deque(maxlen=kept)
-    terms, gradient = _project(theta, evaluate, offsets, scale)
+    terms, gradient = _project(theta, evaluate, offsets)
     history = [terms]
     watch(0, terms)
     while len(history) <= steps:
-        direction = _direction(gradient, pairs)
+        direction = _direction(gradient, pairs, rates())
         slope = _dot(direction, gradient)
         if not slope < 0:
             pairs.clear()
-            direction, slope = -gradient, -_dot(gradient, gradient)
-        found = _search(theta, direction, slope / scale, terms.total, evaluate, offsets, scale)
+            direction = _direction(gradient, pairs, rates())
+            slope = _dot(direction, gradient)
+        found = _search(theta, direction, slope, terms.total, evaluate, offsets)
         if found is None:
             if not pairs:
                 break
@@ -156,12 +159,9 @@ def lbfgs(
     return history
 
 
-def _project(
-    theta: Floats, evaluate: Evaluate, offsets: tuple[int, ...], scale: float
-) -> tuple[Terms, Matrix]:
+def _project(theta: Floats, evaluate: Evaluate, offsets: tuple[int, ...]) -> tuple[Terms, Matrix]:
     terms, gradient = evaluate(theta)
     tangent(theta, gradient, offsets)
-    gradient *= np.float32(scale)
     return terms, gradient
 
 
@@ -172,13 +172,12 @@ def _search(
     value: float,
     evaluate: Evaluate,
     offsets: tuple[int, ...],
-    scale: float,
 ) -> tuple[float, Floats, Terms, Matrix] | None:
     length = 1.0
     for _ in range(HALVINGS):
         new = theta + np.float32(length) * direction
         retract(new, offsets)
-        terms, gradient = _project(new, evaluate, offsets, scale)
+        terms, gradient = _project(new, evaluate, offsets)
         if terms.total <= value + ARMIJO * length * slope:
             return length, new, terms, gradient
         length /= 2
@@ -202,17 +201,20 @@ def _remember(
     pairs.extend(pair for pair in products if pair[2] > 1e-10 * _dot(pair[1], pair[1]))
 
 
-def _direction(gradient: Matrix, pairs: deque[tuple[Matrix, Matrix, float]]) -> Matrix:
-    """Two-loop recursion (Nocedal, 1980)."""
+def _direction(
+    gradient: Matrix, pairs: deque[tuple[Matrix, Matrix, float]], rates: Floats
+) -> Matrix:
+    """Two-loop recursion (Nocedal, 1980), from a diagonal first guess."""
     direction = -gradient
     factors = []
     for step, change, product in reversed(pairs):
         factor = _dot(step, direction) / product
         direction -= np.float32(factor) * change
         factors.append(factor)
+    direction *= rates
     if pairs:
         _, change, product = pairs[-1]
-        direction *= np.float32(product / _dot(change, change))
+        direction *= np.float32(product / _dot(change, rates * change))
     for (step, change, product), factor in zip(pairs, reversed(factors), strict=True):
         direction += np.float32(factor - _dot(change, direction) / product) * step
     return direction

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mmselect.core.coverage import match_distinct
 from mmselect.core.facility import facility
+from mmselect.core.features import Joined, join
 from mmselect.core.kcenter import kcenter
 from mmselect.core.kmeans import kmeans
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
@@ -102,6 +103,48 @@ def test_kcenter_where_the_sketch_says_little_or_all(rank):
     x = (rng.standard_normal((900, rank)) @ rng.standard_normal((rank, 200))).astype(np.float32)
     x *= rng.lognormal(0, 1, (900, 1)).astype(np.float32)
     assert kcenter([x], 300).picks.tolist() == naive_kcenter([x], 300)[0]
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
+    features = pool(60, (300, 200), groups=5)
+    features[0][7] = 0
+    features[1][9] = 0
+    found = kcenter(features, 60, unit=unit)
+    assert found.picks.tolist() == naive_kcenter(features, 60, unit=unit)[0]
+    assert found.zero_rows == {"0": 1, "1": 1}
+
+
+def test_kcenter_far_from_the_origin():
+    features = [f.astype(np.float64) + 1e6 for f in pool(800, (150, 90))]
+    assert kcenter(features, 300).picks.tolist() == naive_kcenter(features, 300)[0]
+
+
+def test_kcenter_whatever_is_looked_at_together(monkeypatch):
+    features = pool(2000, (150, 90))
+    picks, _ = naive_kcenter(features, 300)
+    for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
+        monkeypatch.setattr(f"mmselect.core.kcenter.{name}", value)
+        assert kcenter(features, 300).picks.tolist() == picks, name
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
+    features = pool(700, dtype=dtype)
+    features[1][3] = 0
+    whole, _, zero_rows = join(features, unit=unit)
+    points, index = Joined(features, unit=unit, threads=3), np.array([3, 699, 0])
+    assert points.zero_rows == zero_rows
+    np.testing.assert_allclose(points.rows(index), whole[index], rtol=1e-6)
+    np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
+    less = points.less(index, points.mean)
+    np.testing.assert_allclose(less, whole[index] - points.mean, atol=1e-6)
+    assert less.dtype == np.float32
+    features[1][8, 2] = np.nan
+    for make in (join, Joined):
+        with pytest.raises(DataError, match="1: row 8: expected finite features"):
+            make(features, unit=unit)
 
 
 def test_kcenter_reports_progress():

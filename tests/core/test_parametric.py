@@ -162,7 +162,7 @@ def test_lbfgs_reaches_the_loss_of_adam_in_fewer_steps():
     slow = parametric(features, 100, np.random.default_rng(5))
     fast = parametric(features, 100, np.random.default_rng(5), solver="lbfgs")
     assert len(fast.history) <= 41
-    assert fast.history[-1].total < slow.history[-1].total + 0.02
+    assert fast.history[-1].total < slow.history[-1].total
     totals = [terms.total for terms in fast.history]
     assert totals == sorted(totals, reverse=True)
 
