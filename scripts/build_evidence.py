@@ -74,8 +74,8 @@ def evidence(name: str, path: str, how: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"![Learning curves, {regime} labels](images/evidence-{name}-{regime}.svg)"
         yield ""
-    yield from balance_table(found)
-    yield ""
+        yield from balance_table(found, regime)
+        yield ""
     yield from start_table(path, how)
 
 
@@ -157,7 +157,7 @@ def query_table(found: Replay, regime: str) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def balance_table(found: Replay) -> Iterator[str]:
+def balance_table(found: Replay, regime: str) -> Iterator[str]:
     """Make the table of what BMMAL sets out to change: the balance of the modalities."""
     names = ("random", "badge", "bmmal")
     modalities = found.settings["modalities"]
@@ -165,7 +165,7 @@ def balance_table(found: Replay) -> Iterator[str]:
         "contribution_difference": "largest less smallest contribution, last round",
         **{f"accuracy.{m}": f"accuracy of {m} alone, mean" for m in modalities},
     }
-    yield f"**Balance**, many labels ({', '.join(modalities)}):"
+    yield f"**Balance**, {regime} labels:"
     yield ""
     yield f"| measure | {' | '.join(f'`{name}`' for name in names)} | `bmmal` less `badge` |"
     yield "|---|---|---|---|---|"
