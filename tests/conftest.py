@@ -13,6 +13,9 @@ import pytest
 import mmselect
 from mmselect.cli import run
 
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""First line of a program that hears Ctrl-C even where the tests run in a shell's background."""
+
 
 class Result(NamedTuple):
     code: int

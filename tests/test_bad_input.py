@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import LISTENING, arrays
 
 import mmselect
 from mmselect import files
@@ -373,6 +373,7 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
     target = tmp_path / "scores.csv"
     target.write_text("before")
     code = (
+        f"{LISTENING}"
         "import os, sys, time\n"
         "from mmselect import output\n"
         "def slowly(result, pool):\n"

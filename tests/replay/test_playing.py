@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import LISTENING, arrays
 
 import mmselect
 from mmselect.errors import MmselectError, NeedsError, SelectionError, UsageError
@@ -166,7 +166,8 @@ def test_a_stored_run_that_is_none_is_named(known: Path, tmp_path: Path) -> None
 
 
 def test_interrupted_and_played_on(known: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mmselect", "replay", str(known), "-s", "bmmal,random"]
+    code = f"{LISTENING}import sys; from mmselect.cli import run; sys.exit(run(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "replay", str(known), "-s", "bmmal,random"]
     command += ["-b", "5", "--start-budget", "12", "--rounds", "3", "--seeds", "400"]
     command += ["--runs", str(tmp_path / "runs")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
