@@ -83,6 +83,7 @@ def play(folder: Path) -> Iterator[str]:
     yield f"  mmselect info {here}"
     yield f"  mmselect strategies {here}"
     yield f"  mmselect select {here} -b 5% --exclude {shlex.quote(str(picks_file))} | head"
+    yield f"  mmselect replay {here}"
 
 
 def _copy_pool(folder: Path) -> Path:
