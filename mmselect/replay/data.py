@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,16 +113,17 @@ def load(pool: Pool, use_split: bool = True) -> Data:
         for path, column in pool.columns.items()
         if path.startswith("/metadata/") and column.dtype.kind in "iufb"
     }
+    features = {name: _features(pool, name, rows) for name in pool.names("/features")}
     return Data(
         file=pool.files[0],
-        features={name: _features(pool, name, rows) for name in pool.names("/features")},
+        features=features,
         labels=labels[rows],
         classes=classes,
         rows=rows,
         labeled=pool.labeled[rows],
         metadata=numbers,
         test=None if test is None else test[rows],
-        digest=_digest(pool, labels[rows], rows),
+        digest=_digest(pool, [rows.astype(np.int64), labels[rows], *features.values()]),
     )
 
 
@@ -148,10 +150,10 @@ def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float
     return z
 
 
-def _digest(pool: Pool, labels: NDArray[np.int64], rows: NDArray[np.intp]) -> str:
+def _digest(pool: Pool, arrays: Sequence[NDArray[Any]]) -> str:
     digest = hashlib.sha256(fingerprint(pool).encode())
-    digest.update(labels.tobytes())
-    digest.update(rows.astype(np.int64).tobytes())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
     return f"sha256:{digest.hexdigest()[:32]}"
 
 

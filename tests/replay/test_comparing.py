@@ -35,7 +35,7 @@ def test_heads_are_those_of_scikit_learn() -> None:
         x = np.hstack([scale[m] * features[m] for m in view])
         plain = LogisticRegression(C=0.1, tol=1e-8, max_iter=9999).fit(x[rows], labels[rows])
         ours = softmax(logits(features, view, head).astype(float), axis=1)
-        assert np.allclose(ours, plain.predict_proba(x), atol=1e-4)
+        assert np.allclose(ours, plain.predict_proba(x), atol=1e-3)
         assert head.converged
 
 
@@ -48,7 +48,7 @@ def test_a_warm_start_ends_where_a_cold_one_does() -> None:
     cold = fit_heads(features, more, labels[more], 4, strengths, scale)
     for view in warm:
         a, b = (softmax(logits(features, view, h[view]), axis=1) for h in (warm, cold))
-        assert np.allclose(a, b, atol=1e-4)
+        assert np.allclose(a, b, atol=1e-3)
 
 
 @pytest.mark.parametrize("seen", [(1, 3), (0, 2, 3)])
@@ -64,13 +64,13 @@ def test_classes_without_a_label_have_probability_zero(seen: tuple[int, ...]) ->
         assert (p[:, unseen] == 0).all()
         x = np.hstack([scale[m] * features[m] for m in view])
         plain = LogisticRegression(C=1.0, tol=1e-8, max_iter=9999).fit(x[rows], labels[rows])
-        assert np.allclose(p[:, seen], plain.predict_proba(x), atol=1e-4)
+        assert np.allclose(p[:, seen], plain.predict_proba(x), atol=1e-3)
     everything = np.arange(len(labels))
     after = fit_heads(features, everything, labels, 4, strengths, scale, heads)
     cold = fit_heads(features, everything, labels, 4, strengths, scale)
     for view in after:
         a, b = (softmax(logits(features, view, h[view]), axis=1) for h in (after, cold))
-        assert np.allclose(a, b, atol=1e-4)
+        assert np.allclose(a, b, atol=1e-3)
 
 
 def test_the_penalty_suits_the_noise() -> None:

@@ -154,6 +154,10 @@ def test_runs_of_other_settings_or_other_labels_are_not_taken(known: Path, tmp_p
         handle["label"][77] = (handle["label"][77] + 1) % 4
     replay(known, ["random"], folder=folder, **SMALL)
     assert len(list(folder.iterdir())) == 6
+    with h5py.File(known, "r+") as handle:
+        handle["features/b"][101, 3] += 1
+    replay(known, ["random"], folder=folder, **SMALL)
+    assert len(list(folder.iterdir())) == 8
 
 
 def test_a_stored_run_that_is_none_is_named(known: Path, tmp_path: Path) -> None:
