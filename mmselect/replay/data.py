@@ -153,7 +153,7 @@ def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float
 def _digest(pool: Pool, arrays: Sequence[NDArray[Any]]) -> str:
     digest = hashlib.sha256(fingerprint(pool).encode())
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return f"sha256:{digest.hexdigest()[:32]}"
 
 
