@@ -19,7 +19,7 @@ from mmselect.pool.schema import match, names_in
 from mmselect.pool.writing import check_arrays, to_numpy
 from mmselect.torch.batches import Inputs, Key, arguments, check_arguments, column, moved
 from mmselect.torch.capture import Pick, Recorder, linear_parts, picked, submodule
-from mmselect.torch.masking import located_call, replay
+from mmselect.torch.masking import located_call, rerun
 from mmselect.torch.modes import dropping, seeded
 from mmselect.torch.partial import agree
 from mmselect.torch.trees import Tensor, shown
@@ -92,7 +92,7 @@ def compute(
     with torch.no_grad(), _autocast(plan):
         found = _forward(plan, recorder, call, frozenset(plan.picks), watch=True)
         if plan.fusion is not None:
-            found |= _coalition_logits(plan, recorder, found, check=first)
+            found |= _coalition_logits(plan, recorder, found, row, check=first)
         if plan.passes:
             found["/dropout_logits"] = _dropout_logits(plan, recorder, call, row)
     return found | {path: column(batch, path, key) for path, key in plan.columns.items()}
@@ -139,7 +139,7 @@ def _logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
 
 
 def _coalition_logits(
-    plan: Plan, recorder: Recorder, found: Mapping[str, Any], check: bool
+    plan: Plan, recorder: Recorder, found: Mapping[str, Any], row: int, check: bool
 ) -> dict[str, Tensor]:
     """Run the fusion again for every coalition but the full one, whose logits are the model's."""
     assert plan.fusion is not None  # asked for only where there is one
@@ -154,11 +154,14 @@ def _coalition_logits(
             raise DataError(message, dataset=f"/features/{name}", rows=rows.tolist())
     if not names:
         raise ParameterError("coalitions: expected features of modalities, found none")
-    call = located_call(plan.fusion.module, recorder.calls[0], traces)
+    given, known = recorder.calls[0], recorder.constants
+    call = located_call(plan.fusion.module, given, traces, known, first=row == 0)
+    if known is None:
+        recorder.constants = call.constants
     module = submodule(plan.model, plan.fusion.module)
 
     def logits(absent: frozenset[str]) -> Tensor:
-        return picked(plan.fusion, replay(module, call, absent))  # type: ignore[arg-type]
+        return picked(plan.fusion, rerun(module, call, absent))  # type: ignore[arg-type]
 
     full = _logits(plan, found)
     if check and not agree(to_numpy(full), to_numpy(logits(frozenset())), REPLAYED):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -52,6 +53,37 @@ def tensors(tree: Tree) -> list[Tensor]:
     return found
 
 
+def leaves(tree: Tree) -> Iterator[Any]:
+    """Go through what a tree carries along beside its tensors.
+
+    Examples
+    --------
+    >>> list(leaves({"a": [torch.tensor(1), "text"], "b": (None,)}))
+    ['text', None]
+    """
+    if isinstance(tree, Mapping):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple | list):
+        for item in tree:
+            yield from leaves(item)
+    elif not isinstance(tree, torch.Tensor):
+        yield tree
+
+
+def parts(thing: Any) -> dict[str, Any]:
+    """Attributes of an object that is no tree, such as a data class.
+
+    Examples
+    --------
+    >>> import types
+    >>> parts(types.SimpleNamespace(logits=1)), parts("text")
+    ({'logits': 1}, {})
+    """
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return {field.name: getattr(thing, field.name, None) for field in dataclasses.fields(thing)}
+    return dict(getattr(thing, "__dict__", {}))
+
+
 def look(tree: Tree, key: str | int) -> Any:
     """Find a part by key, by position, or by attribute.
 
@@ -87,11 +119,12 @@ def shown(tree: Tree) -> str:
     if isinstance(tree, torch.Tensor):
         return str(tuple(tree.shape))
     if isinstance(tree, Mapping):
-        parts = [f"{key} {shown(value)}" for key, value in tree.items()]
-        return f"{type(tree).__name__} with {few(parts)}"
+        items = [f"{key} {shown(value)}" for key, value in tree.items()]
+        return f"{type(tree).__name__} with {few(items)}"
     if isinstance(tree, tuple | list):
         return f"a {type(tree).__name__} of {len(tree)}: {few([shown(item) for item in tree])}"
-    return type(tree).__name__
+    public = [] if callable(tree) else [name for name in parts(tree) if not name.startswith("_")]
+    return f"{type(tree).__name__} with {few(public)}" if public else type(tree).__name__
 
 
 def nearest(name: str, names: list[str]) -> str:
