@@ -14,6 +14,12 @@ from mmselect.torch.trees import look, mapped, shown
 Key = str | int | Callable[[Any], Any]
 """Where something is in a batch: a key or attribute, a position, or a function of the batch."""
 
+RANDOM = (
+    torch.utils.data.RandomSampler,
+    torch.utils.data.SubsetRandomSampler,
+    torch.utils.data.WeightedRandomSampler,
+)
+
 Inputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
 
 
@@ -28,9 +34,22 @@ def promised_rows(loader: Any, n: int | None) -> int | None:
 
 
 def shuffles(loader: Any) -> bool:
-    """Whether a loader's own sampler draws in random order."""
-    random = torch.utils.data.RandomSampler, torch.utils.data.SubsetRandomSampler
-    return isinstance(getattr(loader, "sampler", None), random)
+    """Whether a loader draws in random order, as far as its samplers are PyTorch's own.
+
+    Examples
+    --------
+    >>> random = torch.utils.data.RandomSampler(range(9))
+    >>> batches = torch.utils.data.BatchSampler(random, 3, drop_last=False)
+    >>> shuffles(torch.utils.data.DataLoader(range(9), batch_sampler=batches))
+    True
+    """
+    outer = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    samplers = [*outer, *(getattr(sampler, "sampler", None) for sampler in outer)]
+    return any(isinstance(s, RANDOM) or _shuffled_shard(s) for s in samplers)
+
+
+def _shuffled_shard(sampler: Any) -> bool:
+    return isinstance(sampler, torch.utils.data.DistributedSampler) and sampler.shuffle
 
 
 def moved(batch: Any, device: Any) -> Any:

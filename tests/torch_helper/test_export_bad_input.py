@@ -313,6 +313,36 @@ def test_numbers_of_rows(tmp_path: Path, case: str) -> None:
     assert not (tmp_path / "pool.h5").exists()
 
 
+data_tools = torch.utils.data
+SHUFFLING: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "random batches": lambda d: {
+        "batch_sampler": data_tools.BatchSampler(data_tools.RandomSampler(d), 5, False)
+    },
+    "random batches as samples": lambda d: {
+        "sampler": data_tools.BatchSampler(data_tools.SubsetRandomSampler(range(22)), 5, False),
+        "batch_size": None,
+    },
+    "weighted": lambda d: {"sampler": data_tools.WeightedRandomSampler([1.0] * 22, 22)},
+    "distributed": lambda d: {"sampler": data_tools.DistributedSampler(d, 1, 0, shuffle=True)},
+}
+
+
+@pytest.mark.parametrize("case", SHUFFLING)
+def test_loaders_that_shuffle(tmp_path: Path, case: str) -> None:
+    batches = data_tools.DataLoader(Samples(), **SHUFFLING[case](Samples()))
+    with pytest.raises(ParameterError, match="a fixed order for rows that have no ids"):
+        export_pool(TwoTower(), batches, tmp_path / "pool.h5", **OPTIONS | {"ids": None})
+
+
+def test_a_shard_in_order(tmp_path: Path) -> None:
+    shard = data_tools.DistributedSampler(Samples(), 1, 0, shuffle=False)
+    batches = data_tools.DataLoader(Samples(), 5, sampler=shard)
+    inputs = ["image", "text"]
+    options = OPTIONS | {"ids": None, "inputs": inputs}
+    export_pool(TwoTower(), batches, tmp_path / "pool.h5", **options)
+    assert (tmp_path / "pool.h5").exists()
+
+
 def test_a_shuffled_loader_with_ids(tmp_path: Path) -> None:
     export_pool(TwoTower(), loader(shuffle=True), tmp_path / "pool.h5", **OPTIONS)
     assert (tmp_path / "pool.h5").exists()
