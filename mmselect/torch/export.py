@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmselect.core.shapley import MOST_MODALITIES
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
-from mmselect.pool.writing import to_numpy
 from mmselect.torch.batches import Inputs, Key, promised_rows, shuffles
 from mmselect.torch.capture import Given, parse, qualname, recording, submodule, unwrapped
 from mmselect.torch.modes import dropout_layers, evaluating, generators, same_numbers_after
@@ -22,6 +20,9 @@ from mmselect.torch.partial import partial_pool
 from mmselect.torch.progress import Progress, reporter
 from mmselect.torch.running import FUSED, Plan
 from mmselect.torch.streaming import Export
+
+DIGESTED = 4096
+"""Bytes of each tensor of a model that a continuation holds against those of the export before."""
 
 
 def export_pool(
@@ -234,7 +235,9 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "function": _text(plan.function),
         "inputs": _text(plan.inputs),
         "coalitions": _text(plan.fusion),
-        "classifier": plan.classifier and f"{plan.classifier} {_digest(plan)}",
+        "classifier": plan.classifier
+        and f"{plan.classifier} {_digest(submodule(plan.model, plan.classifier))}",
+        "model": _digest(plan.model, DIGESTED),
         "class_names": plan.class_names,
         "dropout_passes": plan.passes,
         "seed": plan.seed if plan.passes else None,
@@ -249,9 +252,17 @@ def _text(thing: Any) -> str | None:
     return thing if thing is None else qualname(thing) if callable(thing) else str(thing)
 
 
-def _digest(plan: Plan) -> str:
-    layer = submodule(plan.model, plan.classifier or "")
+def _digest(model: Any, most: int | None = None) -> str:
+    """Tell models apart: names, shapes, types and the first bytes of what a checkpoint holds.
+
+    `most` bytes of each tensor are looked at, all of them if None: training changes every tensor
+    everywhere, so that a few tell.
+    """
     digest = hashlib.sha256()
-    for tensor in layer.parameters():
-        digest.update(np.ascontiguousarray(to_numpy(tensor)).tobytes())
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and not torch.nn.parameter.is_lazy(tensor):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            count = None if most is None else most // tensor.element_size()
+            first = tensor.detach().reshape(-1)[:count].cpu().contiguous()
+            digest.update(first.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -224,8 +224,14 @@ def _cross_entropy(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
     x = wide(logits)
     y = targets.to(x.dtype)
     if kind == "bce":
-        return functional.binary_cross_entropy_with_logits(x, y)
-    return functional.cross_entropy(x, y)
+        yes, no = functional.logsigmoid(x), functional.logsigmoid(-x)
+        return -(_weighed(y, yes) + _weighed(1 - y, no)).mean()
+    return -_weighed(y, x.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def _weighed(share: Tensor, log: Tensor) -> Tensor:
+    """Multiply, with ``0 log 0 = 0``: the logit of a class that is ruled out is -inf."""
+    return torch.where(share != 0, share * log, 0.0)
 
 
 def _targets(targets: Tensor, logits: Tensor, kind: str) -> Tensor:

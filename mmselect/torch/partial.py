@@ -46,6 +46,8 @@ class PartialPool:
     ----------
     rows, batches : int
         Written so far.
+    kept : int
+        Rows of them that the journal counts.
     last : dict
         What the journal says of the last batch.
     specs : dict of path to Spec
@@ -60,7 +62,7 @@ class PartialPool:
         self.target, self.journal, self.settings = target, journal, dict(settings)
         self.file = target.with_name(f"{target.name}.partial")
         self.new = target.with_name(f"{target.name}.partial.new")
-        self.rows = self.batches = self.room = 0
+        self.rows = self.batches = self.room = self.kept = 0
         self.last: dict[str, Any] = {}
         self.specs: dict[str, Spec] = {}
         self.text: list[str] = []
@@ -108,6 +110,7 @@ class PartialPool:
             # first taken, then written: whatever comes in between, no line is written twice
             lines, self._waiting = self._waiting, []
             self.journal.append(lines)
+            self.kept = self.rows
         self._committed = time.monotonic()
 
     def _count(self, line: dict[str, Any]) -> None:
@@ -244,6 +247,7 @@ class PartialPool:
                 self._seen.add(line["lists"].get("/id", []))
             elif "finishing" in line:
                 ended = line
+        self.kept = self.rows
         self._restore(ended)
 
     def _restore(self, ended: Mapping[str, Any]) -> None:
@@ -361,8 +365,8 @@ def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Itera
         except BaseException as error:
             with suppress(OSError, ValueError):  # what ended the export is what to tell
                 pool.commit()
-            if pool.rows:
-                error.add_note(f"{pool.file} keeps {pool.rows:,} rows; resume=True goes on there")
+            if pool.kept:
+                error.add_note(f"{pool.file} keeps {pool.kept:,} rows; resume=True goes on there")
             raise
         finally:
             pool.close()

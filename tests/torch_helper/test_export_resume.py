@@ -174,9 +174,15 @@ def test_killed_while_text_was_added(
     assert path.read_bytes() == whole
 
 
-def other_weights(model: Any) -> Any:
+def other_weights(model: Any, factor: float) -> Any:
     with torch.no_grad():
-        model.text_encoder[0].weight.mul_(1.3)
+        model.text_encoder[0].weight.mul_(factor)
+    return model
+
+
+def other_numbers(model: Any) -> Any:
+    """What no parameter tells."""
+    model.text_encoder.register_forward_hook(lambda _module, _args, output: output * 1.3)
     return model
 
 
@@ -210,7 +216,13 @@ CHANGED: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], s
     ),
     "classifier": (lambda: other_classifier(TwoTower()), loader, {}, "classifier = fusion.fc"),
     "weights": (
-        lambda: other_weights(TwoTower()),
+        lambda: other_weights(TwoTower(), 1.0001),
+        loader,
+        {},
+        "expected model = .*, found",
+    ),
+    "numbers": (
+        lambda: other_numbers(TwoTower()),
         loader,
         {},
         r"/features/text: rows 10, 11.*numbers written before, found others.*\(id s10, s11",
@@ -297,6 +309,25 @@ def test_disk_full(tmp_path: Path, known: bool) -> None:
     assert not path.exists()
     export_pool(torch.nn.Identity(), wide(1000), path, resume=True, **options)
     assert len(read(path)["/features/x"]) == 1000
+
+
+def test_the_note_counts_what_the_journal_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bytes
+) -> None:
+    path, real, full = tmp_path / "pool.h5", Journal.append, []
+
+    def append(self: Any, lines: Any) -> None:
+        full.append('"s14"' in lines[0] or bool(full and full[-1]))
+        if full[-1]:
+            raise OSError(28, "No space left on device")
+        real(self, lines)
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="no space") as raised:
+        patch.setattr(Journal, "append", append)
+        export_pool(TwoTower(), loader(), path, **EXPORT)
+    assert "keeps 10 rows" in raised.value.__notes__[0]
+    export_pool(TwoTower(), loader(), path, resume=True, **EXPORT)
+    assert path.read_bytes() == whole
 
 
 def test_disk_full_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,25 @@ def test_the_multimodal_loss_is_the_mean_of_all_losses(kind: str, modalities: in
 
 
 @pytest.mark.parametrize("kind", PLAIN)
+def test_classes_that_are_ruled_out(kind: str) -> None:
+    """A logit of -inf where the target is 0 adds nothing, and all gradients are finite."""
+    y = np.arange(B) % (C - 1)
+    heads, fused = {"a": logits(1), "b": logits(2)}, logits(9)
+    for x in (*heads.values(), fused):
+        x[:, -1] = -np.inf
+    given_heads = {name: torch.tensor(x, requires_grad=True) for name, x in heads.items()}
+    found = multimodal_loss(given_heads, *tensors(fused, y), kind=kind)
+    loss = PLAIN[kind][0]
+    parts = [loss(x[:, :-1], np.eye(C - 1)[y]) for x in (*heads.values(), fused)]
+    share = (C - 1) / C if kind == "bce" else 1  # the mean over classes counts it, with nothing
+    assert found.item() == pytest.approx(np.mean(parts) * share, rel=1e-12)
+    taught = self_distillation_loss(given_heads, *tensors(fused, y), kind=kind)
+    assert taught.isfinite()
+    (found + taught).backward()
+    assert all(x.grad.isfinite().all() for x in given_heads.values())
+
+
+@pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0, 4.0])
 def test_self_distillation_is_equation_8(kind: str, weight: float) -> None:
     loss, probabilities = PLAIN[kind]
