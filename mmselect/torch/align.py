@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, compute_rows, thread_count
 from mmselect.core.features import Progress
-from mmselect.errors import MmselectError, NeedsError, ParameterError, few
+from mmselect.errors import MmselectError, NeedsError, few
 from mmselect.files import check_targets, replacing
 from mmselect.output import as_json
 from mmselect.pool.reading import Pool, PoolPath, as_stored, open_pool, opened_pool
@@ -25,6 +25,7 @@ from mmselect.pool.schema import FORMAT, VERSION
 from mmselect.pool.writing import check_ids
 from mmselect.reporting import describe_alignment
 from mmselect.request import fingerprint
+from mmselect.torch.devices import usable_device
 from mmselect.torch.losses import TAU
 from mmselect.torch.projectors import Losses, Projector, Settings, check, train
 from mmselect.version import __version__
@@ -214,11 +215,7 @@ def _device(name: str) -> str:
     """Name a device that torch can use here; ``auto`` is the GPU where there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError):  # torch without CUDA asserts
-        expected = "expected auto or a device that torch can use here"
-        raise ParameterError(f"device: {expected}, found {name!r}") from None
+    usable_device(name, otherwise="auto or ")
     return name
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mmselect.errors import ParameterError, SchemaError, located
 from mmselect.torch.masking import Heard, heard
-from mmselect.torch.trees import Tensor, look, nearest, shown, tensors
+from mmselect.torch.trees import Tensor, look, nearest, parts, shown, tensors
 
 Given = str | tuple[str, Callable[[Any], Any]]
 """How a user names an output: ``"module"``, ``"module:part"`` or ``("module", function)``."""
@@ -95,7 +95,10 @@ def picked(pick: Pick, output: Any) -> Tensor:
 
 
 def _first_part(tree: Any) -> str:
-    return str(next(iter(tree))) if isinstance(tree, Mapping) and tree else "0"
+    if isinstance(tree, tuple | list | torch.Tensor):
+        return "0"
+    named = tree if isinstance(tree, Mapping) else parts(tree)
+    return str(next(iter(named), "0"))
 
 
 def unwrapped(model: Any) -> Any:
@@ -222,7 +225,11 @@ def _check_runs(module: str, count: int) -> None:
     """Accept a submodule that ran once: of several runs, nobody could tell which one counts."""
     if count == 1:
         return
-    hint = "say with function= which one counts" if count else "forward never calls it"
+    hint = (
+        "say with function= which one counts"
+        if count
+        else "forward never calls it (or calls its .forward(), which hooks do not see)"
+    )
     message = f"expected one run in a forward pass, found {count}: {hint}"
     raise ParameterError(f"{module or 'the model'}: {message}")
 

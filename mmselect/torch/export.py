@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
 from mmselect.torch.batches import Inputs, Key, promised_rows, shuffles
 from mmselect.torch.capture import Given, parse, qualname, recording, submodule, unwrapped
+from mmselect.torch.devices import usable_device
 from mmselect.torch.modes import dropout_layers, evaluating, generators, same_numbers_after
 from mmselect.torch.partial import partial_pool
 from mmselect.torch.progress import Progress, reporter
 from mmselect.torch.running import FUSED, Plan
 from mmselect.torch.streaming import Export
+from mmselect.torch.trees import shown
 
 DIGESTED = 4096
 """Bytes of each tensor of a model that a continuation holds against those of the export before."""
@@ -139,6 +143,14 @@ def export_pool(
     ...     pool.n, pool.sizes["d of image"], sorted(pool.columns)
     (16, 3, ['/features/image', '/features/text', '/multimodal_logits'])
     """
+    if not isinstance(model, torch.nn.Module):
+        raise ParameterError(f"model: expected a torch.nn.Module, found {shown(model)}")
+    dropout_passes = _whole("dropout_passes", dropout_passes, 0)
+    seed = _whole("seed", seed, 0)
+    n = n if n is None else _whole("n", n, 1)
+    for name, named in (("features", features), ("unimodal_logits", unimodal_logits)):
+        _check_mapping(name, named, "modality", "output")
+    _check_mapping("metadata", metadata, "column", "where it is in a batch")
     if function is not None and multimodal_logits == "":
         multimodal_logits = None
     given = {
@@ -180,14 +192,25 @@ def export_pool(
         Export(plan, recorder, pool, target, rows, reporter(progress)).run(loader)
 
 
+def _whole(name: str, given: Any, least: int) -> int:
+    """Accept what Python accepts as an index: NumPy's integers too, and no float."""
+    with suppress(TypeError):
+        if (number := operator.index(given)) >= least:
+            return number
+    raise ParameterError(f"{name}: expected a whole number of at least {least}, found {given!r}")
+
+
+def _check_mapping(name: str, given: Any, key: str, value: str) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise ParameterError(f"{name}: expected a mapping of {key} to {value}, found {given!r}")
+
+
 def _device(model: Any, device: Any) -> Any:
     """Find where batches go, and see that the model is there."""
     there = [tensor.device for tensor in (*model.parameters(), *model.buffers())]
     if device is None:
         return there[0] if there else torch.device("cpu")
-    wanted = torch.device(device)
-    if wanted.type == "cuda" and wanted.index is None:
-        wanted = torch.device("cuda", torch.cuda.current_device())
+    wanted = usable_device(device)
     if there and wanted not in there:
         message = f"expected the model on {wanted}, found it on {there[0]}"
         raise ParameterError(f"device: {message}: move it with model.to(...)")
@@ -210,8 +233,6 @@ def _check(plan: Plan, target: Path, loader: Any, resume: bool) -> None:
         raise OutputError("expected a file to write, found something else", file=str(target))
     if not plan.picks and plan.function is None:
         raise ParameterError("expected features, logits or a function to export, found none")
-    if plan.passes < 0:
-        raise ParameterError(f"dropout_passes: expected 0 or more, found {plan.passes}")
     for name, asked in (("coalitions", plan.fusion), ("dropout_passes", plan.passes)):
         if asked and FUSED not in plan.picks and plan.function is None:
             raise ParameterError(f"{name}: expected multimodal_logits with it, found none")

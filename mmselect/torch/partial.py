@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, OutputError, ParameterError, SchemaError
+from mmselect.errors import DataError, FormatError, OutputError, ParameterError, SchemaError
 from mmselect.files import writing
 from mmselect.torch import rawfile
 from mmselect.torch.rawfile import Spec
@@ -233,6 +233,8 @@ class PartialPool:
         ParameterError
             If it was made with other settings.
         """
+        if not header.keys() >= {"settings", "specs", "text"}:
+            raise unreadable(self.journal.path, "expected the settings of an export, found none")
         for name in sorted(self.settings.keys() | header["settings"].keys()):
             old, new = header["settings"].get(name), self.settings.get(name)
             if old != new:
@@ -253,12 +255,20 @@ class PartialPool:
     def _restore(self, ended: Mapping[str, Any]) -> None:
         """Open the file; where the export ended while text was added, by the places it had."""
         if ended.get("inode") != self.file.stat().st_ino:
-            self.room = rawfile.rows_laid_out(self.file, self.specs)
-            self._open()
+            try:
+                self.room = rawfile.rows_laid_out(self.file, self.specs)
+                self._open()
+            except (OSError, KeyError) as error:
+                raise unreadable(self.file, f"found no partial pool ({error})") from None
             return
         # HDF5 may not be able to read it; no room means that it is laid out again in the end
         self.places, self.room = ended["finishing"], 0
         self.handle = self.file.open("r+b", buffering=0)
+
+
+def unreadable(file: Path, why: str) -> FormatError:
+    """Say that an export cannot go on with a file, and what to do."""
+    return FormatError(f"cannot be read: {why}; without resume, it starts again", file=str(file))
 
 
 class Seen:
@@ -319,7 +329,13 @@ class Journal:
         with self.path.open("rb") as reader:
             for line in reader:
                 if line.endswith(b"\n"):
-                    yield json.loads(line)
+                    yield self._read(line)
+
+    def _read(self, line: bytes) -> dict[str, Any]:
+        with suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                return found
+        raise unreadable(self.path, "expected lines of JSON, found others")
 
     def append(self, lines: Sequence[str]) -> None:
         """Write lines, and wait until they are on the disk."""
@@ -356,7 +372,8 @@ def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Itera
     target = Path(os.path.realpath(path))
     with _journal(target.with_name(f"{target.name}.partial.journal")) as journal:
         pool = PartialPool(target, journal, settings)
-        if resume and pool.file.exists() and (header := next(journal.lines(), None)):
+        header = next(journal.lines(), None) if resume and pool.file.exists() else None
+        if header is not None:
             with writing(path):
                 journal.cut()
                 pool.load(header)

@@ -32,6 +32,9 @@ CHUNK, WINDOW = 64, 1024
 SPREAD = 1e-12
 """Squared spread over squared size below which the rows of a modality are all the same."""
 
+LARGEST = 1e15
+"""Weight up to which the squares of projected features stay far from what float32 can hold."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -189,11 +192,20 @@ def train(
             if progress:
                 progress(epoch * pool.n + done, how.epochs * pool.n)
         cross_modal, unimodal = (torch.stack(parts).double().sum(dim=0) / pool.n).tolist()
-        if not np.isfinite(cross_modal + unimodal):
-            found = f"found {cross_modal + unimodal} in epoch {epoch + 1} at rate {how.rate:g}"
-            raise MmselectError(f"expected a loss that is a number, {found}; try a smaller rate")
+        _check_sound(cross_modal + unimodal, weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
         history.append(Losses(cross_modal, unimodal if active else None))
     return history
+
+
+def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
+    """Refuse a training that ran away: its features would have no direction."""
+    largest = max(float(weight.detach().abs().max()) for weight in weights)
+    expected, found = "a loss that is a number", loss
+    if np.isfinite(loss):
+        expected, found = f"weights below {LARGEST:g}", largest
+    if not np.isfinite(loss) or not largest < LARGEST:
+        message = f"expected {expected}, found {found:g} {when}; try a smaller rate"
+        raise MmselectError(message)
 
 
 def schedule(position: float, warmup: int, epochs: int) -> float:

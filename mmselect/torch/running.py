@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.core.coalitions import coalition_names
-from mmselect.errors import DataError, ParameterError
+from mmselect.errors import DataError, ParameterError, SchemaError
 from mmselect.pool.checking import bad_rows
 from mmselect.pool.schema import match, names_in
 from mmselect.pool.writing import check_arrays, to_numpy
@@ -91,11 +91,20 @@ def compute(
 
     with torch.no_grad(), _autocast(plan):
         found = _forward(plan, recorder, call, frozenset(plan.picks), watch=True)
+        _check_numbers(found)
         if plan.fusion is not None:
             found |= _coalition_logits(plan, recorder, found, row, check=first)
         if plan.passes:
             found["/dropout_logits"] = _dropout_logits(plan, recorder, call, row)
     return found | {path: column(batch, path, key) for path, key in plan.columns.items()}
+
+
+def _check_numbers(found: Mapping[str, Any]) -> None:
+    """Refuse text and labels alone; a name that is not in the format is told of later."""
+    places = [match(path) for path in found]
+    if not any(place is None or place.dataset.kind == "float" for place in places):
+        names = ", ".join(found) or "nothing"
+        raise ParameterError(f"function: expected features or logits to export, found {names}")
 
 
 def _autocast(plan: Plan) -> AbstractContextManager[Any]:
@@ -295,6 +304,7 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
     for event in block.copied:
         event.synchronize()
     arrays = {path: as_array(path, values) for path, values in block.values.items()}
+    _check_labels(arrays.get("/label"))
     check_arrays({**arrays, **fixed})
     for path, mask in block.too_large.items():
         if mask.any():
@@ -306,8 +316,18 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
         place = match(path)
         assert place is not None  # check_arrays refuses others
         for problem, bad in bad_rows(place, array, sizes).items():
-            raise DataError(problem, dataset=path, rows=bad.tolist())
+            below = path == "/label" and (array[bad] < -1).any()
+            hint = ": -1 is unknown" if below else ""
+            raise DataError(f"{problem}{hint}", dataset=path, rows=bad.tolist())
     return arrays
+
+
+def _check_labels(labels: NDArray[Any] | None) -> None:
+    if labels is not None and labels.ndim == 2:
+        message = f"expected axes (n), found shape {labels.shape}"
+        raise SchemaError(
+            f"{message}: several labels per sample are not in the format", dataset="/label"
+        )
 
 
 def as_array(path: str, values: Any) -> NDArray[Any]:
@@ -319,8 +339,8 @@ def as_array(path: str, values: Any) -> NDArray[Any]:
         For what cannot be stored as text; `rows` counts within the batch.
     """
     array = to_numpy(values)
-    if array.dtype.kind not in "OSU":
-        return array
+    if array.dtype.kind not in "OSU" or not array.ndim:
+        return array  # one text for all samples is told of later, as a shape that does not fit
     text = np.empty(len(array), object)
     for row, item in enumerate(array.tolist()):
         text[row] = item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else item

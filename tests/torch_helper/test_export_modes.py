@@ -169,7 +169,9 @@ def test_without_dropout_layers(tmp_path: Path, case: str) -> None:
 
 
 def test_passes_cannot_be_negative(tmp_path: Path) -> None:
-    with pytest.raises(MmselectError, match="dropout_passes: expected 0 or more, found -1"):
+    with pytest.raises(
+        MmselectError, match="dropout_passes: expected a whole number of at least 0, found -1"
+    ):
         export_pool(TwoTower(), loader(), tmp_path / "pool.h5", dropout_passes=-1)
 
 

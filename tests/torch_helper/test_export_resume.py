@@ -246,6 +246,37 @@ def test_what_changed_in_between_is_an_error(tmp_path: Path, what: str) -> None:
     assert (tmp_path / PARTIAL[1]).read_bytes() == before
 
 
+BROKEN = {
+    "no JSON": (1, b"{oops\n", r"pool\.h5\.partial\.journal: cannot be read: expected lines of J"),
+    "no mapping": (
+        1,
+        b"[1]\n",
+        "cannot be read: expected lines of JSON, found others; without res",
+    ),
+    "no settings": (1, b"{}\n", "cannot be read: expected the settings of an export, found none"),
+    "no HDF5": (0, b"text", r"pool\.h5\.partial: cannot be read: found no partial pool \("),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_files_that_are_broken(tmp_path: Path, whole: bytes, case: str) -> None:
+    which, content, message = BROKEN[case]
+    path = tmp_path / "pool.h5"
+    export_some(path, 2)
+    (tmp_path / PARTIAL[which]).write_bytes(content)
+    with pytest.raises(MmselectError, match=message) as raised:
+        export_pool(TwoTower(), loader(), path, resume=True, **EXPORT)
+    assert "\n" not in str(raised.value)
+    export_pool(TwoTower(), loader(), path, **EXPORT)
+    assert path.read_bytes() == whole
+
+
+def test_whole_numbers_of_numpy(tmp_path: Path, whole: bytes) -> None:
+    options = {"seed": np.int64(7), "dropout_passes": np.int64(3), "n": np.int32(22)}
+    export_pool(TwoTower(), loader(), tmp_path / "pool.h5", **EXPORT | options)
+    assert (tmp_path / "pool.h5").read_bytes() == whole
+
+
 def test_other_batches_without_ids_are_noticed_too(tmp_path: Path) -> None:
     path, options = tmp_path / "pool.h5", EXPORT | {"ids": None, "inputs": ["image", "text"]}
     export_some(path, 3, **options)
