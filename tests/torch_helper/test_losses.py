@@ -90,6 +90,16 @@ def test_classes_that_are_ruled_out(kind: str) -> None:
     assert all(x.grad.isfinite().all() for x in given_heads.values())
 
 
+def test_cosines_keep_their_precision_under_autocast() -> None:
+    z, other = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0))
+    assigned, phi = torch.arange(30) % 4, torch.full((4,), 0.07)
+    calls = (lambda: info_nce(z, other), lambda: prototypical_loss(z, assigned, other[:4], phi))
+    for call in calls:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = call()
+        assert found.dtype == torch.float32 and found.item() == call().item()
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0, 4.0])
 def test_self_distillation_is_equation_8(kind: str, weight: float) -> None:
