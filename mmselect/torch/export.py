@@ -15,7 +15,7 @@ import torch
 from mmselect.core.shapley import MOST_MODALITIES
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
-from mmselect.torch.batches import Inputs, Key, promised_rows, shuffles
+from mmselect.torch.batches import Inputs, Key, own_generators, promised_rows, shuffles
 from mmselect.torch.capture import Given, parse, qualname, recording, submodule, unwrapped
 from mmselect.torch.devices import usable_device
 from mmselect.torch.modes import dropout_layers, evaluating, generators, same_numbers_after
@@ -59,8 +59,9 @@ def export_pool(
 
     The model is not changed: hooks on named submodules see what they return. It runs in eval mode
     without gradients; afterwards hooks are gone, every submodule's mode and PyTorch's random
-    numbers are as they were, however the export ended. Rows go to ``NAME.partial`` beside the
-    target batch by batch; the file gets its name when it is whole.
+    numbers (those of the loader's own generator too) are as they were, however the export ended.
+    Rows go to ``NAME.partial`` beside the target batch by batch; the file gets its name when it is
+    whole.
 
     Parameters
     ----------
@@ -184,12 +185,13 @@ def export_pool(
     _check(plan, target, loader, resume)
     with (
         evaluating(model),
-        same_numbers_after(plan.sources),
+        same_numbers_after([*plan.sources, *own_generators(loader)]),
         recording(inner, plan.picks, plan.fusion) as recorder,
         partial_pool(target, _settings(plan), resume) as pool,
+        reporter(progress) as report,
     ):
         rows = promised_rows(loader, n)
-        Export(plan, recorder, pool, target, rows, reporter(progress)).run(loader)
+        Export(plan, recorder, pool, target, rows, report).run(loader)
 
 
 def _whole(name: str, given: Any, least: int) -> int:

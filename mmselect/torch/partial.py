@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mmselect.errors import DataError, FormatError, OutputError, ParameterError, SchemaError
 from mmselect.files import writing
 from mmselect.torch import rawfile
+from mmselect.torch.agreeing import agree
 from mmselect.torch.rawfile import Spec
 
 COMMIT_SECONDS = 10.0
@@ -32,9 +33,6 @@ COMMIT_SECONDS = 10.0
 
 FIRST_ROWS, GROWTH = 4096, 4
 """Room for rows where nobody knows how many will come, and how it grows."""
-
-CLOSE = 0.02
-"""How far a batch that is computed again may differ, relative to its largest number."""
 
 Lists = Mapping[str, list[Any]]
 
@@ -298,26 +296,6 @@ class Seen:
         return [int(row) for row in np.flatnonzero(known)]
 
 
-def agree(a: NDArray[Any], b: NDArray[Any], close: float = CLOSE) -> bool:
-    """Whether two arrays hold the same numbers, but for what another run of a model may change.
-
-    Examples
-    --------
-    >>> agree(np.array([1.0, 100.0]), np.array([1.5, 101.0]))
-    True
-    >>> agree(np.array([1, 2]), np.array([1, 3]))
-    False
-    """
-    if a.shape != b.shape or a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    wide, other = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(wide)
-    if not np.array_equal(wide[~finite], other[~finite], equal_nan=True):
-        return False
-    size = np.abs(wide[finite]).max(initial=0)
-    return bool((np.abs(wide[finite] - other[finite]) <= close * size).all())
-
-
 class Journal:
     """Lines of JSON that are added at the end, and of which only whole ones count."""
 
@@ -403,5 +381,6 @@ def _journal(path: Path) -> Iterator[Journal]:
         try:
             yield journal
         finally:
-            if path.stat().st_size == 0:
-                path.unlink()
+            with suppress(OSError):  # what ended the export is what to tell
+                if os.fstat(journal.handle.fileno()).st_size == 0:
+                    path.unlink()

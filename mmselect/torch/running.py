@@ -17,11 +17,11 @@ from mmselect.errors import DataError, ParameterError, SchemaError
 from mmselect.pool.checking import bad_rows
 from mmselect.pool.schema import match, names_in
 from mmselect.pool.writing import check_arrays, to_numpy
+from mmselect.torch.agreeing import agree
 from mmselect.torch.batches import Inputs, Key, arguments, check_arguments, column, moved
 from mmselect.torch.capture import Pick, Recorder, linear_parts, picked, submodule
 from mmselect.torch.masking import located_call, rerun
 from mmselect.torch.modes import dropping, seeded
-from mmselect.torch.partial import agree
 from mmselect.torch.trees import Tensor, shown
 
 FUSED = "/multimodal_logits"
@@ -269,6 +269,8 @@ def leaving(plan: Plan, found: Mapping[str, Any]) -> Block:
         if _narrows(given.dtype, kind) and given.ndim > 1:
             mask = (stored.isinf() & given.isfinite()).flatten(1).any(dim=1)
             too_large[path] = mask.to("cpu", non_blocking=cuda)
+        if plan.device.type == "cuda" and stored.data_ptr() == given.data_ptr() and not cuda:
+            stored = stored.clone()  # it waits for the next batch, whose loader may use it again
         values[path] = stored.to("cpu", non_blocking=cuda)  # pinned by PyTorch if it may go on
     return Block(values, too_large, [_reached(device) for device in devices])
 

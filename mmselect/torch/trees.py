@@ -17,25 +17,28 @@ Tree = Any
 """A tensor, or a tuple, list or mapping of trees. Anything else is carried along as it is."""
 
 
-def mapped(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
+def mapped(
+    function: Callable[[Tensor], Any], tree: Tree, leaf: tuple[type, ...] = (torch.Tensor,)
+) -> Tree:
     """Build the same tree with `function` of every tensor; the tree itself stays as it is.
 
-    Mappings keep their type, so that a batch that can also be read by attributes still can.
+    `leaf` are the types that `function` gets as a whole. Mappings keep their type, so that a batch
+    that can also be read by attributes still can.
 
     Examples
     --------
     >>> mapped(lambda x: x + 1, {"a": (torch.zeros(2), "text")})
     {'a': (tensor([1., 1.]), 'text')}
     """
-    if isinstance(tree, torch.Tensor):
+    if isinstance(tree, leaf):
         return function(tree)
     if isinstance(tree, Mapping):
         new = copy.copy(tree) if isinstance(tree, MutableMapping) else dict(tree)
         for key, value in tree.items():
-            new[key] = mapped(function, value)
+            new[key] = mapped(function, value, leaf)
         return new
     if isinstance(tree, tuple | list):
-        items = [mapped(function, item) for item in tree]
+        items = [mapped(function, item, leaf) for item in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     return tree
 
@@ -49,7 +52,12 @@ def tensors(tree: Tree) -> list[Tensor]:
     [tensor(1), tensor(2)]
     """
     found: list[Tensor] = []
-    mapped(found.append, tree)
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor  # a packed sequence cannot be built of anything else
+
+    mapped(keep, tree)
     return found
 
 
