@@ -20,6 +20,7 @@ RANDOM = (
     torch.utils.data.SubsetRandomSampler,
     torch.utils.data.WeightedRandomSampler,
 )
+"""Samplers that draw in random order whatever their options."""
 
 Inputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
 

@@ -443,3 +443,14 @@ def test_a_full_disk_while_the_file_grows(
     assert names(tmp_path) == PARTIAL
     export_pool(TwoTower(), list(loader()), path, resume=True, **EXPORT)
     assert path.read_bytes() == whole
+
+
+def test_tidying_up_hides_no_error(tmp_path: Path) -> None:
+    def batches() -> Iterator[Any]:
+        yield from list(loader())[:2]
+        for path in tmp_path.iterdir():
+            path.unlink()
+        raise ValueError("a broken image")
+
+    with pytest.raises(ValueError, match="a broken image"):
+        export_pool(TwoTower(), batches(), tmp_path / "pool.h5", n=22, **EXPORT)
