@@ -110,13 +110,14 @@ def show_aligned(found: dict[str, Any]) -> None:
         old = before.get((a, b), {})
         for key, name in (
             ("gap", f"modality gap, {a} and {b}"),
-            (f"within_{a}", f"mean cosine within {a}"),
-            (f"within_{b}", f"mean cosine within {b}"),
             ("across", f"mean cosine across {a} and {b}"),
             ("matched", f"mean cosine of matched {a} and {b}"),
         ):
             was, now = (f"{pair[key]:.6f}" if key in pair else "–" for pair in (old, after))
             table.append((name, was, now))
+    for name, cosine in found["within"].items():
+        was, now = (f"{cosine[when]:.6f}" for when in ("before", "after"))
+        table.append((f"mean cosine within {name}", was, now))
     _show_rows(table)
     _show_rows([("", "")])
     for name in ("cross_modal", "unimodal"):

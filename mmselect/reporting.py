@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmselect import blocks
-from mmselect.core.alignment import GapSums
+from mmselect.core.alignment import Alignment, GapSums
 from mmselect.core.guidelines import guideline_report, guideline_sums
 from mmselect.core.shapley import contributions
 from mmselect.pool.reading import Pool
@@ -84,16 +84,25 @@ def describe_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> list[
 
     One pass over the features; pairs of unequal widths are left out.
     """
-    names = pool.names("/features")
-    if len(names) < 2 or not pool.n:
+    if len(pool.names("/features")) < 2 or not pool.n:
         return []
+    return alignment_pairs(measure_alignment(pool, memory))
+
+
+def measure_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> Alignment:
+    """Measure the modality gap; the modalities are called by their paths."""
     sums = GapSums()
-    paths = [f"/features/{name}" for name in names]
+    paths = [f"/features/{name}" for name in pool.names("/features")]
     step = blocks.compute_rows(max(pool.columns[path].shape[1] for path in paths))
     for start, arrays in pool.blocks(paths, step, memory):
         with pool.located(range(start, pool.n)):
             sums.add(arrays)
-    found, pairs = sums.report(), combinations(zip(names, paths, strict=True), 2)
+    return sums.report()
+
+
+def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
+    """List the pairs of modalities whose widths are equal, as plain data."""
+    names = [(path.removeprefix("/features/"), path) for path in found.within]
     return [
         {
             "modalities": [a, b],
@@ -103,7 +112,7 @@ def describe_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> list[
             "across": found.across[p, q],
             "matched": found.matched[p, q],
         }
-        for (a, p), (b, q) in pairs
+        for (a, p), (b, q) in combinations(names, 2)
         if (p, q) in found.gap
     ]
 

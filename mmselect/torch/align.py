@@ -16,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, compute_rows, thread_count
+from mmselect.core.alignment import Alignment
 from mmselect.core.features import Progress
-from mmselect.errors import MmselectError, NeedsError, ParameterError, few
+from mmselect.errors import MmselectError, NeedsError, few
 from mmselect.files import check_targets, replacing
 from mmselect.output import as_json
 from mmselect.pool.reading import Pool, PoolPath, as_stored, open_pool, opened_pool
 from mmselect.pool.schema import FORMAT, VERSION
 from mmselect.pool.writing import check_ids
-from mmselect.reporting import describe_alignment
+from mmselect.reporting import alignment_pairs, measure_alignment
 from mmselect.request import fingerprint
+from mmselect.torch.devices import usable_device
 from mmselect.torch.losses import TAU
 from mmselect.torch.projectors import Losses, Projector, Settings, check, train
 from mmselect.version import __version__
@@ -54,6 +56,8 @@ class Aligned:
     before, after : list of dict
         Modality gap and mean cosines of each pair of modalities, as ``mmselect info`` reports them
         (Table 3); `before` lacks the pairs whose widths differed.
+    within : dict of str to dict
+        Mean cosine within each modality, ``before`` and ``after``.
     projectors : dict of str to (weight, bias)
         ``weight @ z + bias``, normalised, is the aligned form of a feature z, new samples included.
     warnings : list of str
@@ -65,6 +69,7 @@ class Aligned:
     losses: tuple[Losses, ...]
     before: list[dict[str, Any]]
     after: list[dict[str, Any]]
+    within: dict[str, dict[str, float]]
     projectors: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     warnings: list[str]
 
@@ -78,6 +83,7 @@ class Aligned:
             "losses": [loss._asdict() for loss in self.losses],
             "before": self.before,
             "after": self.after,
+            "within": self.within,
         }
 
 
@@ -145,7 +151,7 @@ def align_features(
     Raises
     ------
     NeedsError
-        If there are fewer than two modalities, or two samples.
+        If there are fewer than two modalities or samples, or no sample has two modalities.
     ParameterError
         If an option is out of range.
     MmselectError
@@ -178,18 +184,19 @@ def align_features(
         check(how)
         with opened.located():
             check_ids(opened.ids)
-            before = describe_alignment(opened, memory)  # also finds rows with nan
+            old = measure_alignment(opened, memory)  # also finds rows with nan
             projectors = _projectors(opened, paths, how, memory)
             if prototypes is None:
                 how = replace(how, prototypes=_usual_prototypes(opened.n, projectors))
             losses = _trained(opened, projectors, how, progress)
         _write(opened, target, projectors, how, losses, memory)
     with open_pool(target) as written:
-        after = describe_alignment(written, memory)
+        new = measure_alignment(written, memory)
+    before, after = alignment_pairs(old), alignment_pairs(new)
     maps = {name: projector.affine() for name, projector in projectors.items()}
-    warnings = [*_left_out(opened), *_zero_rows(projectors), *_wider_gaps(before, after)]
+    warnings = [*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)]
     shape = (opened.n, how.dim, how.prototypes)
-    return Aligned(*shape, tuple(losses), before, after, maps, warnings)
+    return Aligned(*shape, tuple(losses), before, after, _within(old, new), maps, warnings)
 
 
 def _paths(pool: Pool) -> dict[str, str]:
@@ -214,11 +221,7 @@ def _device(name: str) -> str:
     """Name a device that torch can use here; ``auto`` is the GPU where there is one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError):  # torch without CUDA asserts
-        expected = "expected auto or a device that torch can use here"
-        raise ParameterError(f"device: {expected}, found {name!r}") from None
+    usable_device(name, otherwise="auto or ")
     return name
 
 
@@ -267,12 +270,22 @@ def _left_out(pool: Pool) -> list[str]:
     return notices
 
 
-def _zero_rows(projectors: Mapping[str, Projector]) -> list[str]:
-    return [
-        f"{projector.path}: {projector.zero_rows:,} rows are all zero; they stay zero"
-        for projector in projectors.values()
-        if projector.zero_rows
-    ]
+def _within(old: Alignment, new: Alignment) -> dict[str, dict[str, float]]:
+    return {
+        path.removeprefix("/features/"): {"before": cosine, "after": new.within[path]}
+        for path, cosine in old.within.items()
+    }
+
+
+def _zero_rows(old: Alignment, new: Alignment) -> list[str]:
+    """Count the rows that were zero, and those that became so: equal to their modality's mean."""
+    notices = []
+    for path, count in old.zero_rows.items():
+        if count:
+            notices.append(f"{path}: {count:,} rows are all zero; they stay zero")
+        if more := new.zero_rows[path] - count:
+            notices.append(f"{path}: {more:,} rows are their modality's mean and became zero")
+    return notices
 
 
 def _wider_gaps(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:

@@ -7,12 +7,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from mmselect.errors import ParameterError
 from mmselect.torch.trees import look, mapped, shown
 
 Key = str | int | Callable[[Any], Any]
 """Where something is in a batch: a key or attribute, a position, or a function of the batch."""
+
+RANDOM = (
+    torch.utils.data.RandomSampler,
+    torch.utils.data.SubsetRandomSampler,
+    torch.utils.data.WeightedRandomSampler,
+)
+"""Samplers that draw in random order whatever their options."""
 
 Inputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
 
@@ -28,17 +36,50 @@ def promised_rows(loader: Any, n: int | None) -> int | None:
 
 
 def shuffles(loader: Any) -> bool:
-    """Whether a loader's own sampler draws in random order."""
-    random = torch.utils.data.RandomSampler, torch.utils.data.SubsetRandomSampler
-    return isinstance(getattr(loader, "sampler", None), random)
+    """Whether a loader draws in random order, as far as its samplers are PyTorch's own.
+
+    Examples
+    --------
+    >>> random = torch.utils.data.RandomSampler(range(9))
+    >>> batches = torch.utils.data.BatchSampler(random, 3, drop_last=False)
+    >>> shuffles(torch.utils.data.DataLoader(range(9), batch_sampler=batches))
+    True
+    """
+    return any(isinstance(s, RANDOM) or _shuffled_shard(s) for s in _samplers(loader))
+
+
+def own_generators(loader: Any) -> list[Any]:
+    """List the random generators that a loader and its samplers were given.
+
+    Examples
+    --------
+    >>> generator = torch.Generator()
+    >>> loader = torch.utils.data.DataLoader(range(9), shuffle=True, generator=generator)
+    >>> own_generators(loader) == [generator]
+    True
+    """
+    found = [getattr(part, "generator", None) for part in (loader, *_samplers(loader))]
+    return list(dict.fromkeys(each for each in found if isinstance(each, torch.Generator)))
+
+
+def _samplers(loader: Any) -> list[Any]:
+    """List a loader's samplers, those inside batch samplers too."""
+    outer = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    return [*outer, *(getattr(sampler, "sampler", None) for sampler in outer)]
+
+
+def _shuffled_shard(sampler: Any) -> bool:
+    return isinstance(sampler, torch.utils.data.DistributedSampler) and sampler.shuffle
 
 
 def moved(batch: Any, device: Any) -> Any:
     """Put the tensors of a batch on a device, without waiting where the loader pins memory."""
     if not isinstance(batch, torch.Tensor | Mapping | tuple | list) and hasattr(batch, "to"):
-        return batch.to(device)  # a packed sequence, a graph, …
+        return batch.to(device)  # a graph, for example
     ahead = device.type == "cuda"  # a copy to the CPU that nobody waits for would not be whole
-    return mapped(lambda tensor: tensor.to(device, non_blocking=ahead), batch)
+    # a packed sequence is a tuple, of which one part has to stay on the CPU
+    whole = (torch.Tensor, PackedSequence)
+    return mapped(lambda part: part.to(device, non_blocking=ahead), batch, whole)
 
 
 def column(batch: Any, name: str, key: Key) -> Any:

@@ -11,7 +11,8 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mmselect.errors import ParameterError, SchemaError, located
-from mmselect.torch.trees import Tensor, look, mapped, nearest, shown, tensors
+from mmselect.torch.masking import Heard, heard
+from mmselect.torch.trees import Tensor, look, nearest, parts, shown, tensors
 
 Given = str | tuple[str, Callable[[Any], Any]]
 """How a user names an output: ``"module"``, ``"module:part"`` or ``("module", function)``."""
@@ -94,7 +95,10 @@ def picked(pick: Pick, output: Any) -> Tensor:
 
 
 def _first_part(tree: Any) -> str:
-    return str(next(iter(tree))) if isinstance(tree, Mapping) and tree else "0"
+    if isinstance(tree, tuple | list | torch.Tensor):
+        return "0"
+    named = tree if isinstance(tree, Mapping) else parts(tree)
+    return str(next(iter(named), "0"))
 
 
 def unwrapped(model: Any) -> Any:
@@ -156,10 +160,13 @@ class Recorder:
         Copies of what was picked: later layers may work in place.
     outputs : dict of path to list of tensors
         Copies of all tensors that the features' submodules returned, where `fusion` is recorded.
-    calls : list of (args, kwargs)
+    calls : list of Heard
         Copies of what the fusion was called with.
+    constants : mapping of position to tensor, optional
+        What it got beside the features in the first batch of this run.
     """
 
+    model: Any
     picks: Mapping[str, Pick]
     fusion: Pick | None = None
     wanted: frozenset[str] = frozenset()
@@ -167,7 +174,8 @@ class Recorder:
     found: dict[str, Tensor] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, list[Tensor]] = field(default_factory=dict)
-    calls: list[Any] = field(default_factory=list)
+    calls: list[Heard] = field(default_factory=list)
+    constants: Mapping[int, Tensor] | None = None
 
     def run(self, call: Callable[[], Any], wanted: frozenset[str], watch: bool = False) -> Any:
         """Run the model and keep the picks that are `wanted`, each from exactly one run.
@@ -210,14 +218,18 @@ class Recorder:
     def keep_call(self, _module: Any, args: Any, kwargs: Any) -> None:
         """Keep what the fusion is called with (a hook that runs before it)."""
         if self.watch:
-            self.calls.append(mapped(torch.clone, (args, kwargs)))
+            self.calls.append(heard(self.model, (args, kwargs)))
 
 
 def _check_runs(module: str, count: int) -> None:
     """Accept a submodule that ran once: of several runs, nobody could tell which one counts."""
     if count == 1:
         return
-    hint = "say with function= which one counts" if count else "forward never calls it"
+    hint = (
+        "say with function= which one counts"
+        if count
+        else "forward never calls it (or calls its .forward(), which hooks do not see)"
+    )
     message = f"expected one run in a forward pass, found {count}: {hint}"
     raise ParameterError(f"{module or 'the model'}: {message}")
 
@@ -231,7 +243,7 @@ def recording(model: Any, picks: Mapping[str, Pick], fusion: Pick | None) -> Ite
     ParameterError
         If a submodule does not exist, or takes no hooks.
     """
-    recorder = Recorder(picks, fusion)
+    recorder = Recorder(model, picks, fusion)
     with ExitStack() as stack:
 
         def hang(name: str, register: str, hook: Callable[..., None], **options: Any) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmselect.core.shapley import MOST_MODALITIES
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
-from mmselect.pool.writing import to_numpy
-from mmselect.torch.batches import Inputs, Key, promised_rows, shuffles
+from mmselect.torch.batches import Inputs, Key, own_generators, promised_rows, shuffles
 from mmselect.torch.capture import Given, parse, qualname, recording, submodule, unwrapped
+from mmselect.torch.devices import usable_device
 from mmselect.torch.modes import dropout_layers, evaluating, generators, same_numbers_after
 from mmselect.torch.partial import partial_pool
 from mmselect.torch.progress import Progress, reporter
 from mmselect.torch.running import FUSED, Plan
 from mmselect.torch.streaming import Export
+from mmselect.torch.trees import shown
+
+DIGESTED = 4096
+"""Bytes of each tensor of a model that a continuation holds against those of the export before."""
 
 
 def export_pool(
@@ -54,8 +59,9 @@ def export_pool(
 
     The model is not changed: hooks on named submodules see what they return. It runs in eval mode
     without gradients; afterwards hooks are gone, every submodule's mode and PyTorch's random
-    numbers are as they were, however the export ended. Rows go to ``NAME.partial`` beside the
-    target batch by batch; the file gets its name when it is whole.
+    numbers (those of the loader's own generator too) are as they were, however the export ended.
+    Rows go to ``NAME.partial`` beside the target batch by batch; the file gets its name when it is
+    whole.
 
     Parameters
     ----------
@@ -138,6 +144,14 @@ def export_pool(
     ...     pool.n, pool.sizes["d of image"], sorted(pool.columns)
     (16, 3, ['/features/image', '/features/text', '/multimodal_logits'])
     """
+    if not isinstance(model, torch.nn.Module):
+        raise ParameterError(f"model: expected a torch.nn.Module, found {shown(model)}")
+    dropout_passes = _whole("dropout_passes", dropout_passes, 0)
+    seed = _whole("seed", seed, 0)
+    n = n if n is None else _whole("n", n, 1)
+    for name, named in (("features", features), ("unimodal_logits", unimodal_logits)):
+        _check_mapping(name, named, "modality", "output")
+    _check_mapping("metadata", metadata, "column", "where it is in a batch")
     if function is not None and multimodal_logits == "":
         multimodal_logits = None
     given = {
@@ -171,12 +185,26 @@ def export_pool(
     _check(plan, target, loader, resume)
     with (
         evaluating(model),
-        same_numbers_after(plan.sources),
+        same_numbers_after([*plan.sources, *own_generators(loader)]),
         recording(inner, plan.picks, plan.fusion) as recorder,
         partial_pool(target, _settings(plan), resume) as pool,
+        reporter(progress) as report,
     ):
         rows = promised_rows(loader, n)
-        Export(plan, recorder, pool, target, rows, reporter(progress)).run(loader)
+        Export(plan, recorder, pool, target, rows, report).run(loader)
+
+
+def _whole(name: str, given: Any, least: int) -> int:
+    """Accept what Python accepts as an index: NumPy's integers too, and no float."""
+    with suppress(TypeError):
+        if (number := operator.index(given)) >= least:
+            return number
+    raise ParameterError(f"{name}: expected a whole number of at least {least}, found {given!r}")
+
+
+def _check_mapping(name: str, given: Any, key: str, value: str) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise ParameterError(f"{name}: expected a mapping of {key} to {value}, found {given!r}")
 
 
 def _device(model: Any, device: Any) -> Any:
@@ -184,9 +212,7 @@ def _device(model: Any, device: Any) -> Any:
     there = [tensor.device for tensor in (*model.parameters(), *model.buffers())]
     if device is None:
         return there[0] if there else torch.device("cpu")
-    wanted = torch.device(device)
-    if wanted.type == "cuda" and wanted.index is None:
-        wanted = torch.device("cuda", torch.cuda.current_device())
+    wanted = usable_device(device)
     if there and wanted not in there:
         message = f"expected the model on {wanted}, found it on {there[0]}"
         raise ParameterError(f"device: {message}: move it with model.to(...)")
@@ -209,8 +235,6 @@ def _check(plan: Plan, target: Path, loader: Any, resume: bool) -> None:
         raise OutputError("expected a file to write, found something else", file=str(target))
     if not plan.picks and plan.function is None:
         raise ParameterError("expected features, logits or a function to export, found none")
-    if plan.passes < 0:
-        raise ParameterError(f"dropout_passes: expected 0 or more, found {plan.passes}")
     for name, asked in (("coalitions", plan.fusion), ("dropout_passes", plan.passes)):
         if asked and FUSED not in plan.picks and plan.function is None:
             raise ParameterError(f"{name}: expected multimodal_logits with it, found none")
@@ -234,7 +258,9 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "function": _text(plan.function),
         "inputs": _text(plan.inputs),
         "coalitions": _text(plan.fusion),
-        "classifier": plan.classifier and f"{plan.classifier} {_digest(plan)}",
+        "classifier": plan.classifier
+        and f"{plan.classifier} {_digest(submodule(plan.model, plan.classifier))}",
+        "model": _digest(plan.model, DIGESTED),
         "class_names": plan.class_names,
         "dropout_passes": plan.passes,
         "seed": plan.seed if plan.passes else None,
@@ -249,9 +275,17 @@ def _text(thing: Any) -> str | None:
     return thing if thing is None else qualname(thing) if callable(thing) else str(thing)
 
 
-def _digest(plan: Plan) -> str:
-    layer = submodule(plan.model, plan.classifier or "")
+def _digest(model: Any, most: int | None = None) -> str:
+    """Tell models apart: names, shapes, types and the first bytes of what a checkpoint holds.
+
+    `most` bytes of each tensor are looked at, all of them if None: training changes every tensor
+    everywhere, so that a few tell.
+    """
     digest = hashlib.sha256()
-    for tensor in layer.parameters():
-        digest.update(np.ascontiguousarray(to_numpy(tensor)).tobytes())
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor) and not torch.nn.parameter.is_lazy(tensor):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            count = None if most is None else most // tensor.element_size()
+            first = tensor.detach().reshape(-1)[:count].cpu().contiguous()
+            digest.update(first.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

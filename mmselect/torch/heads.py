@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+import numpy as np
 from torch import Tensor, nn
 
 from mmselect.errors import ParameterError
+from mmselect.pool.schema import NAME
 
 
 class SingleModalHeads(nn.Module):
@@ -43,13 +46,13 @@ class SingleModalHeads(nn.Module):
         super().__init__()
         if not sizes:
             raise ParameterError("sizes: expected at least one modality, found none")
-        if min(*sizes.values(), classes, 1 if hidden is None else hidden) < 1:
+        if not all(map(_is_size, (*sizes.values(), classes, 1 if hidden is None else hidden))):
             found = f"found {dict(sizes)}, {classes} classes, hidden {hidden}"
-            raise ParameterError(f"expected sizes of at least 1, {found}")
+            raise ParameterError(f"expected whole sizes of at least 1, {found}")
         self.sizes = dict(sizes)
         for name, size in sizes.items():
-            if "." in name or not name or hasattr(self, name):
-                expected = "expected a name that a submodule can have (no dot, not torch's own)"
+            if not _is_name(name) or hasattr(self, name):
+                expected = f"expected a name like {NAME}, without a dot, that is not torch's own"
                 raise ParameterError(f"modality {name!r}: {expected}")
             self.add_module(name, _head(size, classes, hidden))
 
@@ -65,6 +68,14 @@ class SingleModalHeads(nn.Module):
         if found != self.sizes:
             raise ParameterError(f"expected features of widths {self.sizes}, found {found}")
         return {name: self.get_submodule(name)(features[name].detach()) for name in self.sizes}
+
+
+def _is_size(given: object) -> bool:
+    return isinstance(given, int | np.integer) and int(given) >= 1
+
+
+def _is_name(given: object) -> bool:
+    return isinstance(given, str) and "." not in given and bool(re.fullmatch(NAME, given))
 
 
 def _head(size: int, classes: int, hidden: int | None) -> nn.Module:

@@ -147,8 +147,9 @@ def info_nce(first: Tensor, second: Tensor, *, tau: float = TAU) -> Tensor:
     if first.ndim != 2 or first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ParameterError(f"expected two matrices (b, d) of one shape, found {shapes}")
-    a, b = unit(first), unit(second)
-    closeness = a @ b.T / tau
+    with _full_precision(first):
+        a, b = unit(first), unit(second)
+        closeness = a @ b.T / tau
     own = torch.arange(len(a), device=a.device)
     forth, back = (functional.cross_entropy(x, own) for x in (closeness, closeness.T))
     return (forth + back) / 2
@@ -193,7 +194,8 @@ def prototypical_loss(
     found = [tuple(x.shape) for x in (features, assigned, centroids, concentration)]
     if features.ndim != 2 or found[1:] != [(b,), (k, features.shape[1]), (k,)]:
         raise ParameterError(f"expected shapes (b, d), (b,), (k, d) and (k,), found {found}")
-    closeness = unit(features) @ centroids.T / concentration
+    with _full_precision(features):
+        closeness = unit(features) @ centroids.T / concentration
     total = functional.cross_entropy(closeness, assigned, ignore_index=-1, reduction="sum")
     return total / (assigned >= 0).sum().clamp(min=1)
 
@@ -206,6 +208,11 @@ def unit(features: Tensor) -> Tensor:
 def wide(numbers: Tensor) -> Tensor:
     """Numbers in float32 at least, whatever the precision of the model."""
     return numbers if numbers.dtype == torch.float64 else numbers.float()
+
+
+def _full_precision(features: Tensor) -> torch.autocast:
+    """Switch autocast off: it would round cosines to three digits, and τ then divides them."""
+    return torch.autocast(features.device.type, enabled=False)
 
 
 def check_above_zero(name: str, value: float) -> None:
@@ -224,8 +231,14 @@ def _cross_entropy(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
     x = wide(logits)
     y = targets.to(x.dtype)
     if kind == "bce":
-        return functional.binary_cross_entropy_with_logits(x, y)
-    return functional.cross_entropy(x, y)
+        yes, no = functional.logsigmoid(x), functional.logsigmoid(-x)
+        return -(_weighed(y, yes) + _weighed(1 - y, no)).mean()
+    return -_weighed(y, x.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def _weighed(share: Tensor, log: Tensor) -> Tensor:
+    """Multiply, with ``0 log 0 = 0``: the logit of a class that is ruled out is -inf."""
+    return torch.where(share != 0, share * log, 0.0)
 
 
 def _targets(targets: Tensor, logits: Tensor, kind: str) -> Tensor:

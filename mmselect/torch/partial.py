@@ -22,9 +22,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, OutputError, ParameterError, SchemaError
+from mmselect.errors import DataError, FormatError, OutputError, ParameterError, SchemaError
 from mmselect.files import writing
 from mmselect.torch import rawfile
+from mmselect.torch.agreeing import agree
 from mmselect.torch.rawfile import Spec
 
 COMMIT_SECONDS = 10.0
@@ -32,9 +33,6 @@ COMMIT_SECONDS = 10.0
 
 FIRST_ROWS, GROWTH = 4096, 4
 """Room for rows where nobody knows how many will come, and how it grows."""
-
-CLOSE = 0.02
-"""How far a batch that is computed again may differ, relative to its largest number."""
 
 Lists = Mapping[str, list[Any]]
 
@@ -46,6 +44,8 @@ class PartialPool:
     ----------
     rows, batches : int
         Written so far.
+    kept : int
+        Rows of them that the journal counts.
     last : dict
         What the journal says of the last batch.
     specs : dict of path to Spec
@@ -60,7 +60,7 @@ class PartialPool:
         self.target, self.journal, self.settings = target, journal, dict(settings)
         self.file = target.with_name(f"{target.name}.partial")
         self.new = target.with_name(f"{target.name}.partial.new")
-        self.rows = self.batches = self.room = 0
+        self.rows = self.batches = self.room = self.kept = 0
         self.last: dict[str, Any] = {}
         self.specs: dict[str, Spec] = {}
         self.text: list[str] = []
@@ -108,6 +108,7 @@ class PartialPool:
             # first taken, then written: whatever comes in between, no line is written twice
             lines, self._waiting = self._waiting, []
             self.journal.append(lines)
+            self.kept = self.rows
         self._committed = time.monotonic()
 
     def _count(self, line: dict[str, Any]) -> None:
@@ -230,6 +231,8 @@ class PartialPool:
         ParameterError
             If it was made with other settings.
         """
+        if not header.keys() >= {"settings", "specs", "text"}:
+            raise unreadable(self.journal.path, "expected the settings of an export, found none")
         for name in sorted(self.settings.keys() | header["settings"].keys()):
             old, new = header["settings"].get(name), self.settings.get(name)
             if old != new:
@@ -244,17 +247,26 @@ class PartialPool:
                 self._seen.add(line["lists"].get("/id", []))
             elif "finishing" in line:
                 ended = line
+        self.kept = self.rows
         self._restore(ended)
 
     def _restore(self, ended: Mapping[str, Any]) -> None:
         """Open the file; where the export ended while text was added, by the places it had."""
         if ended.get("inode") != self.file.stat().st_ino:
-            self.room = rawfile.rows_laid_out(self.file, self.specs)
-            self._open()
+            try:
+                self.room = rawfile.rows_laid_out(self.file, self.specs)
+                self._open()
+            except (OSError, KeyError) as error:
+                raise unreadable(self.file, f"found no partial pool ({error})") from None
             return
         # HDF5 may not be able to read it; no room means that it is laid out again in the end
         self.places, self.room = ended["finishing"], 0
         self.handle = self.file.open("r+b", buffering=0)
+
+
+def unreadable(file: Path, why: str) -> FormatError:
+    """Say that an export cannot go on with a file, and what to do."""
+    return FormatError(f"cannot be read: {why}; without resume, it starts again", file=str(file))
 
 
 class Seen:
@@ -284,26 +296,6 @@ class Seen:
         return [int(row) for row in np.flatnonzero(known)]
 
 
-def agree(a: NDArray[Any], b: NDArray[Any], close: float = CLOSE) -> bool:
-    """Whether two arrays hold the same numbers, but for what another run of a model may change.
-
-    Examples
-    --------
-    >>> agree(np.array([1.0, 100.0]), np.array([1.5, 101.0]))
-    True
-    >>> agree(np.array([1, 2]), np.array([1, 3]))
-    False
-    """
-    if a.shape != b.shape or a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    wide, other = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(wide)
-    if not np.array_equal(wide[~finite], other[~finite], equal_nan=True):
-        return False
-    size = np.abs(wide[finite]).max(initial=0)
-    return bool((np.abs(wide[finite] - other[finite]) <= close * size).all())
-
-
 class Journal:
     """Lines of JSON that are added at the end, and of which only whole ones count."""
 
@@ -315,7 +307,13 @@ class Journal:
         with self.path.open("rb") as reader:
             for line in reader:
                 if line.endswith(b"\n"):
-                    yield json.loads(line)
+                    yield self._read(line)
+
+    def _read(self, line: bytes) -> dict[str, Any]:
+        with suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                return found
+        raise unreadable(self.path, "expected lines of JSON, found others")
 
     def append(self, lines: Sequence[str]) -> None:
         """Write lines, and wait until they are on the disk."""
@@ -352,7 +350,8 @@ def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Itera
     target = Path(os.path.realpath(path))
     with _journal(target.with_name(f"{target.name}.partial.journal")) as journal:
         pool = PartialPool(target, journal, settings)
-        if resume and pool.file.exists() and (header := next(journal.lines(), None)):
+        header = next(journal.lines(), None) if resume and pool.file.exists() else None
+        if header is not None:
             with writing(path):
                 journal.cut()
                 pool.load(header)
@@ -361,8 +360,8 @@ def partial_pool(path: Path, settings: Mapping[str, Any], resume: bool) -> Itera
         except BaseException as error:
             with suppress(OSError, ValueError):  # what ended the export is what to tell
                 pool.commit()
-            if pool.rows:
-                error.add_note(f"{pool.file} keeps {pool.rows:,} rows; resume=True goes on there")
+            if pool.kept:
+                error.add_note(f"{pool.file} keeps {pool.kept:,} rows; resume=True goes on there")
             raise
         finally:
             pool.close()
@@ -382,5 +381,6 @@ def _journal(path: Path) -> Iterator[Journal]:
         try:
             yield journal
         finally:
-            if path.stat().st_size == 0:
-                path.unlink()
+            with suppress(OSError):  # what ended the export is what to tell
+                if os.fstat(journal.handle.fileno()).st_size == 0:
+                    path.unlink()

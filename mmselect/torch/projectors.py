@@ -16,7 +16,7 @@ from torch.nn import functional
 from mmselect.blocks import ranges
 from mmselect.core.features import Progress
 from mmselect.core.rows import native
-from mmselect.errors import DataError, MmselectError, ParameterError, located
+from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
 from mmselect.pool.reading import Pool
 from mmselect.torch.losses import check_above_zero, info_nce, prototypical_loss
 from mmselect.torch.prototypes import UnimodalPrototypes
@@ -31,6 +31,9 @@ CHUNK, WINDOW = 64, 1024
 
 SPREAD = 1e-12
 """Squared spread over squared size below which the rows of a modality are all the same."""
+
+LARGEST = 1e15
+"""Weight up to which the squares of projected features stay far from what float32 can hold."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def train(
     ------
     MmselectError
         If the loss is no longer a number.
+    NeedsError
+        If no sample has two modalities.
     """
     rng = np.random.default_rng(how.seed)
     weights = [projector.weight for projector in projectors.values()]
@@ -185,15 +190,41 @@ def train(
             position = epoch + (done - len(rows) / 2) / pool.n
             for group in optimizer.param_groups:
                 group["lr"] = how.rate * schedule(position, how.warmup, how.epochs)
-            parts.append(len(rows) * _step(optimizer, projectors, arrays, active, rows, how.tau))
+            counts = torch.tensor([_paired(arrays), len(rows)])
+            losses = _step(optimizer, projectors, arrays, active, rows, how.tau)
+            parts.append((losses * counts.to(losses.device), counts))
             if progress:
                 progress(epoch * pool.n + done, how.epochs * pool.n)
-        cross_modal, unimodal = (torch.stack(parts).double().sum(dim=0) / pool.n).tolist()
-        if not np.isfinite(cross_modal + unimodal):
-            found = f"found {cross_modal + unimodal} in epoch {epoch + 1} at rate {how.rate:g}"
-            raise MmselectError(f"expected a loss that is a number, {found}; try a smaller rate")
+        cross_modal, unimodal = _means(parts)
+        _check_sound(cross_modal + unimodal, weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
         history.append(Losses(cross_modal, unimodal if active else None))
     return history
+
+
+def _paired(arrays: Mapping[str, Array]) -> int:
+    """Count the samples of a batch that have two modalities or more."""
+    present = np.stack([array.any(axis=1) for array in arrays.values()])
+    return int((present.sum(axis=0) >= 2).sum())
+
+
+def _means(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Mean losses of an epoch: L_cm over the samples that have partners, L_um over all."""
+    sums, counts = (torch.stack(part).double().sum(dim=0) for part in zip(*parts, strict=True))
+    if not counts[0]:
+        raise NeedsError("align needs samples that have two or more modalities, found none")
+    cross_modal, unimodal = (sums.cpu() / counts).tolist()
+    return cross_modal, unimodal
+
+
+def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
+    """Refuse a training that ran away: its features would have no direction."""
+    largest = max(float(weight.detach().abs().max()) for weight in weights)
+    expected, found = "a loss that is a number", loss
+    if np.isfinite(loss):
+        expected, found = f"weights below {LARGEST:g}", largest
+    if not np.isfinite(loss) or not largest < LARGEST:
+        message = f"expected {expected}, found {found:g} {when}; try a smaller rate"
+        raise MmselectError(message)
 
 
 def schedule(position: float, warmup: int, epochs: int) -> float:

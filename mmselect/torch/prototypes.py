@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmselect.core.kmeans import cluster_centres, fill_empty
-from mmselect.errors import ParameterError, SelectionError
+from mmselect.errors import DataError, ParameterError, SelectionError
 from mmselect.torch.losses import TAU, check_above_zero, unit
 
 SAMPLED = 64
@@ -107,15 +107,19 @@ class UnimodalPrototypes:
         SelectionError
             If fewer rows than prototypes have a direction.
         ParameterError
-            If blocks come without a sample, or with other than `n` rows.
+            If blocks come without a sample, or with other than `n` rows; or rows are no matrix.
+        DataError
+            If there is nan or inf.
         """
         if isinstance(features, Tensor):
+            _check_matrix(features)
             n, sample = len(features), self._sample(features) if sample is None else sample
             features = features.split(ROWS)
         if sample is None or n is None:
             raise ParameterError("expected a sample to cluster, and n, beside blocks")
         centres = self._cluster(sample)
         self.assigned, distance = _nearest_of_all(features, centres, n)
+        _check_finite(distance)
         self.centroids = functional.normalize(centres, dim=1)
         phi = concentrations(
             distance.cpu().numpy(), self.assigned.cpu().numpy(), self.k, self.tau, self.smoothing
@@ -133,7 +137,9 @@ class UnimodalPrototypes:
         return features[rows.to(features.device)]
 
     def _cluster(self, sample: Tensor) -> Tensor:
+        _check_matrix(sample)
         z = unit(sample).float()
+        _check_finite(z)
         present = z.any(dim=1)
         z = z if bool(present.all()) else z[present]
         if len(z) < self.k:
@@ -144,6 +150,17 @@ class UnimodalPrototypes:
         centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
         fill_empty(x, centres, threads)
         return torch.from_numpy(centres).to(z.device)
+
+
+def _check_matrix(features: Tensor) -> None:
+    if features.ndim != 2:
+        raise ParameterError(f"expected features (n, d), found shape {tuple(features.shape)}")
+
+
+def _check_finite(found: Tensor) -> None:
+    """Refuse what comes of nan and inf: a unit vector or a distance that is no number."""
+    if not bool(found.isfinite().all()):
+        raise DataError("expected finite features, found nan or inf")
 
 
 def _nearest_of_all(blocks: Iterable[Tensor], centres: Tensor, n: int) -> tuple[Tensor, Tensor]:

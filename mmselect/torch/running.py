@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.core.coalitions import coalition_names
-from mmselect.errors import DataError, ParameterError
+from mmselect.errors import DataError, ParameterError, SchemaError
 from mmselect.pool.checking import bad_rows
 from mmselect.pool.schema import match, names_in
 from mmselect.pool.writing import check_arrays, to_numpy
+from mmselect.torch.agreeing import agree
 from mmselect.torch.batches import Inputs, Key, arguments, check_arguments, column, moved
 from mmselect.torch.capture import Pick, Recorder, linear_parts, picked, submodule
-from mmselect.torch.masking import located_call, replay
+from mmselect.torch.masking import located_call, rerun
 from mmselect.torch.modes import dropping, seeded
-from mmselect.torch.partial import agree
 from mmselect.torch.trees import Tensor, shown
 
 FUSED = "/multimodal_logits"
@@ -91,11 +91,20 @@ def compute(
 
     with torch.no_grad(), _autocast(plan):
         found = _forward(plan, recorder, call, frozenset(plan.picks), watch=True)
+        _check_numbers(found)
         if plan.fusion is not None:
-            found |= _coalition_logits(plan, recorder, found, check=first)
+            found |= _coalition_logits(plan, recorder, found, row, check=first)
         if plan.passes:
             found["/dropout_logits"] = _dropout_logits(plan, recorder, call, row)
     return found | {path: column(batch, path, key) for path, key in plan.columns.items()}
+
+
+def _check_numbers(found: Mapping[str, Any]) -> None:
+    """Refuse text and labels alone; a name that is not in the format is told of later."""
+    places = [match(path) for path in found]
+    if not any(place is None or place.dataset.kind == "float" for place in places):
+        names = ", ".join(found) or "nothing"
+        raise ParameterError(f"function: expected features or logits to export, found {names}")
 
 
 def _autocast(plan: Plan) -> AbstractContextManager[Any]:
@@ -139,7 +148,7 @@ def _logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
 
 
 def _coalition_logits(
-    plan: Plan, recorder: Recorder, found: Mapping[str, Any], check: bool
+    plan: Plan, recorder: Recorder, found: Mapping[str, Any], row: int, check: bool
 ) -> dict[str, Tensor]:
     """Run the fusion again for every coalition but the full one, whose logits are the model's."""
     assert plan.fusion is not None  # asked for only where there is one
@@ -154,11 +163,14 @@ def _coalition_logits(
             raise DataError(message, dataset=f"/features/{name}", rows=rows.tolist())
     if not names:
         raise ParameterError("coalitions: expected features of modalities, found none")
-    call = located_call(plan.fusion.module, recorder.calls[0], traces)
+    given, known = recorder.calls[0], recorder.constants
+    call = located_call(plan.fusion.module, given, traces, known, first=row == 0)
+    if known is None:
+        recorder.constants = call.constants
     module = submodule(plan.model, plan.fusion.module)
 
     def logits(absent: frozenset[str]) -> Tensor:
-        return picked(plan.fusion, replay(module, call, absent))  # type: ignore[arg-type]
+        return picked(plan.fusion, rerun(module, call, absent))  # type: ignore[arg-type]
 
     full = _logits(plan, found)
     if check and not agree(to_numpy(full), to_numpy(logits(frozenset())), REPLAYED):
@@ -257,6 +269,8 @@ def leaving(plan: Plan, found: Mapping[str, Any]) -> Block:
         if _narrows(given.dtype, kind) and given.ndim > 1:
             mask = (stored.isinf() & given.isfinite()).flatten(1).any(dim=1)
             too_large[path] = mask.to("cpu", non_blocking=cuda)
+        if plan.device.type == "cuda" and stored.data_ptr() == given.data_ptr() and not cuda:
+            stored = stored.clone()  # it waits for the next batch, whose loader may use it again
         values[path] = stored.to("cpu", non_blocking=cuda)  # pinned by PyTorch if it may go on
     return Block(values, too_large, [_reached(device) for device in devices])
 
@@ -292,6 +306,7 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
     for event in block.copied:
         event.synchronize()
     arrays = {path: as_array(path, values) for path, values in block.values.items()}
+    _check_labels(arrays.get("/label"))
     check_arrays({**arrays, **fixed})
     for path, mask in block.too_large.items():
         if mask.any():
@@ -303,8 +318,18 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
         place = match(path)
         assert place is not None  # check_arrays refuses others
         for problem, bad in bad_rows(place, array, sizes).items():
-            raise DataError(problem, dataset=path, rows=bad.tolist())
+            below = path == "/label" and (array[bad] < -1).any()
+            hint = ": -1 is unknown" if below else ""
+            raise DataError(f"{problem}{hint}", dataset=path, rows=bad.tolist())
     return arrays
+
+
+def _check_labels(labels: NDArray[Any] | None) -> None:
+    if labels is not None and labels.ndim == 2:
+        message = f"expected axes (n), found shape {labels.shape}"
+        raise SchemaError(
+            f"{message}: several labels per sample are not in the format", dataset="/label"
+        )
 
 
 def as_array(path: str, values: Any) -> NDArray[Any]:
@@ -316,8 +341,8 @@ def as_array(path: str, values: Any) -> NDArray[Any]:
         For what cannot be stored as text; `rows` counts within the batch.
     """
     array = to_numpy(values)
-    if array.dtype.kind not in "OSU":
-        return array
+    if array.dtype.kind not in "OSU" or not array.ndim:
+        return array  # one text for all samples is told of later, as a shape that does not fit
     text = np.empty(len(array), object)
     for row, item in enumerate(array.tolist()):
         text[row] = item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else item

@@ -81,6 +81,9 @@ class Export:
         with self._placed(row, ids):
             found = compute(self.plan, self.recorder, batch, row, first)
             block = leaving(self.plan, found)
+            if not block.rows:
+                message = "expected samples in every batch, found an empty one: leave it out"
+                raise SchemaError(message)
             if first:
                 arrays = arrived(block, {})
                 _check_names(arrays)
@@ -147,8 +150,10 @@ class Export:
             yield
         except PoolError as error:
             if error.rows and ids is not None and error.dataset != "/id":
-                names = to_numpy(ids)[error.rows].tolist()
-                error.message += f" (id {few([str(name) for name in names])})"
+                every = to_numpy(ids)
+                if every.ndim == 1 and max(error.rows) < len(every):
+                    names = [str(name) for name in every[error.rows].tolist()]
+                    error.message += f" (id {few(names)})"
             error.rows = error.rows and [row + at for at in error.rows]
             error.file = error.file or str(self.target)
             raise

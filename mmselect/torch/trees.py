@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,25 +17,28 @@ Tree = Any
 """A tensor, or a tuple, list or mapping of trees. Anything else is carried along as it is."""
 
 
-def mapped(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
+def mapped(
+    function: Callable[[Tensor], Any], tree: Tree, leaf: tuple[type, ...] = (torch.Tensor,)
+) -> Tree:
     """Build the same tree with `function` of every tensor; the tree itself stays as it is.
 
-    Mappings keep their type, so that a batch that can also be read by attributes still can.
+    `leaf` are the types that `function` gets as a whole. Mappings keep their type, so that a batch
+    that can also be read by attributes still can.
 
     Examples
     --------
     >>> mapped(lambda x: x + 1, {"a": (torch.zeros(2), "text")})
     {'a': (tensor([1., 1.]), 'text')}
     """
-    if isinstance(tree, torch.Tensor):
+    if isinstance(tree, leaf):
         return function(tree)
     if isinstance(tree, Mapping):
         new = copy.copy(tree) if isinstance(tree, MutableMapping) else dict(tree)
         for key, value in tree.items():
-            new[key] = mapped(function, value)
+            new[key] = mapped(function, value, leaf)
         return new
     if isinstance(tree, tuple | list):
-        items = [mapped(function, item) for item in tree]
+        items = [mapped(function, item, leaf) for item in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     return tree
 
@@ -48,8 +52,44 @@ def tensors(tree: Tree) -> list[Tensor]:
     [tensor(1), tensor(2)]
     """
     found: list[Tensor] = []
-    mapped(found.append, tree)
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor  # a packed sequence cannot be built of anything else
+
+    mapped(keep, tree)
     return found
+
+
+def leaves(tree: Tree) -> Iterator[Any]:
+    """Go through what a tree carries along beside its tensors.
+
+    Examples
+    --------
+    >>> list(leaves({"a": [torch.tensor(1), "text"], "b": (None,)}))
+    ['text', None]
+    """
+    if isinstance(tree, Mapping):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple | list):
+        for item in tree:
+            yield from leaves(item)
+    elif not isinstance(tree, torch.Tensor):
+        yield tree
+
+
+def parts(thing: Any) -> dict[str, Any]:
+    """Attributes of an object that is no tree, such as a data class.
+
+    Examples
+    --------
+    >>> import types
+    >>> parts(types.SimpleNamespace(logits=1)), parts("text")
+    ({'logits': 1}, {})
+    """
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return {field.name: getattr(thing, field.name, None) for field in dataclasses.fields(thing)}
+    return dict(getattr(thing, "__dict__", {}))
 
 
 def look(tree: Tree, key: str | int) -> Any:
@@ -87,11 +127,12 @@ def shown(tree: Tree) -> str:
     if isinstance(tree, torch.Tensor):
         return str(tuple(tree.shape))
     if isinstance(tree, Mapping):
-        parts = [f"{key} {shown(value)}" for key, value in tree.items()]
-        return f"{type(tree).__name__} with {few(parts)}"
+        items = [f"{key} {shown(value)}" for key, value in tree.items()]
+        return f"{type(tree).__name__} with {few(items)}"
     if isinstance(tree, tuple | list):
         return f"a {type(tree).__name__} of {len(tree)}: {few([shown(item) for item in tree])}"
-    return type(tree).__name__
+    public = [] if callable(tree) else [name for name in parts(tree) if not name.startswith("_")]
+    return f"{type(tree).__name__} with {few(public)}" if public else type(tree).__name__
 
 
 def nearest(name: str, names: list[str]) -> str:

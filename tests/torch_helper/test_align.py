@@ -256,14 +256,60 @@ def test_the_command(pool: Path, cli, tmp_path: Path) -> None:
     assert again.code == 0 and again.err == ""
     report = json.loads(again.out)
     assert report["after"][0]["gap"] == pytest.approx(float(lines[1].split()[-1]), abs=1e-6)
-    assert list(report) == ["samples", "dim", "prototypes", "losses", "before", "after"]
+    assert list(report) == ["samples", "dim", "prototypes", "losses", "before", "after", "within"]
+    assert report["within"]["text"]["after"] == report["after"][0]["within_text"]
 
 
 def test_a_gap_that_has_no_before(tmp_path: Path, cli) -> None:
     mmselect.write_pool(tmp_path / "pool", features=paired(60))
     found = cli("align", tmp_path / "pool", "-o", tmp_path / "a.h5", *FLAGS)
     assert found.code == 0 and found.err == ""
-    assert [line.split()[-2] for line in found.out.splitlines()[1:6]] == ["–"] * 5
+    table = [line.split() for line in found.out.splitlines()[1:6]]
+    assert [row[-2] for row in table[:3]] == ["–"] * 3
+    z = {m: unit(x.astype(np.float32)).mean(axis=0) for m, x in paired(60).items()}
+    for row in table[3:]:  # a mean cosine within a modality needs no other
+        assert float(row[-2]) == pytest.approx(z[row[3]] @ z[row[3]], abs=2e-6)
+
+
+def test_within_is_told_once(tmp_path: Path, cli) -> None:
+    z = paired(60)
+    mmselect.write_pool(tmp_path / "pool", features=z | {"sound": z["text"] + z["image"][:, :9]})
+    found = cli("align", tmp_path / "pool", "-o", tmp_path / "a.h5", *FLAGS)
+    names = [line.split("  ")[0] for line in found.out.splitlines() if "within" in line]
+    assert names == [f"mean cosine within {m}" for m in ("image", "sound", "text")]
+
+
+def test_no_sample_has_two_modalities(tmp_path: Path, cli) -> None:
+    z = paired(60)
+    z["image"][::2], z["text"][1::2] = 0, 0
+    mmselect.write_pool(tmp_path / "pool", features=z)
+    found = cli("align", tmp_path / "pool", "-o", tmp_path / "a.h5", *FLAGS)
+    assert (found.code, found.out) == (1, "") and not (tmp_path / "a.h5").exists()
+    assert "pool: align needs samples that have two or more modalities, found none" in found.err
+
+
+def test_the_cross_modal_loss_is_a_mean_over_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples without a partner, and batches without any, add no zeros to it."""
+    z = paired(60)
+    z["text"][:50] = 0
+
+    def step(_optimizer: Any, _projectors: Any, arrays: Any, *_: Any) -> Any:
+        return torch.tensor([5.0 if arrays["text"].any() else 0.0, 1.0])
+
+    monkeypatch.setattr(projectors, "_step", step)
+    mmselect.write_pool(tmp_path / "pool", features=z)
+    made = align_features(tmp_path / "pool", tmp_path / "a.h5", **QUICK | {"batch_size": 4})
+    assert made.losses[1] == (5.0, 1.0)
+
+
+def test_a_row_that_is_the_mean_is_told_of(tmp_path: Path) -> None:
+    z = {"image": np.array([[1, 1], [3, 1], [2, 1]], "f4"), "text": paired(3)["text"]}
+    mmselect.write_pool(tmp_path / "pool", features=z)
+    made = align_features(tmp_path / "pool", tmp_path / "a.h5", **QUICK | {"prototypes": 0})
+    assert not contents(tmp_path / "a.h5")["/features/image"][2].any()
+    assert "/features/image: 1 rows are their modality's mean and became zero" in made.warnings
 
 
 def one_modality(pool: Path) -> None:
@@ -316,7 +362,8 @@ def test_a_pool_that_cannot_be_aligned(pool: Path, cli, tmp_path: Path, case: st
 OPTIONS = {
     ("--rate", "0"): (2, "rate: expected a number above 0, found 0"),
     ("--rate", "nan"): (2, "rate: expected a number above 0, found nan"),
-    ("--rate", "1e30"): (1, "expected a loss that is a number, found nan in epoch "),
+    ("--rate", "1e30"): (1, "found 1.0"),
+    ("--rate", "1e9"): (1, "at rate 1e+09; try a smaller rate"),
     ("--tau", "-1"): (2, "tau: expected a number above 0, found -1"),
     ("--warmup", "26"): (2, "warmup: expected from 0 to 25 epochs, found 26"),
     ("--dim", "0"): (2, "Invalid value for '--dim'"),

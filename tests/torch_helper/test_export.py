@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mmselect
+from mmselect.errors import MmselectError
 from mmselect.pool.checking import check
 
 torch = pytest.importorskip("torch")
@@ -324,6 +325,9 @@ def test_progress_on_a_terminal(
     assert lines.count("\n") == 2 and "22 of 22 rows exported\n" in lines
     export_pool(TwoTower(), loader(), tmp_path / "a.h5", progress=False, **options)
     assert capsys.readouterr().err == ""
+    with pytest.raises(MmselectError, match="expected 30 rows"):
+        export_pool(TwoTower(), loader(), tmp_path / "a.h5", n=30, **options)
+    assert capsys.readouterr().err.endswith(" of 30 rows exported\n")
 
 
 def test_probabilities_are_noticed_at_once(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ ODD: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
         "odd",
         r'expected a row per sample, \(n, d\), found \(22, 4, 6\): reduce it with \("odd", lambda',
     ),
+    "a data class": (
+        lambda z: Parts(z, z),
+        "odd",
+        r'expected a tensor, found Parts with logits, pooled: say .*such as "odd:logits" or',
+    ),
     "a number": (lambda z: z.mean(), "odd", r"found \(\)"),
     "nothing": (lambda z: None, "odd", "expected a tensor, found NoneType"),
     "no name": (lambda z: z, 3, r'expected "module", "module:part" or \("module", function\), fou'),
@@ -84,7 +89,11 @@ ODD: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
         r"/multimodal_logits: expected n = 20, as in /features/a, found 22",
     ),
     "integers": (lambda z: z.long(), "odd", "/features/a: expected floats .*found int64"),
-    "never called": (lambda z: z, "idle", "idle: expected one run in .*, found 0: forward never"),
+    "never called": (
+        lambda z: z,
+        "idle",
+        "idle: expected one run in .*, found 0: forward never calls it .or calls its .forward",
+    ),
     "misspelled": (lambda z: z, "od", "expected a submodule of Odd, found 'od'; nearest: odd$"),
     "far from any": (lambda z: z, "xyz", "found 'xyz'; nearest: odd, fc, idle$"),
 }
@@ -236,6 +245,16 @@ COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
         {"labels": lambda b: b["label"].float()},
         "/label: expected integer, found float32",
     ),
+    "one label that is unknown": (
+        lambda: changed("label", 1, lambda labels: labels * 0 - 100),
+        {},
+        r"/label: rows 5, .* from 0 to 3, found another number: -1 is unknown \(id s05",
+    ),
+    "several labels": (
+        lambda: loader(),
+        {"labels": lambda b: b["image"] > 0},
+        r"/label: expected axes \(n\), found shape \(5, 6\): several labels per sample are not in",
+    ),
     "labels one-hot": (
         lambda: loader(),
         {"labels": lambda b: nn.functional.one_hot(b["label"])},
@@ -300,7 +319,11 @@ ROWS = {
     "more": (loader, {"n": 21}, "expected 21 rows from the loader, found more"),
     "tail dropped": (lambda: loader(drop_last=True), {}, "expected 22 .*, found 20: .*drop_last"),
     "none": (list, {}, "expected 1 rows from the loader, found 0$"),
-    "an empty loader": (lambda: loader(n=22), {"n": 0}, "expected 0 rows .*, found more"),
+    "an empty loader": (
+        lambda: loader(n=22),
+        {"n": 0},
+        "n: expected a whole number of at least 1, found 0",
+    ),
     "shuffled, no ids": (lambda: loader(shuffle=True), {"ids": None}, "for rows that have no ids"),
 }
 
@@ -311,6 +334,36 @@ def test_numbers_of_rows(tmp_path: Path, case: str) -> None:
     with pytest.raises(MmselectError, match=message):
         export_pool(TwoTower(), batches(), tmp_path / "pool.h5", **{**OPTIONS, **options})
     assert not (tmp_path / "pool.h5").exists()
+
+
+data_tools = torch.utils.data
+SHUFFLING: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "random batches": lambda d: {
+        "batch_sampler": data_tools.BatchSampler(data_tools.RandomSampler(d), 5, False)
+    },
+    "random batches as samples": lambda d: {
+        "sampler": data_tools.BatchSampler(data_tools.SubsetRandomSampler(range(22)), 5, False),
+        "batch_size": None,
+    },
+    "weighted": lambda d: {"sampler": data_tools.WeightedRandomSampler([1.0] * 22, 22)},
+    "distributed": lambda d: {"sampler": data_tools.DistributedSampler(d, 1, 0, shuffle=True)},
+}
+
+
+@pytest.mark.parametrize("case", SHUFFLING)
+def test_loaders_that_shuffle(tmp_path: Path, case: str) -> None:
+    batches = data_tools.DataLoader(Samples(), **SHUFFLING[case](Samples()))
+    with pytest.raises(ParameterError, match="a fixed order for rows that have no ids"):
+        export_pool(TwoTower(), batches, tmp_path / "pool.h5", **OPTIONS | {"ids": None})
+
+
+def test_a_shard_in_order(tmp_path: Path) -> None:
+    shard = data_tools.DistributedSampler(Samples(), 1, 0, shuffle=False)
+    batches = data_tools.DataLoader(Samples(), 5, sampler=shard)
+    inputs = ["image", "text"]
+    options = OPTIONS | {"ids": None, "inputs": inputs}
+    export_pool(TwoTower(), batches, tmp_path / "pool.h5", **options)
+    assert (tmp_path / "pool.h5").exists()
 
 
 def test_a_shuffled_loader_with_ids(tmp_path: Path) -> None:
@@ -404,7 +457,23 @@ def test_the_order_is_told_apart_in_wide_layers_too(tmp_path: Path, amp: str | N
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({"features": None, "multimodal_logits": None}, "expected features, logits or"),
-    "device": ({"device": "meta"}, "device: expected the model on meta, found it on cpu: move it"),
+    "device": ({"device": "meta"}, "device: expected a device that torch can use here, found 'm"),
+    "no such device": ({"device": "gpu"}, "device: expected a device that torch can use .*'gpu'"),
+    "seed": ({"seed": -1}, "seed: expected a whole number of at least 0, found -1"),
+    "half a pass": ({"dropout_passes": 2.5}, "dropout_passes: expected a whole .*, found 2.5"),
+    "n as text": ({"n": "10"}, "n: expected a whole number of at least 1, found '10'"),
+    "features as text": ({"features": "v"}, "features: expected a mapping of modality to output"),
+    "heads as a list": ({"unimodal_logits": ["v"]}, "unimodal_logits: expected a mapping of mod"),
+    "metadata as a list": ({"metadata": ["id"]}, "metadata: expected a mapping of column to where"),
+    "one id for all": (
+        {"ids": lambda b: "s", "inputs": ["image", "text"]},
+        r"/id: expected axes \(n\), found shape \(\)",
+    ),
+    "only text": (
+        {"function": lambda b: {"metadata/m": b["id"]}},
+        "function: expected features or logits to export, found /metadata/m$",
+    ),
+    "an empty mapping": ({"function": lambda b: {}}, "features or logits to export, found nothing"),
     "amp": ({"amp": "float8"}, "amp: expected bfloat16, float16 or None, found 'float8'"),
     "dtype": ({"dtype": "bfloat16"}, "dtype: expected float16, float32, float64 or None, found"),
     "function": ({"function": lambda b: b["image"]}, r"function: expected a mapping .*\(5, 6\)"),
@@ -454,6 +523,38 @@ def test_arguments(tmp_path: Path, case: str) -> None:
     with pytest.raises(MmselectError, match=message):
         export_pool(TwoTower(), loader(), tmp_path / "pool.h5", **everything)
     assert list(tmp_path.iterdir()) == []
+
+
+class Parts:
+    def __init__(self, logits: Any, pooled: Any) -> None:
+        self.logits, self.pooled, self._cache = logits, pooled, 1
+
+
+@pytest.mark.parametrize("model", [None, lambda batch: batch])
+def test_models_that_are_none(tmp_path: Path, model: Any) -> None:
+    with pytest.raises(ParameterError, match=r"model: expected a torch.nn.Module, found \w+$"):
+        export_pool(model, loader(), tmp_path / "p.h5", function=lambda b: {"features/a": b["id"]})
+
+
+def test_a_model_elsewhere(tmp_path: Path) -> None:
+    message = "device: expected the model on cpu, found it on meta: move it"
+    with pytest.raises(ParameterError, match=message):
+        export_pool(TwoTower().to("meta"), loader(), tmp_path / "p.h5", device="cpu", **OPTIONS)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_empty_batch(tmp_path: Path, before: int) -> None:
+    batches = [x["image"][:5]] * before + [x["image"][:0]]
+    with pytest.raises(SchemaError, match="samples in every batch, found an empty one: leave it"):
+        export_pool(nn.Linear(6, 3), batches, tmp_path / "pool.h5")
+    assert not (tmp_path / "pool.h5").exists()
+
+
+def test_ids_that_are_too_few_hide_no_error(tmp_path: Path) -> None:
+    model = Broken("image_encoder", torch.nan, [4], batch=0)
+    batches = changed("id", 0, lambda ids: ids[:2])
+    with pytest.raises(DataError, match="/features/image: row 4: expected finite numbers, found"):
+        export_pool(model, batches, tmp_path / "pool.h5", coalitions="fusion", **OPTIONS)
 
 
 def test_targets(tmp_path: Path) -> None:

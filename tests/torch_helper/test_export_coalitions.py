@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -262,6 +263,82 @@ LOST = {
     "the same": (lambda a, b: (a, b), "different features, found the same for a and b"),
     "more than the logits": (lambda a, b: (a, b), "returns the multimodal logits, found other"),
 }
+
+
+Pack = Callable[[nn.Module, Any, Any], tuple[Any, ...]]
+
+
+class Beside(nn.Module):
+    """Features of the same width; what else the fusion gets is for `pack` to say."""
+
+    def __init__(self, pack: Pack) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.pack, self.fusion = nn.Linear(6, 5), nn.Linear(4, 5), pack, Gate()
+        self.pos = nn.Parameter(torch.rand(1, 1, 5))
+        self.register_buffer("table", torch.rand(9, 5))
+
+    def forward(self, image: Any, text: Any) -> Any:
+        a, b = self.a(image), self.b(text)
+        return self.fusion(a, b, *self.pack(self, a, b))
+
+
+class Gate(nn.Module):
+    def forward(self, a: Any, b: Any, more: Any) -> Any:
+        if not isinstance(more, torch.Tensor):
+            return torch.tanh(a - b) * next(iter(vars(more).values())).sum()
+        return torch.tanh(a - b) * more.sum()
+
+
+def beside(tmp_path: Path, pack: Pack, batch_size: int) -> None:
+    features = {"a": "a", "b": "b"}
+    options = {"features": features, "inputs": ["image", "text"], "coalitions": "fusion"}
+    batches = loader(batch_size=batch_size)  # 22 rows: of 5, the last has 2; of 7, it has 1
+    export_pool(Beside(pack), batches, tmp_path / "pool.h5", **options)
+
+
+CONSTANT: dict[str, tuple[Pack, int]] = {
+    "a parameter, a last batch of 1 row": (lambda m, a, b: (m.pos,), 7),
+    "a parameter as wide as the batch": (lambda m, a, b: (m.pos,), 5),
+    "a part of a buffer": (lambda m, a, b: (m.table[: len(a)],), 5),
+    "a number that is the same": (lambda m, a, b: (torch.full((3,), 2.0),), 7),
+    "a submodule": (lambda m, a, b: (SimpleNamespace(weight=m.a.weight),), 5),
+}
+
+
+@pytest.mark.parametrize("case", CONSTANT)
+def test_constants_beside_the_features(tmp_path: Path, case: str) -> None:
+    beside(tmp_path, *CONSTANT[case])
+    found = read(tmp_path / "pool.h5")
+    assert not found["/coalition_logits/none"].any()
+    assert found["/coalition_logits/a"].any()
+
+
+PER_SAMPLE: dict[str, tuple[Pack, str]] = {
+    "flattened": (lambda m, a, b: ((a * b).flatten(),), r"found \(25,\) .* a row per sample"),
+    "a mean": (lambda m, a, b: ((a * b).mean(0)[:3],), r"found \(3,\).*other than in the first b"),
+    "of all rows": (
+        lambda m, a, b: ((a * b).sum(),),
+        r"found \(\) .*other than in the first batch",
+    ),
+    "only later": (lambda m, a, b: (a if a[0, 0] == m.start else a * b,), r"other than in the fir"),
+    "in an object": (
+        lambda m, a, b: (SimpleNamespace(_extra=a * b),),
+        "expected tensors, or tuples, lists and mappings of them.*found SimpleNamespace, whose",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PER_SAMPLE)
+def test_what_may_tell_of_an_absent_modality(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    pack, message = PER_SAMPLE[case]
+    start = Beside(pack).a(x["image"][:5])[0, 0].item()
+    monkeypatch.setattr(Beside, "start", start, raising=False)
+    with pytest.raises(MmselectError, match=message):
+        beside(tmp_path, pack, 5)
+    assert not (tmp_path / "pool.h5").exists()
 
 
 @pytest.mark.parametrize("case", LOST)

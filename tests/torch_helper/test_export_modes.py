@@ -19,6 +19,9 @@ from torch_helper.export_models import EXPORT, TwoTower, computed, data, loader 
 from torch_helper.test_export import read, same  # noqa: E402
 
 from mmselect.torch import export_pool  # noqa: E402
+from mmselect.torch.batches import moved  # noqa: E402
+from mmselect.torch.running import Plan, leaving  # noqa: E402
+from mmselect.torch.trees import tensors  # noqa: E402
 
 x = data()
 
@@ -169,7 +172,9 @@ def test_without_dropout_layers(tmp_path: Path, case: str) -> None:
 
 
 def test_passes_cannot_be_negative(tmp_path: Path) -> None:
-    with pytest.raises(MmselectError, match="dropout_passes: expected 0 or more, found -1"):
+    with pytest.raises(
+        MmselectError, match="dropout_passes: expected a whole number of at least 0, found -1"
+    ):
         export_pool(TwoTower(), loader(), tmp_path / "pool.h5", dropout_passes=-1)
 
 
@@ -178,3 +183,27 @@ def test_a_function_that_puts_the_model_into_eval_mode(tmp_path: Path) -> None:
     options = {"function": lambda b: {"multimodal_logits": model.eval()(b["image"], b["text"])}}
     with pytest.raises(ParameterError, match="expected dropout layers that run"):
         export_pool(model, loader(), tmp_path / "pool.h5", dropout_passes=2, **options)
+
+
+def test_the_generator_of_the_loader_goes_on(tmp_path: Path) -> None:
+    """As if the export had not been: the next epoch of a training is what it would have been."""
+    generator = torch.Generator().manual_seed(3)
+    batches = loader(shuffle=True, generator=generator)
+    state = generator.get_state()
+    export_pool(TwoTower(), batches, tmp_path / "pool.h5", ids="id", labels="label")
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_packed_sequences_keep_a_part_on_the_cpu() -> None:
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.ones(2, 2)])
+    for batch in (packed, {"words": packed}, (packed, torch.ones(2))):
+        there = tensors(moved(batch, torch.device("meta")))
+        assert [tensor.device.type for tensor in there[:2]] == ["meta", "cpu"]
+
+
+def test_memory_that_the_loader_uses_again() -> None:
+    """On a GPU a batch waits for the next one, and a function may hand through what it got."""
+    given = torch.ones(2, 3)
+    block = leaving(Plan(None, torch.device("cuda"), {}, {}), {"/features/a": given})
+    given.zero_()
+    assert block.values["/features/a"].all()

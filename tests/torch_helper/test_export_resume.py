@@ -174,9 +174,15 @@ def test_killed_while_text_was_added(
     assert path.read_bytes() == whole
 
 
-def other_weights(model: Any) -> Any:
+def other_weights(model: Any, factor: float) -> Any:
     with torch.no_grad():
-        model.text_encoder[0].weight.mul_(1.3)
+        model.text_encoder[0].weight.mul_(factor)
+    return model
+
+
+def other_numbers(model: Any) -> Any:
+    """What no parameter tells."""
+    model.text_encoder.register_forward_hook(lambda _module, _args, output: output * 1.3)
     return model
 
 
@@ -210,7 +216,13 @@ CHANGED: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], s
     ),
     "classifier": (lambda: other_classifier(TwoTower()), loader, {}, "classifier = fusion.fc"),
     "weights": (
-        lambda: other_weights(TwoTower()),
+        lambda: other_weights(TwoTower(), 1.0001),
+        loader,
+        {},
+        "expected model = .*, found",
+    ),
+    "numbers": (
+        lambda: other_numbers(TwoTower()),
         loader,
         {},
         r"/features/text: rows 10, 11.*numbers written before, found others.*\(id s10, s11",
@@ -232,6 +244,37 @@ def test_what_changed_in_between_is_an_error(tmp_path: Path, what: str) -> None:
         export_pool(model(), batches(), path, resume=True, **{**EXPORT, **changes})
     assert names(tmp_path) == PARTIAL
     assert (tmp_path / PARTIAL[1]).read_bytes() == before
+
+
+BROKEN = {
+    "no JSON": (1, b"{oops\n", r"pool\.h5\.partial\.journal: cannot be read: expected lines of J"),
+    "no mapping": (
+        1,
+        b"[1]\n",
+        "cannot be read: expected lines of JSON, found others; without res",
+    ),
+    "no settings": (1, b"{}\n", "cannot be read: expected the settings of an export, found none"),
+    "no HDF5": (0, b"text", r"pool\.h5\.partial: cannot be read: found no partial pool \("),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_files_that_are_broken(tmp_path: Path, whole: bytes, case: str) -> None:
+    which, content, message = BROKEN[case]
+    path = tmp_path / "pool.h5"
+    export_some(path, 2)
+    (tmp_path / PARTIAL[which]).write_bytes(content)
+    with pytest.raises(MmselectError, match=message) as raised:
+        export_pool(TwoTower(), loader(), path, resume=True, **EXPORT)
+    assert "\n" not in str(raised.value)
+    export_pool(TwoTower(), loader(), path, **EXPORT)
+    assert path.read_bytes() == whole
+
+
+def test_whole_numbers_of_numpy(tmp_path: Path, whole: bytes) -> None:
+    options = {"seed": np.int64(7), "dropout_passes": np.int64(3), "n": np.int32(22)}
+    export_pool(TwoTower(), loader(), tmp_path / "pool.h5", **EXPORT | options)
+    assert (tmp_path / "pool.h5").read_bytes() == whole
 
 
 def test_other_batches_without_ids_are_noticed_too(tmp_path: Path) -> None:
@@ -297,6 +340,25 @@ def test_disk_full(tmp_path: Path, known: bool) -> None:
     assert not path.exists()
     export_pool(torch.nn.Identity(), wide(1000), path, resume=True, **options)
     assert len(read(path)["/features/x"]) == 1000
+
+
+def test_the_note_counts_what_the_journal_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bytes
+) -> None:
+    path, real, full = tmp_path / "pool.h5", Journal.append, []
+
+    def append(self: Any, lines: Any) -> None:
+        full.append('"s14"' in lines[0] or bool(full and full[-1]))
+        if full[-1]:
+            raise OSError(28, "No space left on device")
+        real(self, lines)
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="no space") as raised:
+        patch.setattr(Journal, "append", append)
+        export_pool(TwoTower(), loader(), path, **EXPORT)
+    assert "keeps 10 rows" in raised.value.__notes__[0]
+    export_pool(TwoTower(), loader(), path, resume=True, **EXPORT)
+    assert path.read_bytes() == whole
 
 
 def test_disk_full_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,3 +443,14 @@ def test_a_full_disk_while_the_file_grows(
     assert names(tmp_path) == PARTIAL
     export_pool(TwoTower(), list(loader()), path, resume=True, **EXPORT)
     assert path.read_bytes() == whole
+
+
+def test_tidying_up_hides_no_error(tmp_path: Path) -> None:
+    def batches() -> Iterator[Any]:
+        yield from list(loader())[:2]
+        for path in tmp_path.iterdir():
+            path.unlink()
+        raise ValueError("a broken image")
+
+    with pytest.raises(ValueError, match="a broken image"):
+        export_pool(TwoTower(), batches(), tmp_path / "pool.h5", n=22, **EXPORT)

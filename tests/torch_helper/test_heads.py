@@ -113,9 +113,16 @@ def test_a_saved_state_fits_again() -> None:
 
 WRONG = {
     "none": (lambda: SingleModalHeads({}, 5), "expected at least one modality"),
-    "size": (lambda: SingleModalHeads({"a": 0}, 5), "expected sizes of at least 1, found {'a': 0}"),
+    "size": (
+        lambda: SingleModalHeads({"a": 0}, 5),
+        "expected whole sizes of at least 1, found {'a': 0}",
+    ),
     "classes": (lambda: SingleModalHeads({"a": 3}, 0), "0 classes"),
     "hidden": (lambda: SingleModalHeads({"a": 3}, 5, hidden=0), "hidden 0"),
+    "half a size": (lambda: SingleModalHeads({"a": 3.5}, 5), "found {'a': 3.5}"),
+    "text": (lambda: SingleModalHeads({"a": 3}, "5"), "expected whole sizes of at least 1"),
+    "a space": (lambda: SingleModalHeads({"a b": 3}, 5), "modality 'a b': expected a name"),
+    "no text": (lambda: SingleModalHeads({1: 3}, 5), "modality 1: expected a name"),
     "dot": (lambda: SingleModalHeads({"a.b": 3}, 5), "modality 'a.b': expected a name"),
     "torch's": (lambda: SingleModalHeads({"train": 3}, 5), "modality 'train': expected a name"),
     "missing": (

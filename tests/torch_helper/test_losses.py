@@ -72,6 +72,35 @@ def test_the_multimodal_loss_is_the_mean_of_all_losses(kind: str, modalities: in
 
 
 @pytest.mark.parametrize("kind", PLAIN)
+def test_classes_that_are_ruled_out(kind: str) -> None:
+    """A logit of -inf where the target is 0 adds nothing, and all gradients are finite."""
+    y = np.arange(B) % (C - 1)
+    heads, fused = {"a": logits(1), "b": logits(2)}, logits(9)
+    for x in (*heads.values(), fused):
+        x[:, -1] = -np.inf
+    given_heads = {name: torch.tensor(x, requires_grad=True) for name, x in heads.items()}
+    found = multimodal_loss(given_heads, *tensors(fused, y), kind=kind)
+    loss = PLAIN[kind][0]
+    parts = [loss(x[:, :-1], np.eye(C - 1)[y]) for x in (*heads.values(), fused)]
+    share = (C - 1) / C if kind == "bce" else 1  # the mean over classes counts it, with nothing
+    assert found.item() == pytest.approx(np.mean(parts) * share, rel=1e-12)
+    taught = self_distillation_loss(given_heads, *tensors(fused, y), kind=kind)
+    assert taught.isfinite()
+    (found + taught).backward()
+    assert all(x.grad.isfinite().all() for x in given_heads.values())
+
+
+def test_cosines_keep_their_precision_under_autocast() -> None:
+    z, other = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0))
+    assigned, phi = torch.arange(30) % 4, torch.full((4,), 0.07)
+    calls = (lambda: info_nce(z, other), lambda: prototypical_loss(z, assigned, other[:4], phi))
+    for call in calls:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = call()
+        assert found.dtype == torch.float32 and found.item() == call().item()
+
+
+@pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0, 4.0])
 def test_self_distillation_is_equation_8(kind: str, weight: float) -> None:
     loss, probabilities = PLAIN[kind]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.errors import ParameterError, SelectionError
+from mmselect.errors import DataError, ParameterError, SelectionError
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -156,6 +156,18 @@ def test_fewer_rows_than_prototypes() -> None:
     for n in (3, 5):
         with pytest.raises(ParameterError, match=f"expected blocks with {n} rows, found 4"):
             UnimodalPrototypes(2).refresh(iter([z]), z, n)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_numbers_that_are_none(bad: float) -> None:
+    z = torch.eye(4)
+    z[2, 1] = bad
+    with pytest.raises(DataError, match="expected finite features, found nan or inf"):
+        UnimodalPrototypes(2).refresh(z)
+    with pytest.raises(DataError, match="expected finite features, found nan or inf"):
+        UnimodalPrototypes(2).refresh(iter([z]), torch.eye(4), 4)  # not among those clustered
+    with pytest.raises(ParameterError, match=r"expected features \(n, d\), found shape \(4,\)"):
+        UnimodalPrototypes(2).refresh(z[0])
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"iterations": 0}, {"smoothing": 1.0}, {"tau": 0.0}])
