@@ -487,7 +487,10 @@ def replay(
         ),
     ] = "bmmal,badge,smem,entropy,random",
     budget: Annotated[
-        str, typer.Option("--budget", "-b", metavar="N|P%", help="Picks of a round.")
+        str,
+        typer.Option(
+            "--budget", "-b", metavar="N|P%", help="Picks of a round; P% of those to pick from."
+        ),
     ] = "2%",
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often to pick.")] = 5,
     start: Annotated[
@@ -551,6 +554,7 @@ def replay(
     if report:
         with _extra("report", "matplotlib", "report"):
             from mmselect.replay.report import write_report
+        make_folder(Path(report))
     folder = Path(runs) if runs else Path(report) / "runs" if report else None
     if folder is not None:
         make_folder(folder)

@@ -71,7 +71,10 @@ def labels_to_reach(labeled: Curves, accuracy: Curves, target: float) -> float:
 def interval(
     values: NDArray[np.float64], confidence: float = INTERVAL
 ) -> tuple[float, float, float]:
-    """Mean of values over seeds, and the interval of its Student's t; nan bounds for one seed.
+    """Mean of values over seeds, and the interval of its Student's t.
+
+    The bounds are nan for one seed, and where all seeds give one value other than 0: they are
+    copies then, as for deterministic strategies that start alike, and say nothing about chance.
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ def interval(
     [2.0, -0.484, 4.484]
     """
     mean, s = float(values.mean()), len(values)
-    if s < 2:
+    if s < 2 or (mean and not np.ptp(values)):
         return mean, math.nan, math.nan
     half = float(student.ppf(0.5 + confidence / 2, s - 1) * values.std(ddof=1) / math.sqrt(s))
     return mean, mean - half, mean + half

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -123,7 +124,12 @@ def load(pool: Pool, use_split: bool = True) -> Data:
         labeled=pool.labeled[rows],
         metadata=numbers,
         test=None if test is None else test[rows],
-        digest=_digest(pool, [rows.astype(np.int64), labels[rows], *features.values()]),
+        digest=_digest(
+            pool,
+            [rows.astype(np.int64), labels[rows], pool.labeled[rows], *features.values()],
+            [] if test is None else [test[rows]],
+            [*numbers.values()],
+        ),
     )
 
 
@@ -150,9 +156,10 @@ def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float
     return z
 
 
-def _digest(pool: Pool, arrays: Sequence[NDArray[Any]]) -> str:
+def _digest(pool: Pool, *arrays: Sequence[NDArray[Any]]) -> str:
+    """Digest of everything that a replay works on."""
     digest = hashlib.sha256(fingerprint(pool).encode())
-    for array in arrays:
+    for array in itertools.chain(*arrays):
         digest.update(np.ascontiguousarray(array).data)
     return f"sha256:{digest.hexdigest()[:32]}"
 

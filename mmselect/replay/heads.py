@@ -192,8 +192,10 @@ def choose_strengths(
     dict of view to float
         scikit-learn's C. 1 where the samples are too few to hold any out.
     """
-    fold_count = min(FOLDS, len(rows))
-    folds = list(KFold(fold_count, shuffle=True, random_state=seed).split(rows))
+    if len(rows) < 2:
+        return dict.fromkeys(views(list(features)), 1.0)
+    shuffled = KFold(min(FOLDS, len(rows)), shuffle=True, random_state=seed % 2**32)
+    folds = list(shuffled.split(rows))
     chosen = {}
     for view in views(list(features)):
         x, factors = side_by_side(features, view, rows), _factors(features, view, scale)

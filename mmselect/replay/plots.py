@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmselect.output import emit
 from mmselect.replay.comparison import INTERVAL, Curves, interval
 from mmselect.replay.runs import Replay
 
@@ -115,4 +117,6 @@ def save(figure: Figure, place: Path, forms: Sequence[str] = FORMS) -> None:
     with mpl.rc_context(STYLE):
         for form in forms:
             metadata = {"Date": None} if form == "svg" else {"Software": None}
-            figure.savefig(place.with_suffix(f".{form}"), dpi=160, metadata=metadata)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
+            emit([buffer.getvalue()], place.with_suffix(f".{form}"))

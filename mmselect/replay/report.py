@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from mmselect.files import make_folder, writing
+from mmselect.files import make_folder
 from mmselect.output import emit
 from mmselect.replay import plots
 from mmselect.replay.runs import Replay
@@ -51,9 +51,8 @@ def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: 
         "wins": plots.wins_matrix(names, summary["wins"]["accuracy"], "wins, all modalities"),
     }
     make_folder(folder)
-    with writing(folder):
-        for name, figure in figures.items():
-            plots.save(figure, folder / name)
+    for name, figure in figures.items():
+        plots.save(figure, folder / name)
     texts: dict[str, Iterable[bytes]] = {
         PAGE: [page(found, summary, figures, command).encode()],
         "rounds.csv": FORMS["csv"](found, summary),

@@ -201,6 +201,7 @@ def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start)
     oracle, heads = Oracle(data.labels[start.train]), start.heads
     truth, picks, seconds = data.labels[start.test], start.labeled, None
     rounds, picked, warnings = [], [], []
+    present = len(np.unique(data.labels))
     with blocks.blas_threads(1):
         for number in range(settings.rounds + 1):
             if number:
@@ -215,7 +216,7 @@ def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start)
                     features, rows, labels, data.classes, start.strengths, scale, heads
                 )
             row = {"round": number, "labeled": len(rows), **measure(heads, held_out, truth)}
-            coverage = len(np.unique(known[picks])) / data.classes
+            coverage = len(np.unique(known[picks])) / present
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
             warnings += _unfinished(heads)

@@ -7,6 +7,8 @@ import itertools
 import json
 import math
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -248,6 +250,8 @@ def _parallel(
 
 
 def _numbered(i: int, function: Callable[..., Any], task: tuple[Any, ...]) -> tuple[int, Any]:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for us
     return i, function(*task)
 
 
@@ -279,9 +283,11 @@ def _stored(folder: Path | None, key: str, strategy: str, seed: int) -> Run | No
         return None
     try:
         found = json.loads(place.read_text())
-        if found.pop("key") != key:
+        same = found.pop("key") == key
+        run = Run(**found)
+        if not same or (run.strategy, run.seed) != (strategy, seed) or not run.rounds:
             raise ValueError
-        return Run(**found)
+        return run
     except OSError as error:
         raise InputError(f"cannot be read: {reason(error)}", file=str(place)) from None
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -47,7 +47,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     check_target(target)
     accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
     base, names = found.baseline, found.settings["strategies"]
-    goal = float(accuracy[base][:, -1].mean()) if target is None else target
+    # as the mean curve has it, to the last bit: the baseline itself must reach it
+    goal = float(accuracy[base].mean(axis=0)[-1]) if target is None else target
     areas = {name: area(labeled[name], accuracy[name]) for name in names}
     prices = {name: _price(labeled[name], accuracy[name], goal) for name in names}
     seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
@@ -107,7 +108,7 @@ def noteworthy(summary: dict[str, Any]) -> list[str]:
     """Say in words which strategies differ from the baseline by more than noise, in points.
 
     That is: the interval of the paired difference of mean accuracies leaves out 0. Nothing for
-    one seed.
+    one seed, or where seeds are alike.
 
     Examples
     --------
@@ -117,8 +118,9 @@ def noteworthy(summary: dict[str, Any]) -> list[str]:
     ['better than random, beyond noise: bmmal (+2.0)', 'worse than random, beyond noise: none']
     """
     base = summary["baseline"]
-    if any(math.isnan(row["area_difference"][1]) for row in summary["strategies"].values()):
-        return []  # one seed: nothing can be said
+    others = [row for name, row in summary["strategies"].items() if name != base]
+    if all(math.isnan(row["area_difference"][1]) for row in others):
+        return []  # one seed, or copies: nothing can be said
     lines = []
     for word, sign in (("better", 1), ("worse", -1)):
         names = [

@@ -12,7 +12,7 @@ from mmselect.replay.summary import noteworthy
 
 def verdict(summary: dict[str, Any]) -> list[str]:
     """Say who is better and worse than the baseline, or why nothing can be said."""
-    alone = ["One seed: differences cannot be told from noise. Use more seeds."]
+    alone = ["One seed, or seeds that are alike: differences cannot be told from noise."]
     return noteworthy(summary) or alone
 
 

@@ -243,6 +243,7 @@ def test_an_oracle_gives_out_what_it_is_asked_for() -> None:
         ({"test_fraction": 1.5}, UsageError, "between 0 and 1, found 1.5"),
         ({"test_fraction": 0.001}, UsageError, "on both sides of 150"),
         ({"rounds": 0}, UsageError, "at least 1 round, 1 seed"),
+        ({"start_budget": 1, "seed": 2**33}, SelectionError, "at least 2 classes"),
         ({"start_budget": 2, "seeds": 8}, SelectionError, "at least 2 classes"),
     ],
 )
