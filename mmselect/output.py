@@ -218,7 +218,7 @@ def _h5(result: Scores) -> Iterator[bytes]:
 def _label_studio(result: Selection, pool: Pool) -> Iterator[bytes]:
     """Label Studio's import JSON: one task per pick, its data from the metadata columns."""
     columns = {name: pool.columns[f"/metadata/{name}"] for name in pool.names("/metadata")}
-    data: Fields = {name: _plain(column[result.indices]) for name, column in columns.items()}
+    data: Fields = {name: plain(column[result.indices]) for name, column in columns.items()}
     data = {"id": result.ids, **{k: v for k, v in data.items() if k != "id"}}
     if not columns:
         message = "label-studio: expected /metadata columns with what is to be shown, found none"
@@ -230,7 +230,8 @@ def _label_studio(result: Selection, pool: Pool) -> Iterator[bytes]:
     yield f"{as_json(tasks, indent=1)}\n".encode()
 
 
-def _plain(values: NDArray[Any]) -> list[Any]:
+def plain(values: NDArray[Any]) -> list[Any]:
+    """Turn stored values into Python's own, text decoded."""
     return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]
 
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from mmselect.core.rows import finite
 from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
+from mmselect.output import plain
 from mmselect.pool.reading import Pool
 from mmselect.request import fingerprint
+from mmselect.strategies.record import datasets_of
 
 SPLIT = "/metadata/split"
 TEST_FRACTION = 0.2
@@ -95,7 +97,7 @@ def load(pool: Pool, use_split: bool = True) -> Data:
     DataError
         If a feature is nan or infinite.
     """
-    missing = [name for name in ("/features", "/label") if not _there(pool, name)]
+    missing = [name for name in ("/features", "/label") if not datasets_of(name, pool.paths)]
     if missing:
         message = f"replay needs {' and '.join(missing)}, which the pool does not have"
         raise NeedsError(message, file=pool.files[0])
@@ -133,14 +135,10 @@ def load(pool: Pool, use_split: bool = True) -> Data:
     )
 
 
-def _there(pool: Pool, name: str) -> bool:
-    return name in pool.columns or bool(pool.names(name))
-
-
 def _words(pool: Pool) -> NDArray[Any]:
     """Read the pool's split; both words must occur."""
     column = pool.columns[SPLIT]
-    found = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column[:]]
+    found = [str(value) for value in plain(column[:])]
     words = np.array(found, dtype=object)
     if not {"train", "test"} <= set(found):
         message = f"expected train and test among the values, found {', '.join(sorted({*found}))}"

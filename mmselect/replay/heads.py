@@ -90,6 +90,12 @@ def logits(features: Features, view: View, head: Head) -> NDArray[np.float32]:
     return np.asarray(side_by_side(features, view) @ head.weight.T + head.bias, np.float32)
 
 
+def by_modality(features: Features, view: View, head: Head) -> dict[str, NDArray[np.float64]]:
+    """Cut a head's weight into one block (c, d) of columns per modality."""
+    ends = np.cumsum([features[name].shape[1] for name in view])[:-1]
+    return dict(zip(view, np.split(head.weight, ends, axis=1), strict=True))
+
+
 def fit_heads(
     features: Features,
     rows: NDArray[np.intp],

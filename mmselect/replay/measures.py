@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
 from mmselect.core.shapley import contributions, shapley_values
-from mmselect.replay.heads import Features, Head, View, logits
+from mmselect.replay.heads import Features, Head, View, by_modality, logits
 
 
 def measure(
@@ -64,10 +64,8 @@ def truth_contributions(
     >>> truth_contributions(head, z, np.array([0])).tolist()
     [[1.0, 0.0]]
     """
-    names = sorted(features)
-    cuts = np.cumsum([features[name].shape[1] for name in names])[:-1]
-    blocks = np.split(head.weight, cuts, axis=1)
-    partial = [features[name] @ block.T for name, block in zip(names, blocks, strict=True)]
+    names = tuple(sorted(features))
+    partial = [features[m] @ block.T for m, block in by_modality(features, names, head).items()]
     at = np.arange(len(labels))
     values = np.empty((len(labels), 1 << len(names)))
     for coalition in range(1 << len(names)):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmselect.output import emit
 from mmselect.replay.comparison import INTERVAL, Curves, interval
 from mmselect.replay.runs import Replay
 
@@ -112,11 +110,10 @@ def _ink(value: float) -> str:
     return "white" if value > 0.55 else "#333333"
 
 
-def save(figure: Figure, place: Path, forms: Sequence[str] = FORMS) -> None:
-    """Write a figure in some forms; the suffix is put behind `place`. No time is stored in it."""
+def render(figure: Figure, form: str) -> bytes:
+    """Turn a figure into one of the forms; no time is stored in it."""
+    buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        for form in forms:
-            metadata = {"Date": None} if form == "svg" else {"Software": None}
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
-            emit([buffer.getvalue()], place.with_suffix(f".{form}"))
+        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
+    return buffer.getvalue()

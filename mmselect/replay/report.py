@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from mmselect.files import make_folder
 from mmselect.output import emit
-from mmselect.replay import plots
+from mmselect.replay.plots import FORMS as FIGURE_FORMS
+from mmselect.replay.plots import contribution_curves, learning_curves, render, wins_matrix
 from mmselect.replay.runs import Replay
 from mmselect.replay.tables import FORMS, between, settings_rows, summary_rows, verdict
 
@@ -46,25 +43,28 @@ def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: 
     """
     names = found.settings["strategies"]
     figures = {
-        "learning-curves": plots.learning_curves(found),
-        "contributions": plots.contribution_curves(found),
-        "wins": plots.wins_matrix(names, summary["wins"]["accuracy"], "wins, all modalities"),
+        "learning-curves": learning_curves(found),
+        "contributions": contribution_curves(found),
+        "wins": wins_matrix(names, summary["wins"]["accuracy"], "wins, all modalities"),
     }
-    make_folder(folder)
-    for name, figure in figures.items():
-        plots.save(figure, folder / name)
-    texts: dict[str, Iterable[bytes]] = {
-        PAGE: [page(found, summary, figures, command).encode()],
+    drawn = {
+        f"{name}.{form}": render(figure, form)
+        for name, figure in figures.items()
+        for form in FIGURE_FORMS
+    }
+    files: dict[str, Iterable[bytes]] = {
+        PAGE: [page(found, summary, drawn, command).encode()],
         "rounds.csv": FORMS["csv"](found, summary),
         "replay.json": FORMS["json"](found, summary),
+        **{name: [content] for name, content in drawn.items()},
     }
-    for name, chunks in texts.items():
+    make_folder(folder)
+    for name, chunks in files.items():
         emit(chunks, folder / name)
-    drawn = [folder / f"{name}.{form}" for name in figures for form in plots.FORMS]
-    return [*(folder / name for name in texts), *drawn]
+    return [folder / name for name in files]
 
 
-def page(found: Replay, summary: dict[str, Any], figures: dict[str, Figure], command: str) -> str:
+def page(found: Replay, summary: dict[str, Any], drawn: dict[str, bytes], command: str) -> str:
     """Make the page: verdict, table, curves, contributions, wins and differences, settings."""
     settings = found.settings
     files = ", ".join(Path(file).name for file in settings["pool"]["paths"])
@@ -79,8 +79,8 @@ def page(found: Replay, summary: dict[str, Any], figures: dict[str, Figure], com
         title=html.escape(f"Replay of {files}"),
         verdict="".join(f"<li>{html.escape(line)}</li>" for line in verdict(summary)),
         table=_table(summary_rows(summary, settings["strategies"])),
-        curves=_svg(figures["learning-curves"]),
-        contributions=_svg(figures["contributions"]),
+        curves=_svg(drawn["learning-curves.svg"]),
+        contributions=_svg(drawn["contributions.svg"]),
         pairs=pairs,
         chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
         settings=_table([("", ""), *settings_rows(found)], head=False),
@@ -126,12 +126,9 @@ def _table(rows: Sequence[Sequence[str]], head: bool = True) -> str:
     return f"<div class=wide><table>{first}{body}</table></div>"
 
 
-def _svg(figure: Figure) -> str:
-    """Turn a figure into an SVG element to put into a page."""
-    buffer = io.StringIO()
-    with mpl.rc_context(plots.STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+def _svg(file: bytes) -> str:
+    """Take the element to put into a page out of an SVG file."""
+    text = file.decode()
     return text[text.index("<svg") :]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from mmselect.replay.heads import (
     Features,
     Head,
     View,
+    by_modality,
     choose_strengths,
     fit_heads,
     logits,
@@ -54,11 +55,6 @@ class Settings:
     budget: str = "2%"
     rounds: int = 5
     test_fraction: float = TEST_FRACTION
-
-    @property
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as plain data."""
-        return asdict(self)
 
 
 class Start(NamedTuple):
@@ -247,15 +243,13 @@ def snapshot(
 ) -> Pool:
     """Make the pool that a strategy sees: what an export would hold at this point."""
     everyone = next(iter(heads))
-    widths = np.cumsum([features[name].shape[1] for name in everyone])[:-1]
-    weights = np.split(heads[everyone].weight, widths, axis=1)
     arrays: dict[str, NDArray[Any]] = {
         "/label": known.copy(),
         "/labeled": known >= 0,
         "/multimodal_logits": logits(features, everyone, heads[everyone]),
         "/classifier/bias": heads[everyone].bias,
     }
-    for name, weight in zip(everyone, weights, strict=True):
+    for name, weight in by_modality(features, everyone, heads[everyone]).items():
         arrays[f"/features/{name}"] = features[name]
         arrays[f"/unimodal_logits/{name}"] = logits(features, (name,), heads[(name,)])
         arrays[f"/classifier/weight/{name}"] = weight

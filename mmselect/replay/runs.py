@@ -193,7 +193,7 @@ def _gathered(runs: Sequence[Run]) -> list[str]:
 def _settings(data: Data, settings: Settings) -> dict[str, Any]:
     """Name the settings that apply: a test fraction only without a split of the pool's own."""
     split = {"test_fraction": None} if data.test is not None else {}
-    return {**settings.as_dict, **split}
+    return {**asdict(settings), **split}
 
 
 def _play_all(
