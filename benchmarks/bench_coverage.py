@@ -20,9 +20,9 @@ import numpy as np
 from coldstart_data import clustered
 
 from mmselect.blocks import blas_threads
-from mmselect.core.facility import facility
+from mmselect.core.coverage.facility import facility
+from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.features import join
-from mmselect.core.kcenter import kcenter
 
 
 def cpu(call):

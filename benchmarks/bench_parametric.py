@@ -21,9 +21,9 @@ from coldstart_data import clustered
 from scipy.sparse import csr_array
 
 from mmselect.blocks import blas_threads
-from mmselect.core import parametric as subject
-from mmselect.core.assignment import Assignment
 from mmselect.core.features import join
+from mmselect.core.parametric import parametric as subject
+from mmselect.core.parametric.assignment import Assignment
 
 TAU, STEPS = 0.07, 300
 

@@ -15,7 +15,7 @@ Usage
 Run from the repository root on Debian (``apt-get`` and ``dpkg-deb``; elsewhere put the two ``.deb``
 into the cache by hand), in an environment with the dependency group ``evidence``::
 
-    python scripts/build_clipart_pool.py clipart.h5
+    python evidence/build_clipart_pool.py clipart.h5
 
 Sources and licences
 --------------------

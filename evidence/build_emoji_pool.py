@@ -13,10 +13,10 @@ Usage
 Run from the repository root, in an environment with the dependency group ``emoji`` (``npm`` must
 be on the path)::
 
-    python scripts/build_emoji_pool.py                  # build, then print the report
-    python scripts/build_emoji_pool.py --check          # rebuild and compare with the shipped file
-    python scripts/build_emoji_pool.py --report-only    # print the report of the shipped file
-    python scripts/build_emoji_pool.py --contact-sheet sheet.png
+    python evidence/build_emoji_pool.py                  # build, then print the report
+    python evidence/build_emoji_pool.py --check          # rebuild and compare with the shipped file
+    python evidence/build_emoji_pool.py --report-only    # print the report of the shipped file
+    python evidence/build_emoji_pool.py --contact-sheet sheet.png
 
 Sources and licences
 --------------------

@@ -1,6 +1,6 @@
 """Replay every strategy on real pools: the tables and figures of ``docs/evidence.md``.
 
-    python scripts/build_evidence.py emoji=mmselect/data/emoji.h5 mfeat=mfeat.h5 ...
+    python evidence/build_evidence.py emoji=mmselect/data/emoji.h5 mfeat=mfeat.h5 ...
 
 Each pool is replayed in two regimes (few labels: 2 % at the start and 2 % in each of five rounds;
 many: 5 %), with every strategy that its features allow, and every cold start is tried at three

@@ -11,7 +11,7 @@ Usage
 -----
 Run from the repository root, in an environment with the dependency group ``evidence``::
 
-    python scripts/build_mfeat_pool.py mfeat.h5
+    python evidence/build_mfeat_pool.py mfeat.h5
 
 Source and licence
 ------------------

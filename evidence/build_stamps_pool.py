@@ -12,7 +12,7 @@ Usage
 Run from the repository root on Debian (``apt-get`` and ``dpkg-deb``; elsewhere put the ``.deb``
 into the cache by hand), in an environment with the dependency group ``evidence``::
 
-    python scripts/build_stamps_pool.py stamps.h5
+    python evidence/build_stamps_pool.py stamps.h5
 
 Sources and licences
 --------------------

@@ -1,7 +1,7 @@
 """Draw what BMMAL does to the emoji pool: ``docs/images/bmmal.png``, and the numbers beside it.
 
     python -m pip install matplotlib
-    python scripts/plot_bmmal.py
+    python evidence/plot_bmmal.py
 
 Left: mean gradient norm, as BADGE sees it and rescaled by BMMAL. Right: how the contribution of the
 image is spread over the pool's candidates, and over the picks of BADGE and BMMAL.
@@ -15,9 +15,9 @@ import matplotlib as mpl
 import numpy as np
 
 import mmselect
-from mmselect.core.gradients import GradientPoints
-from mmselect.core.points import factors
-from mmselect.core.sketch import sketch, sketch_error, sketch_hashes
+from mmselect.core.sampling.gradients import GradientPoints
+from mmselect.core.sampling.points import factors
+from mmselect.core.sampling.sketch import sketch, sketch_error, sketch_hashes
 from mmselect.demo import EMOJI
 from mmselect.request import prepare
 from mmselect.selection import batch_of

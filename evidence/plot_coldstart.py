@@ -1,7 +1,7 @@
 """Draw first batches on the emoji pool: ``docs/images/coldstart.png``, and the numbers beside it.
 
     python -m pip install matplotlib
-    python scripts/plot_coldstart.py
+    python evidence/plot_coldstart.py
 
 Every label is hidden from the strategies. The picture shows the picks on the two main directions of
 the concatenated features. The numbers: how well the picks cover the pool (mean over the samples of

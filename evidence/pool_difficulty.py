@@ -10,7 +10,7 @@ Usage
 -----
 ::
 
-    python scripts/pool_difficulty.py mfeat.h5 stamps.h5 clipart.h5
+    python evidence/pool_difficulty.py mfeat.h5 stamps.h5 clipart.h5
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.shapley import contributions
+from mmselect.core.scores.shapley import contributions
 from mmselect.files import make_folder, replacing
 from mmselect.output import write
 from mmselect.pool.reading import Pool, open_pool

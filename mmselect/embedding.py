@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import blocks
-from mmselect.core.gradients import full
-from mmselect.core.points import factors
-from mmselect.core.sketch import sketch, sketch_hashes
+from mmselect.core.sampling.gradients import full
+from mmselect.core.sampling.points import factors
+from mmselect.core.sampling.sketch import sketch, sketch_hashes
 from mmselect.errors import OutputError, UsageError
 from mmselect.files import replacing
 from mmselect.output import as_json

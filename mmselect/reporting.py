@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from mmselect import blocks
-from mmselect.core.alignment import Alignment, GapSums
-from mmselect.core.guidelines import guideline_report, guideline_sums
-from mmselect.core.shapley import contributions
+from mmselect.core.scores.alignment import Alignment, GapSums
+from mmselect.core.scores.guidelines import guideline_report, guideline_sums
+from mmselect.core.scores.shapley import contributions
 from mmselect.pool.reading import Pool
 from mmselect.request import Request, lacking
 from mmselect.scoring import task_rows

@@ -14,7 +14,7 @@ import pytest
 from conftest import arrays
 
 import mmselect
-from mmselect.core.gradients import full
+from mmselect.core.sampling.gradients import full
 from mmselect.demo import EMOJI
 
 N, C = 120, 6

@@ -11,7 +11,7 @@ import pytest
 
 import mmselect
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[1] / "evidence"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_help_imports_no_numerical_library(arguments: list[str]) -> None:
 
 def test_the_core_is_importable_on_its_own() -> None:
     code = (
-        "import sys, mmselect.core.information; "
+        "import sys, mmselect.core.scores.information; "
         "sys.exit(str(sorted({'h5py', 'typer', 'rich', 'mmselect.pool'} & set(sys.modules))))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import DEFAULT_MEMORY, ranges
-from mmselect.core.coalitions import coalition_name, coalition_names
+from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.errors import DataError, MmselectError, SchemaError, few
 from mmselect.pool.ids import Ids
 from mmselect.pool.layout import Layout, Shard, in_schema_order, survey

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
-from mmselect.core.shapley import contributions, shapley_values
+from mmselect.core.scores.shapley import contributions, shapley_values
 from mmselect.replay.heads import Features, Head, View, by_modality, logits
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.alignment import matched_cosine
-from mmselect.core.coverage import Coverage
-from mmselect.core.facility import facility
-from mmselect.core.kcenter import kcenter
-from mmselect.core.kmeans import kmeans
-from mmselect.core.parametric import STEPS, parametric
-from mmselect.core.points import feature_points
-from mmselect.core.sampling import nearest_picks
+from mmselect.core.coverage.facility import facility
+from mmselect.core.coverage.kcenter import kcenter
+from mmselect.core.coverage.kmeans import kmeans
+from mmselect.core.coverage.matching import Coverage
+from mmselect.core.parametric.parametric import STEPS, parametric
+from mmselect.core.sampling.d2 import nearest_picks
+from mmselect.core.sampling.points import feature_points
+from mmselect.core.scores.alignment import matched_cosine
 from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.record import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.points import feature_points
+from mmselect.core.sampling.points import feature_points
 from mmselect.strategies.gradients import footprint as gradient_footprint
 from mmselect.strategies.gradients import sample
 from mmselect.strategies.record import Batch, Parameter, Picks

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.coalitions import (
+from mmselect.core.rows import Floats, Index, Rows
+from mmselect.core.sampling.d2 import d2_sample, nearest_picks
+from mmselect.core.sampling.gradients import GradientPoints, norm_parts
+from mmselect.core.sampling.points import squared_norms
+from mmselect.core.scores.coalitions import (
     coalition_name,
     coalition_names,
     exported_shapley,
     linear_shapley,
 )
-from mmselect.core.gradients import GradientPoints, norm_parts
-from mmselect.core.linear import LinearLogits
-from mmselect.core.points import squared_norms
-from mmselect.core.rows import Floats, Index, Rows
-from mmselect.core.sampling import d2_sample, nearest_picks
-from mmselect.core.shapley import balance_weights, contributions, dominance_degree
+from mmselect.core.scores.linear import LinearLogits
+from mmselect.core.scores.shapley import balance_weights, contributions, dominance_degree
 from mmselect.errors import NeedsError, located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.record import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from mmselect.core import information
+from mmselect.core.scores import information
 from mmselect.errors import ParameterError
 from mmselect.strategies import diversity
 from mmselect.strategies.diversity import DIVERSIFY

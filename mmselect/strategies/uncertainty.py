@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mmselect.core import information
+from mmselect.core.scores import information
 from mmselect.strategies.record import (
     Arrays,
     Columns,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mmselect.core.shapley import MOST_MODALITIES
+from mmselect.core.scores.shapley import MOST_MODALITIES
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
 from mmselect.torch.batches import Inputs, Key, own_generators, promised_rows, shuffles

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mmselect.core.kmeans import cluster_centres, fill_empty
+from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
 from mmselect.errors import DataError, ParameterError, SelectionError
 from mmselect.torch.losses import TAU, check_above_zero, unit
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmselect.core.coalitions import coalition_names
+from mmselect.core.scores.coalitions import coalition_names
 from mmselect.errors import DataError, ParameterError, SchemaError
 from mmselect.pool.checking import bad_rows
 from mmselect.pool.schema import match, names_in

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mmselect.core.alignment import GapSums, matched_cosine, modality_gap
+from mmselect.core.scores.alignment import GapSums, matched_cosine, modality_gap
 from mmselect.errors import DataError, SchemaError
 
 # Shen et al., MMCSAL (2024), Table 3: gap, mean cosine within each modality, and across.

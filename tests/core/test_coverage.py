@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.coverage import match_distinct
-from mmselect.core.facility import facility
+from mmselect.core.coverage.facility import facility
+from mmselect.core.coverage.kcenter import kcenter
+from mmselect.core.coverage.kmeans import kmeans
+from mmselect.core.coverage.matching import match_distinct
 from mmselect.core.features import Joined, join
-from mmselect.core.kcenter import kcenter
-from mmselect.core.kmeans import kmeans
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
 
 
@@ -124,7 +124,7 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
     for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
-        monkeypatch.setattr(f"mmselect.core.kcenter.{name}", value)
+        monkeypatch.setattr(f"mmselect.core.coverage.kcenter.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
 
 
@@ -230,9 +230,9 @@ def test_facility_is_the_naive_greedy(center, labeled):
 
 @pytest.mark.parametrize("pairs", [1, 20_000])
 def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.facility.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.facility.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.facility.COLUMNS", 4)
+    monkeypatch.setattr("mmselect.core.coverage.facility.PAIRS", pairs)
+    monkeypatch.setattr("mmselect.core.coverage.facility.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.coverage.facility.COLUMNS", 4)
     features = pool(600)
     picks, _ = naive_facility(similarities(features, True), 100)
     assert facility(features, 100).picks.tolist() == picks
@@ -276,7 +276,7 @@ def test_facility_sparse_with_all_neighbours_is_exact():
 
 
 def test_facility_with_inverted_lists(monkeypatch):
-    monkeypatch.setattr("mmselect.core.neighbours.FLAT_UP_TO", 1000)
+    monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
     features = pool(3000)
     one = facility(features, 50, form="sparse", neighbours=20, threads=1)
     two = facility(features, 50, form="sparse", neighbours=20, threads=3)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.coalitions import linear_shapley
-from mmselect.core.distances import between, nearest, unit
-from mmselect.core.gradients import (
+from mmselect.core.rows import stream
+from mmselect.core.sampling.d2 import d2_sample
+from mmselect.core.sampling.distances import between, nearest, unit
+from mmselect.core.sampling.gradients import (
     GradientPoints,
     full,
     inner_products,
@@ -15,11 +16,10 @@ from mmselect.core.gradients import (
     residual,
     residual_norms,
 )
-from mmselect.core.points import factors, feature_points, squared_norms
-from mmselect.core.rows import stream
-from mmselect.core.sampling import d2_sample
-from mmselect.core.shapley import balance_weights, contributions
-from mmselect.core.sketch import sketch, sketch_error, sketch_hashes
+from mmselect.core.sampling.points import factors, feature_points, squared_norms
+from mmselect.core.sampling.sketch import sketch, sketch_error, sketch_hashes
+from mmselect.core.scores.coalitions import linear_shapley
+from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.errors import DataError, ParameterError
 
 

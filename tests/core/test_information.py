@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, softmax
 from scipy.stats import entropy as scipy_entropy
 
-from mmselect.core import information as info
+from mmselect.core.scores import information as info
 from mmselect.errors import DataError, ParameterError, SchemaError
 
 LOGITS = hnp.arrays(

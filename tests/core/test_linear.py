@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmselect.core.linear import LinearLogits
+from mmselect.core.scores.linear import LinearLogits
 from mmselect.errors import ParameterError
 
 

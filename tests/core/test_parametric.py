@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.assignment import Assignment, naive_owners
-from mmselect.core.objective import (
+from mmselect.core.parametric.assignment import Assignment, naive_owners
+from mmselect.core.parametric.objective import (
     Weights,
     owned_sums,
     retract,
     tangent,
     value_and_gradient,
 )
-from mmselect.core.parametric import parametric
+from mmselect.core.parametric.parametric import parametric
 from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mmselect.core import sampling
-from mmselect.core.gradients import GradientPoints, full
-from mmselect.core.points import FeaturePoints, Points, factors, feature_points
-from mmselect.core.sampling import Sampled, d2_sample, nearest_picks
+from mmselect.core.sampling import d2 as sampling
+from mmselect.core.sampling.d2 import Sampled, d2_sample, nearest_picks
+from mmselect.core.sampling.gradients import GradientPoints, full
+from mmselect.core.sampling.points import FeaturePoints, Points, factors, feature_points
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
 RUNS = 2500
@@ -71,7 +71,7 @@ def embedding(points: Points):
 def quick(monkeypatch):
     """Entering a BLAS limit costs more than a tiny sample; these products are too small for it."""
     monkeypatch.setattr(sampling, "blas_threads", lambda: nullcontext())
-    monkeypatch.setattr("mmselect.core.points.blas_threads", lambda: nullcontext())
+    monkeypatch.setattr("mmselect.core.sampling.points.blas_threads", lambda: nullcontext())
 
 
 def picks_of(points, **options):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.coalitions import (
+from mmselect.core.scores.coalitions import (
     coalition_name,
     coalition_names,
     exported_shapley,
@@ -15,8 +15,8 @@ from mmselect.core.coalitions import (
     linear_shapley,
     linear_values,
 )
-from mmselect.core.guidelines import guideline_report, guideline_sums
-from mmselect.core.shapley import (
+from mmselect.core.scores.guidelines import guideline_report, guideline_sums
+from mmselect.core.scores.shapley import (
     balance_weights,
     contributions,
     dominance_degree,

@@ -8,8 +8,8 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from mmselect.core.coalitions import linear_shapley
-from mmselect.core.shapley import contributions
+from mmselect.core.scores.coalitions import linear_shapley
+from mmselect.core.scores.shapley import contributions
 from mmselect.replay.comparison import area, interval, labels_to_reach, wins
 from mmselect.replay.heads import Head, choose_strengths, fit_heads, logits, scales, views
 from mmselect.replay.measures import measure, truth_contributions

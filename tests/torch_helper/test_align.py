@@ -15,7 +15,7 @@ from conftest import arrays
 
 import mmselect
 from mmselect import files
-from mmselect.core.alignment import modality_gap
+from mmselect.core.scores.alignment import modality_gap
 from mmselect.demo import EMOJI
 from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, SelectionError
 

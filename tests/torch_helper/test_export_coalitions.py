@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mmselect
-from mmselect.core.linear import LinearLogits
+from mmselect.core.scores.linear import LinearLogits
 from mmselect.errors import MmselectError
 from mmselect.pool.checking import check
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
-from mmselect.core.coverage import Coverage
+from mmselect.core.coverage.gains import TILE, all_gains, positive_sum
+from mmselect.core.coverage.matching import Coverage
+from mmselect.core.coverage.neighbours import lose, nearest_neighbours, sparse_greedy
 from mmselect.core.features import (
     Array,
     Features,
@@ -21,8 +23,6 @@ from mmselect.core.features import (
     join,
     labeled_rows,
 )
-from mmselect.core.gains import TILE, all_gains, positive_sum
-from mmselect.core.neighbours import lose, nearest_neighbours, sparse_greedy
 from mmselect.errors import ParameterError
 
 Floats = NDArray[np.float32]

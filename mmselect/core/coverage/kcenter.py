@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
-from mmselect.core.coverage import Coverage
+from mmselect.core.coverage.matching import Coverage
 from mmselect.core.features import (
     Array,
     Features,

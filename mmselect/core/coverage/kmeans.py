@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
-from mmselect.core.coverage import Coverage, match_distinct
+from mmselect.core.coverage.matching import Coverage, match_distinct
 from mmselect.core.features import Array, Features, as_modalities, check_budget, join, labeled_rows
 from mmselect.errors import ParameterError
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mmselect.blocks import map_ordered, ranges
-from mmselect.core.objective import Matrix, Owners, owned_sums
+from mmselect.core.parametric.objective import Matrix, Owners, owned_sums
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

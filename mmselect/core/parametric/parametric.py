@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import blas_threads, thread_count
-from mmselect.core.assignment import Assignment
-from mmselect.core.coverage import match_distinct
+from mmselect.core.coverage.matching import match_distinct
 from mmselect.core.features import Features, Progress, as_modalities, check_budget, join
-from mmselect.core.objective import Matrix, Terms, Weights, value_and_gradient
-from mmselect.core.solvers import Watch, adam, lbfgs
+from mmselect.core.parametric.assignment import Assignment
+from mmselect.core.parametric.objective import Matrix, Terms, Weights, value_and_gradient
+from mmselect.core.parametric.solvers import Watch, adam, lbfgs
 from mmselect.errors import ParameterError, SchemaError
 
 Floats = NDArray[np.float32]
@@ -86,7 +86,7 @@ def parametric(
     """Pick the samples nearest to parameters that minimise ``D - λ_div R - λ_align A``.
 
     MMCSAL's selection (Shen et al., 2024, Eqs. 5-9); with ``alignment=0`` ActiveFT (Xie et al.,
-    2023). The terms are given at :func:`mmselect.core.objective.value_and_gradient`.
+    2023). The terms are given at :func:`mmselect.core.parametric.objective.value_and_gradient`.
 
     Parameters
     ----------

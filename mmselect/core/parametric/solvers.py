@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.blocks import compute_rows, ranges
-from mmselect.core.objective import Matrix, Terms, retract, tangent
+from mmselect.core.parametric.objective import Matrix, Terms, retract, tangent
 
 Floats = NDArray[np.float32]
 Evaluate = Callable[[Floats], tuple[Terms, Matrix]]

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmselect.blocks import DEFAULT_MEMORY, blas_threads, map_ordered
-from mmselect.core.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
-from mmselect.core.points import Points, both_norms
 from mmselect.core.rows import Array, Floats, Index, check_rows, gather, stream
+from mmselect.core.sampling.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
+from mmselect.core.sampling.points import Points, both_norms
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
 PASS_ROWS = 256
@@ -84,8 +84,8 @@ def d2_sample(
     Parameters
     ----------
     points : Points
-        :class:`~mmselect.core.gradients.GradientPoints` or
-        :func:`~mmselect.core.points.feature_points`.
+        :class:`~mmselect.core.sampling.gradients.GradientPoints` or
+        :func:`~mmselect.core.sampling.points.feature_points`.
     budget : int
         Picks k, from 1 to the number of candidates.
     rng : numpy.random.Generator
@@ -117,7 +117,7 @@ def d2_sample(
 
     Examples
     --------
-    >>> from mmselect.core.points import feature_points
+    >>> from mmselect.core.sampling.points import feature_points
     >>> points = feature_points({"x": np.array([[0.0], [0.0], [1.0], [9.0]])})
     >>> picked = d2_sample(points, 3, np.random.default_rng(0))
     >>> sorted(picked.indices.tolist())[1:], picked.gains[:2].tolist()
@@ -171,7 +171,7 @@ def nearest_picks(
 
     Examples
     --------
-    >>> from mmselect.core.points import feature_points
+    >>> from mmselect.core.sampling.points import feature_points
     >>> nearest_picks(feature_points({"x": np.array([[0.0], [1.0], [9.0]])}), np.array([2, 0]))
     (array([1, 1, 0]), array([0., 1., 0.]))
     """

@@ -54,7 +54,7 @@ class GradientPoints:
 
     Examples
     --------
-    >>> from mmselect.core.points import factors, squared_norms
+    >>> from mmselect.core.sampling.points import factors, squared_norms
     >>> points = GradientPoints(np.zeros((2, 2)), {"image": np.array([[2.0], [0.0]])})
     >>> a, h = factors(points)
     >>> a[0].tolist(), h[0].tolist(), squared_norms(points).tolist()

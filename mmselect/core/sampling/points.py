@@ -156,7 +156,7 @@ def factors(points: Points, rows: Index | None = None) -> tuple[Singles, ...]:
 
     Examples
     --------
-    >>> from mmselect.core.gradients import GradientPoints
+    >>> from mmselect.core.sampling.gradients import GradientPoints
     >>> points = GradientPoints(np.zeros((3, 2)), {"image": np.eye(3)})
     >>> [f.shape for f in factors(points, np.array([2, 0]))]
     [(2, 2), (2, 3)]
@@ -194,7 +194,7 @@ def squared_norms(
 
     Examples
     --------
-    >>> from mmselect.core.gradients import GradientPoints
+    >>> from mmselect.core.sampling.gradients import GradientPoints
     >>> squared_norms(GradientPoints(np.zeros((1, 2)), {"image": np.array([[3.0, 4.0]])}))
     array([12.5])
     """

@@ -17,8 +17,8 @@ from scipy import sparse
 from scipy.fft import irfft, rfft
 from scipy.linalg import clarkson_woodruff_transform
 
-from mmselect.core.gradients import inner_products
 from mmselect.core.rows import Array, Floats, Singles
+from mmselect.core.sampling.gradients import inner_products
 from mmselect.errors import ParameterError
 
 Hashes = tuple[sparse.csr_matrix, ...]
@@ -106,7 +106,7 @@ def sketch_error(factors: Sequence[Array], sketched: Array) -> tuple[float, floa
     Examples
     --------
     >>> parts = np.eye(2), np.eye(2)
-    >>> from mmselect.core.gradients import full
+    >>> from mmselect.core.sampling.gradients import full
     >>> sketch_error(parts, full(parts))
     (0.0, 0.0)
     """

@@ -29,7 +29,7 @@ from mmselect.core.rows import (
     same_length,
     stream,
 )
-from mmselect.core.shapley import MOST_MODALITIES, shapley_values
+from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
 from mmselect.errors import NeedsError, ParameterError
 
 BLOCK_ELEMENTS = 1 << 19

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmselect.core.rows import Array, Floats
-from mmselect.core.shapley import balance_weights, dominance_degree
+from mmselect.core.scores.shapley import balance_weights, dominance_degree
 from mmselect.errors import ParameterError
 
 

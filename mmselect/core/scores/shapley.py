@@ -1,7 +1,8 @@
 """How much each modality contributes to a prediction: exact Shapley values (BMMAL, Sec. 3.4).
 
 The players are the modalities, the payout V(S) of a coalition S is the probability of the
-pseudo-class with only the modalities in S (Eq. 10; :mod:`mmselect.core.coalitions` computes it).
+pseudo-class with only the modalities in S (Eq. 10;
+:mod:`mmselect.core.scores.coalitions` computes it).
 From contributions follow the dominance degree and the weights that balance the gradients.
 
 Coalitions are numbered by their bits: coalition S holds modality m if bit m of S is set.

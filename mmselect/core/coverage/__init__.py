@@ -1,0 +1,1 @@
+"""Covering a pool: facility location, k-center, k-means."""

@@ -1,0 +1,1 @@
+"""Parametric selection: MMCSAL and ActiveFT."""

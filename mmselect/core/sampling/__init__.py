@@ -1,0 +1,1 @@
+"""Drawing a batch: D² sampling over features or gradient embeddings."""

@@ -1,0 +1,1 @@
+"""What a sample is worth alone: entropies, divergences, contributions, alignment."""
