@@ -19,10 +19,10 @@ from time import process_time
 import numpy as np
 from coldstart_data import clustered
 
-from mmselect.blocks import blas_threads
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.features import join
+from mmselect.engine import blas_threads
 
 
 def cpu(call):

@@ -29,10 +29,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmselect.blocks import blas_threads, compute_rows, thread_count
 from mmselect.core.sampling.d2 import Sampled, d2_sample
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import factors
+from mmselect.engine import blas_threads, compute_rows, thread_count
 
 SIZES = {  # n, c, Σd, k
     "tiny": (2_000, 20, 64, 100),

@@ -20,10 +20,10 @@ import numpy as np
 from coldstart_data import clustered
 from scipy.sparse import csr_array
 
-from mmselect.blocks import blas_threads
 from mmselect.core.features import join
 from mmselect.core.parametric import parametric as subject
 from mmselect.core.parametric.assignment import Assignment
+from mmselect.engine import blas_threads
 
 TAU, STEPS = 0.07, 300
 

@@ -25,9 +25,9 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 import mmselect
-from mmselect.blocks import blas_threads
 from mmselect.core.scores.information import entropy as fused_entropy
 from mmselect.core.scores.information import information
+from mmselect.engine import blas_threads
 
 PEER_ROWS = 10_000
 HEADS = ("/unimodal_logits/head0", "/unimodal_logits/head1", "/multimodal_logits")

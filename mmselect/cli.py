@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.display import (
     fail,
     notices,
@@ -98,7 +98,7 @@ OutputFile = Annotated[
     str | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write here."),
 ]
-DEFAULT_MEMORY = f"{blocks.DEFAULT_MEMORY >> 20}MiB"
+DEFAULT_MEMORY = f"{engine.DEFAULT_MEMORY >> 20}MiB"
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -147,7 +147,7 @@ def check(pools: Pools, memory: Memory = DEFAULT_MEMORY, quiet: Quiet = False) -
     from mmselect.output import to_stdout
     from mmselect.pool.checking import check as check_pool
 
-    found = check_pool(pools, blocks.parse_memory(memory))
+    found = check_pool(pools, engine.parse_memory(memory))
     notices(found.warnings, quiet)
     to_stdout(f"{problem}\n".encode() for problem in found.problems)
     if found.problems:
@@ -463,7 +463,7 @@ def align(
             seed=seed,
             device=device,
             threads=threads,
-            memory=blocks.parse_memory(memory),
+            memory=engine.parse_memory(memory),
             progress=progress,
         )
     notices(made.warnings, quiet)
@@ -695,7 +695,7 @@ def _prepared(
     from mmselect.pool.reading import open_pool
     from mmselect.request import prepare
 
-    parameters, at_once = _assigned(assignments), blocks.parse_memory(memory)
+    parameters, at_once = _assigned(assignments), engine.parse_memory(memory)
     with open_pool(pools) as pool:
         yield prepare(
             pool,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmselect import blocks
+from mmselect import engine
 
 if TYPE_CHECKING:
     from mmselect.request import Request
@@ -184,8 +184,8 @@ def show_request(request: Request, k: int, seed: int, form: str) -> None:
             ("budget", f"{k:,}"),
             ("candidates", f"{found['candidates']:,} ({found['labeled']:,} labeled)"),
             ("reads", ", ".join(found["reads"]) or "nothing"),
-            ("to read", blocks.format_bytes(found["bytes_to_read"])),
-            ("peak memory", f"about {blocks.format_bytes(found['peak_memory'])}"),
+            ("to read", engine.format_bytes(found["bytes_to_read"])),
+            ("peak memory", f"about {engine.format_bytes(found['peak_memory'])}"),
             ("threads", found["threads"]),
         ]
     )

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.core.sampling.gradients import full
 from mmselect.core.sampling.points import factors
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
@@ -74,7 +74,7 @@ def write_embedding(
     size = 4 * len(rows) * sum(shapes.values())
     if form == "full" and not force:
         _refuse_if_too_large(target, size, points.widths, len(rows))
-    step = blocks.compute_rows(sum(points.widths) + sum(shapes.values()))
+    step = engine.compute_rows(sum(points.widths) + sum(shapes.values()))
     with replacing(target) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs["form"] = form
         handle.attrs["provenance"] = as_json(provenance(request, seed=seed))
@@ -91,7 +91,7 @@ def write_embedding(
 
 
 def _steps(n: int, step: int, progress: Progress | None) -> Iterator[tuple[int, int]]:
-    for start, stop in blocks.ranges(0, n, step):
+    for start, stop in engine.ranges(0, n, step):
         yield start, stop
         if progress:
             progress(stop, n)
@@ -115,10 +115,10 @@ def _refuse_if_too_large(target: Path, size: int, widths: tuple[int, ...], n: in
     folder = target.parent if target.parent.is_dir() else Path()
     free = shutil.disk_usage(folder).free
     if size > free:
-        factors_size = blocks.format_bytes(4 * n * sum(widths))
+        factors_size = engine.format_bytes(4 * n * sum(widths))
         raise OutputError(
-            f"the full form takes {blocks.format_bytes(size)} ({n:,} rows of {widths[0]:,} × "
-            f"{widths[1]:,} float32), found {blocks.format_bytes(free)} free; the factors hold the "
+            f"the full form takes {engine.format_bytes(size)} ({n:,} rows of {widths[0]:,} × "
+            f"{widths[1]:,} float32), found {engine.format_bytes(free)} free; the factors hold the "
             f"same in {factors_size}, or use --force",
             file=str(target),
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.core.scores.alignment import Alignment, GapSums
 from mmselect.core.scores.guidelines import guideline_report, guideline_sums
 from mmselect.core.scores.shapley import contributions
@@ -51,13 +51,13 @@ def describe_pool(pool: Pool) -> dict[str, Any]:
 
 
 def describe_numbers(
-    pool: Pool, threads: int | None = None, memory: int = blocks.DEFAULT_MEMORY
+    pool: Pool, threads: int | None = None, memory: int = engine.DEFAULT_MEMORY
 ) -> dict[str, Any]:
     """Modality gap and contributions of the modalities: two passes over a pool."""
     with pool.located():
         return {
             "alignment": describe_alignment(pool, memory),
-            "contributions": _contributions(pool, blocks.thread_count(threads), memory),
+            "contributions": _contributions(pool, engine.thread_count(threads), memory),
         }
 
 
@@ -79,7 +79,7 @@ def _dataset(pool: Pool, path: str) -> dict[str, Any]:
     return {"path": path, "shape": shape, "type": _type(column.dtype), "storage": storage}
 
 
-def describe_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> list[dict[str, Any]]:
+def describe_alignment(pool: Pool, memory: int = engine.DEFAULT_MEMORY) -> list[dict[str, Any]]:
     """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3).
 
     One pass over the features; pairs of unequal widths are left out.
@@ -89,11 +89,11 @@ def describe_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> list[
     return alignment_pairs(measure_alignment(pool, memory))
 
 
-def measure_alignment(pool: Pool, memory: int = blocks.DEFAULT_MEMORY) -> Alignment:
+def measure_alignment(pool: Pool, memory: int = engine.DEFAULT_MEMORY) -> Alignment:
     """Measure the modality gap; the modalities are called by their paths."""
     sums = GapSums()
     paths = [f"/features/{name}" for name in pool.names("/features")]
-    step = blocks.compute_rows(max(pool.columns[path].shape[1] for path in paths))
+    step = engine.compute_rows(max(pool.columns[path].shape[1] for path in paths))
     for start, arrays in pool.blocks(paths, step, memory):
         with pool.located(range(start, pool.n)):
             sums.add(arrays)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.errors import BudgetError, NeedsError, SelectionError, UsageError, few
 from mmselect.pool.checking import like_probabilities
 from mmselect.pool.reading import Column, Pool
@@ -83,7 +83,7 @@ def prepare(
     among: Sequence[str] | None = None,
     ignore_unknown: bool = False,
     threads: int | None = None,
-    memory: int = blocks.DEFAULT_MEMORY,
+    memory: int = engine.DEFAULT_MEMORY,
     scores_only: bool = False,
 ) -> Request:
     """Decide everything that can be decided before any number is read; for parameters see `score`.
@@ -93,7 +93,7 @@ def prepare(
     MmselectError
         If the request cannot be met: unknown strategy, parameter or id, or a missing dataset.
     """
-    threads = blocks.thread_count(threads)
+    threads = engine.thread_count(threads)
     given = dict(parameters or {})
     if activation is not None and given.setdefault("activation", activation) != activation:
         raise UsageError(f"activation: expected one, found {given['activation']} and {activation}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.pool.reading import Column
 from mmselect.request import Request
 from mmselect.strategies.record import Columns, Progress
@@ -42,8 +42,8 @@ def compute_scores(request: Request, progress: Progress | None = None) -> Column
     """Run a score strategy over all candidates, block by block, on all threads."""
     columns: Columns = {}
     done = 0
-    with blocks.blas_threads(1):
-        results = blocks.map_ordered(_score_block(request), _tasks(request), request.threads)
+    with engine.blas_threads(1):
+        results = engine.map_ordered(_score_block(request), _tasks(request), request.threads)
         for found in results:
             rows = len(found["score"])
             for name, values in found.items():
@@ -96,11 +96,11 @@ def _tasks(request: Request) -> Iterator[Task]:
     row = sum(column.row_bytes for column in columns.values())
     # two such windows are alive at once: one being computed on, one being read
     window = max(request.memory // (2 * max(row, 1)) // step, 1) * step
-    for start, stop in blocks.ranges(0, pool.n, window):
+    for start, stop in engine.ranges(0, pool.n, window):
         for column in columns.values():
             column.announce(stop if start else 0, stop + window)
         loaded = {path: column.read(start, stop) for path, column in locked.items()}
-        for a, b in blocks.ranges(start, stop, step):
+        for a, b in engine.ranges(start, stop, step):
             low, high = np.searchsorted(candidates, [a, b])
             if low < high:
                 rows = candidates[low:high]
@@ -110,7 +110,7 @@ def _tasks(request: Request) -> Iterator[Task]:
 def task_rows(request: Request) -> int:
     """Rows of a task: they follow from the shapes alone."""
     widest = max((prod(column.shape[1:]) for column in request.columns.values()), default=1)
-    return TASK_BLOCKS * blocks.compute_rows(widest)
+    return TASK_BLOCKS * engine.compute_rows(widest)
 
 
 def _no_rows(request: Request) -> dict[str, NDArray[Any]]:

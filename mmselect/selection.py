@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.errors import NeedsError, UsageError
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import Request, count_budget, prepare, provenance
@@ -93,7 +93,7 @@ def score(
     among: Sequence[str] | None = None,
     ignore_unknown: bool = False,
     threads: int | None = None,
-    memory: int = blocks.DEFAULT_MEMORY,
+    memory: int = engine.DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> Scores:
     """Score every candidate: each sample that is neither labeled nor excluded.
@@ -182,7 +182,7 @@ def select(
     clip_budget: bool = False,
     nearest: bool = False,
     threads: int | None = None,
-    memory: int = blocks.DEFAULT_MEMORY,
+    memory: int = engine.DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> Selection:
     """Select the samples to label next.

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmselect
-from mmselect import blocks
+from mmselect import engine
 from mmselect.strategies import registry
 
 N = 700
@@ -102,7 +102,7 @@ def test_nothing_changes_a_byte(
 def monkeypatch_module() -> Any:
     """Make compute blocks small, so that this small pool has many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "COMPUTE_BLOCK_ELEMENTS", 16 * 130)
+        patch.setattr(engine, "COMPUTE_BLOCK_ELEMENTS", 16 * 130)
         yield
 
 

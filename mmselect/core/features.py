@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import compute_rows, map_ordered, ranges, thread_count
+from mmselect.engine import compute_rows, map_ordered, ranges, thread_count
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError, located
 
 Array: TypeAlias = NDArray[Any]

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import DEFAULT_MEMORY, ranges
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
+from mmselect.engine import DEFAULT_MEMORY, ranges
 from mmselect.errors import DataError, MmselectError, SchemaError, few
 from mmselect.pool.ids import Ids
 from mmselect.pool.layout import Layout, Shard, in_schema_order, survey

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import DEFAULT_MEMORY, ranges
+from mmselect.engine import DEFAULT_MEMORY, ranges
 from mmselect.errors import FormatError, Rows, SchemaError, located
 from mmselect.pool.ids import Ids, check_unique
 from mmselect.pool.layout import Layout, survey

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.rows import finite
+from mmselect.arrays import finite
 from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
 from mmselect.output import plain
 from mmselect.pool.reading import Pool

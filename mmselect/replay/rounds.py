@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import blocks
+from mmselect import engine
 from mmselect.errors import SelectionError, UsageError
 from mmselect.pool.memory import hold
 from mmselect.pool.reading import Pool
@@ -137,7 +137,7 @@ def begin(data: Data, settings: Settings, seed: int) -> Start:
     """
     train, test = part(data, seed, settings.test_fraction)
     features = {name: z[train] for name, z in data.features.items()}
-    with blocks.blas_threads(1):
+    with engine.blas_threads(1):
         labeled = _first(data, settings, seed, train, features)
         truth, scale = data.labels[train][labeled], scales(features)
         strengths = choose_strengths(features, labeled, truth, data.classes, scale, seed)
@@ -198,7 +198,7 @@ def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start)
     truth, picks, seconds = data.labels[start.test], start.labeled, None
     rounds, picked, warnings = [], [], []
     present = len(np.unique(data.labels))
-    with blocks.blas_threads(1):
+    with engine.blas_threads(1):
         for number in range(settings.rounds + 1):
             if number:
                 pool = snapshot(data, start.train, features, oracle.known, heads)

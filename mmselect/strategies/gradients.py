@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.rows import Floats, Index, Rows
+from mmselect.arrays import Floats, Index, Rows
 from mmselect.core.sampling.d2 import d2_sample, nearest_picks
 from mmselect.core.sampling.gradients import GradientPoints, norm_parts
 from mmselect.core.sampling.points import squared_norms

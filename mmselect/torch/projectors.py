@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mmselect.blocks import ranges
+from mmselect.arrays import native
 from mmselect.core.features import Progress
-from mmselect.core.rows import native
+from mmselect.engine import ranges
 from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
 from mmselect.pool.reading import Pool
 from mmselect.torch.losses import check_above_zero, info_nce, prototypical_loss

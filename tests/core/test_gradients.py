@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.rows import stream
+from mmselect.arrays import stream
 from mmselect.core.sampling.d2 import d2_sample
 from mmselect.core.sampling.distances import between, nearest, unit
 from mmselect.core.sampling.gradients import (

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
 from mmselect.core.coverage.gains import TILE, all_gains, positive_sum
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import lose, nearest_neighbours, sparse_greedy
@@ -23,6 +22,7 @@ from mmselect.core.features import (
     join,
     labeled_rows,
 )
+from mmselect.engine import blas_threads, map_ordered, ranges, thread_count
 from mmselect.errors import ParameterError
 
 Floats = NDArray[np.float32]

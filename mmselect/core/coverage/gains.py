@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmselect.blocks import map_ordered, ranges
+from mmselect.engine import map_ordered, ranges
 
 Floats = NDArray[np.float32]
 

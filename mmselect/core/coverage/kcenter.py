@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.features import (
     Array,
@@ -19,6 +18,7 @@ from mmselect.core.features import (
     check_budget,
     labeled_rows,
 )
+from mmselect.engine import blas_threads, map_ordered, ranges, thread_count
 
 ROWS = 256
 """Rows compared with centers in one matrix product."""

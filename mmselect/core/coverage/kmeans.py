@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import blas_threads, map_ordered, ranges, thread_count
 from mmselect.core.coverage.matching import Coverage, match_distinct
 from mmselect.core.features import Array, Features, as_modalities, check_budget, join, labeled_rows
+from mmselect.engine import blas_threads, map_ordered, ranges, thread_count
 from mmselect.errors import ParameterError
 
 Floats = NDArray[np.float32]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import map_ordered, ranges
+from mmselect.engine import map_ordered, ranges
 
 Floats = NDArray[np.float32]
 KEPT = 8

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmselect.blocks import map_ordered, ranges
 from mmselect.core.features import Progress
+from mmselect.engine import map_ordered, ranges
 
 Floats = NDArray[np.float32]
 Index = NDArray[np.signedinteger[Any]]

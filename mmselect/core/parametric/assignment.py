@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmselect.blocks import map_ordered, ranges
 from mmselect.core.parametric.objective import Matrix, Owners, owned_sums
+from mmselect.engine import map_ordered, ranges
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmselect.blocks import compute_rows, map_ordered, ranges
+from mmselect.engine import compute_rows, map_ordered, ranges
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
 Owners: TypeAlias = NDArray[np.int64]

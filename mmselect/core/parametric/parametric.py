@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import blas_threads, thread_count
 from mmselect.core.coverage.matching import match_distinct
 from mmselect.core.features import Features, Progress, as_modalities, check_budget, join
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.core.parametric.objective import Matrix, Terms, Weights, value_and_gradient
 from mmselect.core.parametric.solvers import Watch, adam, lbfgs
+from mmselect.engine import blas_threads, thread_count
 from mmselect.errors import ParameterError, SchemaError
 
 Floats = NDArray[np.float32]

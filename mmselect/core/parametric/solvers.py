@@ -13,8 +13,8 @@ from math import cos, pi
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import compute_rows, ranges
 from mmselect.core.parametric.objective import Matrix, Terms, retract, tangent
+from mmselect.engine import compute_rows, ranges
 
 Floats = NDArray[np.float32]
 Evaluate = Callable[[Floats], tuple[Terms, Matrix]]

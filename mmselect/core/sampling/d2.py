@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmselect.blocks import DEFAULT_MEMORY, blas_threads, map_ordered
-from mmselect.core.rows import Array, Floats, Index, check_rows, gather, stream
+from mmselect.arrays import Array, Floats, Index, check_rows, gather, stream
 from mmselect.core.sampling.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
 from mmselect.core.sampling.points import Points, both_norms
+from mmselect.engine import DEFAULT_MEMORY, blas_threads, map_ordered
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
 PASS_ROWS = 256
@@ -98,7 +98,7 @@ def d2_sample(
         ‖g_i‖² of each candidate, if the caller has them (gradients only): saves the pass over all
         rows.
     threads, memory : int
-        As for :func:`mmselect.core.rows.stream`; neither changes a pick.
+        As for :func:`mmselect.arrays.stream`; neither changes a pick.
     progress : callable, optional
         Called with the picks done and the budget.
 

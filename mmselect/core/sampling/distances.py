@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.rows import Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Singles
 
 TILE_ROWS = 256
 """Picks of one matrix product; what a thread takes."""

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmselect.blocks import DEFAULT_MEMORY, blas_threads, compute_rows
-from mmselect.core.rows import (
+from mmselect.arrays import (
     Array,
     Floats,
     Index,
@@ -29,6 +28,7 @@ from mmselect.core.rows import (
     same_length,
     stream,
 )
+from mmselect.engine import DEFAULT_MEMORY, blas_threads, compute_rows
 from mmselect.errors import ParameterError
 
 
@@ -199,7 +199,7 @@ def norm_parts(
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
     threads, memory : int
-        As for :func:`mmselect.core.rows.stream`.
+        As for :func:`mmselect.arrays.stream`.
 
     Returns
     -------

@@ -12,8 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mmselect.blocks import DEFAULT_MEMORY, blas_threads, compute_rows
-from mmselect.core.rows import (
+from mmselect.arrays import (
     Array,
     Floats,
     Index,
@@ -26,6 +25,7 @@ from mmselect.core.rows import (
     same_length,
     stream,
 )
+from mmselect.engine import DEFAULT_MEMORY, blas_threads, compute_rows
 from mmselect.errors import ParameterError
 
 CENTRE_ROWS = 1024
@@ -181,7 +181,7 @@ def squared_norms(
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
     threads, memory : int
-        As for :func:`mmselect.core.rows.stream`.
+        As for :func:`mmselect.arrays.stream`.
 
     Returns
     -------

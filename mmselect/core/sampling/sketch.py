@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.fft import irfft, rfft
 from scipy.linalg import clarkson_woodruff_transform
 
-from mmselect.core.rows import Array, Floats, Singles
+from mmselect.arrays import Array, Floats, Singles
 from mmselect.core.sampling.gradients import inner_products
 from mmselect.errors import ParameterError
 

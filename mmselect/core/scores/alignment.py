@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import compute_rows, map_ordered, ranges, thread_count
 from mmselect.core.features import Array, Features, as_modalities, row_norms
+from mmselect.engine import compute_rows, map_ordered, ranges, thread_count
 from mmselect.errors import SchemaError, located
 
 Pair = tuple[str, str]

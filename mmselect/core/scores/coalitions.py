@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mmselect.blocks import DEFAULT_MEMORY, blas_threads
-from mmselect.core.rows import (
+from mmselect.arrays import (
     Array,
     Floats,
     Index,
@@ -30,6 +29,7 @@ from mmselect.core.rows import (
     stream,
 )
 from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
+from mmselect.engine import DEFAULT_MEMORY, blas_threads
 from mmselect.errors import NeedsError, ParameterError
 
 BLOCK_ELEMENTS = 1 << 19
@@ -58,7 +58,7 @@ def linear_shapley(
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
     threads, memory : int
-        As for :func:`mmselect.core.rows.stream`.
+        As for :func:`mmselect.arrays.stream`.
 
     Returns
     -------

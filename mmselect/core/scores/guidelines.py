@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmselect.core.rows import Array, Floats
+from mmselect.arrays import Array, Floats
 from mmselect.core.scores.shapley import balance_weights, dominance_degree
 from mmselect.errors import ParameterError
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import ranges
+from mmselect.engine import ranges
 from mmselect.errors import DataError, ParameterError, SchemaError
 
 Float: TypeAlias = NDArray[np.floating[Any]]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.blocks import blas_threads, ranges
-from mmselect.core.rows import Array, Rows, Singles, same_length
+from mmselect.arrays import Array, Rows, Singles, same_length
+from mmselect.engine import blas_threads, ranges
 from mmselect.errors import ParameterError
 
 TILE = 64

@@ -14,7 +14,7 @@ from math import comb
 
 import numpy as np
 
-from mmselect.core.rows import Array, Floats
+from mmselect.arrays import Array, Floats
 from mmselect.errors import ParameterError
 
 MOST_MODALITIES = 12

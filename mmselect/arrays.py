@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.blocks import DEFAULT_MEMORY, map_ordered, ranges
+from mmselect.engine import DEFAULT_MEMORY, map_ordered, ranges
 from mmselect.errors import DataError, ParameterError
 
 Array = NDArray[Any]
