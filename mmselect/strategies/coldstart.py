@@ -62,7 +62,7 @@ def _nearest(batch: Batch, positions: NDArray[np.intp], unit: bool) -> Callable[
         if unit:
             features = {path: _unit(z) for path, z in features.items()}
         points = feature_points(features)
-        found = nearest_picks(points, positions, threads=batch.threads, progress=batch.progress)
+        found = nearest_picks(points, positions, engine=batch.engine, progress=batch.progress)
         return Nearest(*found)
 
     return nearest
@@ -93,7 +93,7 @@ def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
             k,
             labeled=labeled,
             unit=unit,
-            threads=batch.threads,
+            threads=batch.engine.threads,
             progress=batch.progress,
         )
     return _covered(batch, found, rows, unit=unit)
@@ -110,7 +110,7 @@ def cover(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
             center=batch.parameters["center"],
             form=batch.parameters["form"],
             neighbours=batch.parameters["neighbours"],
-            threads=batch.threads,
+            threads=batch.engine.threads,
             progress=batch.progress,
         )
     return _covered(batch, found, rows, unit=True)
@@ -121,7 +121,8 @@ def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     features = {path: batch.rows(path) for path in batch.group(FEATURES)}
     unit, iterations = batch.parameters["unit"], batch.parameters["iterations"]
     with located(rows=batch.candidates):
-        found = kmeans(features, k, rng, unit=unit, iterations=iterations, threads=batch.threads)
+        threads = batch.engine.threads
+        found = kmeans(features, k, rng, unit=unit, iterations=iterations, threads=threads)
     return _covered(batch, found, batch.candidates, unit=unit)
 
 
@@ -145,7 +146,7 @@ def _parametric(aligns: bool) -> Callable[[Batch, int, np.random.Generator], Pic
                 steps=given["steps"] or None,
                 rate=given["rate"],
                 init=given["init"],
-                threads=batch.threads,
+                threads=batch.engine.threads,
                 progress=batch.progress,
             )
         details = {
@@ -174,7 +175,7 @@ def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters)
 
 def alignment(arrays: Arrays, _parameters: Parameters) -> Columns:
     """Mean cosine of each sample's own modalities."""
-    return {"score": matched_cosine(dict(arrays), threads=1)}
+    return {"score": matched_cosine(dict(arrays))}
 
 
 UNIT = Parameter("unit", False, "normalise each row of each modality first")

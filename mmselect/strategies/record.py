@@ -17,12 +17,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.engine import Engine
+from mmselect.engine import Progress as Progress
 from mmselect.errors import ParameterError, few
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
 Parameters: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ class Batch:
         Row numbers, increasing.
     parameters : dict
         With defaults filled in.
-    threads, memory : int
-        How many threads to use; bytes to read at a time.
+    engine : Engine
+        Who does the work, with how many threads and how much memory.
     progress : callable
         To be told ``(done, total)`` now and then.
     """
@@ -209,8 +210,7 @@ class Batch:
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     parameters: Parameters
-    threads: int
-    memory: int
+    engine: Engine
     progress: Progress
 
     def rows(self, path: str) -> NDArray[Any]:
