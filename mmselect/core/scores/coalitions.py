@@ -22,12 +22,12 @@ from mmselect.arrays import (
     Rows,
     Singles,
     check_finite,
-    check_logits,
     check_rows,
     native,
     same_length,
 )
 from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
+from mmselect.core.scores.softmax import check_logits, odds
 from mmselect.engine import SERIAL, Engine, join_rows, map_rows
 from mmselect.errors import NeedsError, ParameterError
 
@@ -270,15 +270,11 @@ def _visit(
 
 def _value(f: Array, pseudo: Index) -> Floats:
     """softmax(f)_ŷ = o / (o + R), with odds relative to the largest logit."""
-    at = np.arange(len(f)), pseudo
     top = f.max(axis=1)
     # In float64: where ŷ is far below the top, float32 would underflow to 0.
-    own = np.exp(f[at].astype(np.float64) - top)
-    with np.errstate(over="ignore"):  # −inf is what a difference beyond float32 means here
-        others = np.subtract(f, top[:, None]).astype(np.float32, copy=False)
-    np.exp(others, out=others)
-    others[at] = 0
-    return np.asarray(own / (own + others.sum(axis=1, dtype=np.float64)))
+    own = np.exp(f[np.arange(len(f)), pseudo].astype(np.float64) - top)
+    _, others = odds(f, top, pseudo)
+    return np.asarray(own / (own + others))
 
 
 def _partial(z: Array, head: Array) -> Singles:
