@@ -19,6 +19,7 @@ from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import factors
 from mmselect.core.sampling.sketch import sketch, sketch_error, sketch_hashes
 from mmselect.demo import EMOJI
+from mmselect.engine import SERIAL
 from mmselect.request import prepare
 from mmselect.selection import batch_of
 from mmselect.strategies.gradients import gradient_norms, points_of
@@ -51,7 +52,7 @@ def main() -> None:
     with mmselect.open_pool(EMOJI) as pool:
         share = np.column_stack([image, 1 - image])
         sources = {**pool.columns, **pool.constants}
-        norms = gradient_norms(sources, table.indices, share, threads=1, memory=2**28)
+        norms = gradient_norms(sources, table.indices, share, SERIAL)
         tell_sketch_errors(points_of(batch_of(prepare(pool, "bmmal")), balanced=True))
     draw(picked, image, dict(zip(("badge", "bmmal"), norms, strict=True)))
 

@@ -76,6 +76,13 @@ class GradientPoints:
     def __len__(self) -> int:
         return self.logits.shape[0]
 
+    def detached(self) -> GradientPoints:
+        """Return the same arithmetic without the samples."""
+        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        weights = None if self.weights is None else self.weights[:0]
+        logits = np.empty((0, self.logits.shape[1]), self.logits.dtype)
+        return GradientPoints(logits, empty, weights, self.multilabel)
+
     @property
     def sources(self) -> tuple[Rows, ...]:
         """Logits, the features of each modality, and the weights if there are any."""
@@ -214,7 +221,7 @@ def norm_parts(
     """
     rows = check_rows(rows, len(points))
     step = 4 * compute_rows(max(points.widths))
-    blocks = map_rows(points.norm_parts, points.sources, rows, step=step, engine=engine)
+    blocks = map_rows(points.detached().norm_parts, points.sources, rows, step=step, engine=engine)
     a, z = join_rows(blocks, len(rows))
     return a, z
 
