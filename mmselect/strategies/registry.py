@@ -25,9 +25,8 @@ BUILT_IN: dict[str, Strategy] = {
 
 AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bmmal", {}),
-    ("smem", {"diversify": 4.0}),
-    ("facility", {}),
     ("smem", {}),
+    ("facility", {}),
     ("entropy", {}),
     ("random", {}),
 )
