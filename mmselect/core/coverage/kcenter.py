@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.features import (
     Array,
@@ -32,6 +32,9 @@ GUIDES = 48
 
 SKETCH = 127
 """Directions in which distances are bounded from below before they are computed."""
+
+SKETCHED = 512
+"""Centers up to which sketches cost more than the products that they save."""
 
 SAMPLED = 2048
 """Rows from which these directions are found."""
@@ -124,18 +127,20 @@ class _Traversal:
         self,
         points: Joined,
         originals: Originals,
-        labeled: NDArray[np.int64],
+        labeled: Index,
         k: int,
         threads: int,
     ) -> None:
         n, d = len(points), len(points.mean)
         self.points, self.originals, self.threads = points, originals, threads
         self.origin = points.mean.astype(points.dtype)  # distances stay; products get finer
-        self.basis = _main_directions(points, self.origin)
-        self.guide, self.squares = np.empty((n, min(GUIDES, d)), dtype=np.float32), np.empty(n)
+        size = len(labeled) + k
+        self.sketched = size > SKETCHED
+        self.basis = _main_directions(points, self.origin, SKETCH if self.sketched else 0)
+        guides = min(GUIDES, self.basis.shape[1])
+        self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
         list(map_ordered(self._fill, ranges(0, n, ROWS), threads))
         self.count, self.labeled = 0, len(labeled)
-        size = len(labeled) + k
         self.center_rows = np.empty(size, dtype=np.int64)
         self.centers = np.empty((size, d), dtype=np.float32)  # less the origin, like the rows
         self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
@@ -144,6 +149,7 @@ class _Traversal:
         self.seen, self.sure = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.fine, self.fine_seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
         self.gains = np.zeros(k)
+        self.measured = self.compared = self.multiplied = 0  # pairs, for the tests
         # Rounding of a product of d numbers: errors of either sign, so √d with room to spare.
         self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
         if len(labeled):
@@ -158,7 +164,7 @@ class _Traversal:
         self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
 
     @property
-    def picks(self) -> NDArray[np.int64]:
+    def picks(self) -> Index:
         return self.center_rows[self.labeled : self.count]
 
     def _start_from_mean(self) -> None:
@@ -169,7 +175,7 @@ class _Traversal:
         first = int(np.argmax(squared >= squared.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
-        x = self.points.less(row, self.origin)
+        x = self._rows(row)
         self._add_centers(row, x, _sketch(x, self.basis))
 
     def run(self, progress: Progress | None) -> None:
@@ -178,7 +184,8 @@ class _Traversal:
         while self.count < self.labeled + k:
             before = self.count
             block, outside = self._top(everything, size)
-            self._look(block, self.count)
+            if self.sketched:
+                self._look(block, self.count)
             active, waiting = self._top(block, width)
             least = max(outside, waiting)
             active = active[self.bound[active] > least]
@@ -196,20 +203,18 @@ class _Traversal:
                 progress(self.count - self.labeled, k)
 
     def _fill(self, rows: tuple[int, int]) -> None:
-        x = self.points.less(np.arange(*rows), self.origin)
+        x = self._rows(np.arange(*rows))
         np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
         self.squares[slice(*rows)] = _squares(x)
 
-    def _add_centers(
-        self, rows: NDArray[np.int64], x: NDArray[np.float32], sketch: NDArray[np.float32]
-    ) -> None:
+    def _add_centers(self, rows: Index, x: Singles, sketch: Singles) -> None:
         new = slice(self.count, self.count + len(rows))
         self.center_rows[new], self.centers[new], self.center_sketch[new] = rows, x, sketch
         self.center_half_squares[new] = self.squares[rows] / 2
         self.bound[rows] = -np.inf
         self.count = new.stop
 
-    def _top(self, rows: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], float]:
+    def _top(self, rows: Index, size: int) -> tuple[Index, float]:
         """Those `size` of the rows with the largest bounds, ascending; the next largest bound."""
         bound = self.bound[rows]
         if size >= len(rows):
@@ -218,50 +223,68 @@ class _Traversal:
         top = np.sort(order[len(rows) - size :])
         return rows[top[bound[top] >= 0]], float(bound[order[len(rows) - size - 1]])
 
-    def _look(self, rows: NDArray[np.int64], stop: int) -> None:
+    def _look(self, rows: Index, stop: int) -> None:
         """Measure each row's distance to the new center, before `stop`, that looks nearest."""
 
-        def look(index: NDArray[np.int64], start: int) -> None:
+        def look(index: Index, start: int) -> None:
             likeness = self._likeness(self.guide[index], slice(start, stop))
             nearest = start + likeness.argmax(axis=1)
-            x = self.points.less(index, self.origin)
+            x = self._rows(index)
             squared = self._distances(x, np.arange(len(index)), nearest)
             self.bound[index] = np.minimum(self.bound[index], squared)
 
         self._in_blocks(look, rows, self.seen, stop)
 
-    def _verify(self, rows: NDArray[np.int64]) -> None:
+    def _verify(self, rows: Index) -> None:
         """Measure all new centers that may be nearer than the bound."""
 
-        def verify(index: NDArray[np.int64], start: int) -> None:
-            x, squares, every = self.points.less(index, self.origin), self.squares[index], len(index)
-            centers = slice(start, self.count)
-            likeness = self._likeness(_sketch(x, self.basis), centers)
-            # The likeliest first: it leaves few others.
-            likeliest = likeness.argmax(axis=1)
-            squared = self._distances(x, np.arange(every), start + likeliest)
-            bound = np.minimum(self.bound[index], squared)
-            likeness[np.arange(every), likeliest] = -np.inf
-            slack = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
-            least = ((squares - bound - slack) / 2).astype(np.float32)
-            pairs = np.flatnonzero(likeness > least[:, None])
-            if len(pairs) > LEFT * likeness.size + 64:
-                whole = x @ self.centers[centers].T
-                whole -= self.center_half_squares[centers]
-                whole[np.arange(every), likeliest] = -np.inf
-                least = np.maximum(least, (whole.max(axis=1) - slack / 2).astype(np.float32))
-                pairs = np.flatnonzero(whole > least[:, None])
-            row, center = np.divmod(pairs, likeness.shape[1])
+        def verify(index: Index, start: int) -> None:
+            x, squares, bound = self._rows(index), self.squares[index], self.bound[index]
+            pairs = None
+            if self.sketched:
+                bound, pairs = self._left_by_sketch(x, squares, bound, start)
+            if pairs is None:
+                pairs = self._left_by_products(x, squares, bound, start)
+            row, center = np.divmod(pairs, self.count - start)
             np.minimum.at(bound, row, self._distances(x, row, start + center))
             self.bound[index] = bound
 
         self._in_blocks(verify, rows, self.sure, self.count)
 
+    def _left_by_sketch(
+        self, x: Singles, squares: Floats, bound: Floats, start: int
+    ) -> tuple[Floats, Index | None]:
+        """Bounds by the likeliest centers; pairs that may be nearer, or None if they are many."""
+        likeness = self._likeness(_sketch(x, self.basis), slice(start, self.count))
+        likeliest, every = likeness.argmax(axis=1), np.arange(len(x))
+        bound = np.minimum(bound, self._distances(x, every, start + likeliest))
+        likeness[every, likeliest] = -np.inf
+        least = (squares - bound - self._slack(squares, bound)) / 2
+        pairs = np.flatnonzero(likeness > least.astype(np.float32)[:, None])
+        self.compared += likeness.size
+        return bound, None if len(pairs) > LEFT * likeness.size + 64 else pairs
+
+    def _left_by_products(self, x: Singles, squares: Floats, bound: Floats, start: int) -> Index:
+        """Pairs that may be nearer than the bound and than every other center of the row."""
+        whole = x @ self.centers[start : self.count].T
+        whole -= self.center_half_squares[start : self.count]
+        least = np.maximum(whole.max(axis=1), (squares - bound) / 2)
+        least -= self._slack(squares, bound) / 2
+        self.multiplied += whole.size
+        return np.flatnonzero(whole > least.astype(np.float32)[:, None])
+
+    def _slack(self, squares: Floats, bound: Floats) -> Floats:
+        slack: Floats = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
+        return slack
+
+    def _rows(self, index: Index) -> Singles:
+        return self.points.less(index, self.origin)
+
     def _in_blocks(
         self,
-        compare: Callable[[NDArray[np.int64], int], None],
-        rows: NDArray[np.int64],
-        known: NDArray[np.int64],
+        compare: Callable[[Index, int], None],
+        rows: Index,
+        known: Index,
         stop: int,
     ) -> None:
         """Compare rows with centers from `known` on; rows that miss as many go together."""
@@ -271,17 +294,16 @@ class _Traversal:
         list(map_ordered(lambda index: compare(index, int(known[index[0]])), blocks, self.threads))
         known[rows] = stop
 
-    def _likeness(self, sketch: NDArray[np.float32], centers: slice) -> NDArray[np.float32]:
+    def _likeness(self, sketch: Singles, centers: slice) -> Singles:
         """``(‖x‖² - ‖x - c‖²)/2``: at least that by whole sketches, a guess by parts of them."""
         likeness = sketch @ self.center_sketch[centers, : sketch.shape[-1]].T
         likeness -= self.center_half_squares[centers]
         return likeness
 
-    def _distances(
-        self, x: NDArray[np.float32], rows: NDArray[np.int64], centers: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _distances(self, x: Singles, rows: Index, centers: Index) -> Singles:
         """Squared distance of each ``x[row]`` to its center, (b,)."""
         squared = np.empty(len(rows), dtype=np.float32)
+        self.measured += len(rows)
         for a, b in ranges(0, len(rows), PAIRS):
             apart = x[rows[a:b]] - self.centers[centers[a:b]]
             squared[a:b] = np.vecdot(apart, apart)
@@ -293,9 +315,9 @@ class _Traversal:
         products = 2 * self.rounding * norm * (norm + distance)
         return products + 8 * 2.0**-24 * (norm + distance) ** 2
 
-    def _greedy(self, active: NDArray[np.int64], outside: float) -> None:
+    def _greedy(self, active: Index, outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
-        x = self.points.less(active, self.origin)
+        x = self._rows(active)
         sketch, bound, squares = _sketch(x, self.basis), self.bound[active], self.squares[active]
         while self.count < len(self.centers) and len(active):
             best = int(np.argmax(bound))
@@ -320,13 +342,11 @@ class _Traversal:
                 x, sketch = x[keep], sketch[keep]
         self._put_back(active, bound)
 
-    def _put_back(self, rows: NDArray[np.int64], bound: NDArray[np.float64]) -> None:
+    def _put_back(self, rows: Index, bound: Floats) -> None:
         self.bound[rows] = bound
         self.seen[rows] = self.sure[rows] = self.count
 
-    def _measure(
-        self, rows: NDArray[np.int64], bound: NDArray[np.float64], x: NDArray[np.float32]
-    ) -> None:
+    def _measure(self, rows: Index, bound: Floats, x: Singles) -> None:
         """Float64 distances of rows to the nearest of all centers, the far ones left out."""
         known = self.fine_seen[rows]
         missing = (known < self.count) & (self.fine[rows] > 0)
@@ -340,10 +360,12 @@ class _Traversal:
         # The float32 bound is off by the tolerance, the product by no more.
         reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(squares, bound)
         row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
-        np.minimum.at(self.fine, rows[row], self._apart(rows[row], self.center_rows[start + center]))
+        np.minimum.at(
+            self.fine, rows[row], self._apart(rows[row], self.center_rows[start + center])
+        )
         self.fine_seen[rows] = self.count
 
-    def _apart(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _apart(self, rows: Index, others: Index) -> Floats:
         """Squared distance of each row to its other, in float64."""
         squared = np.empty(len(rows))
         for a, b in ranges(0, len(rows), PAIRS):
@@ -352,18 +374,20 @@ class _Traversal:
         return squared
 
 
-def _main_directions(points: Joined, origin: Array) -> NDArray[np.float32]:
-    """Orthonormal directions, (d, SKETCH), in which the pool is wide; the widest first."""
+def _main_directions(points: Joined, origin: Array, count: int) -> Singles:
+    """Orthonormal directions, (d, count), in which the pool is wide; the widest first."""
     n, d = len(points), len(points.mean)
+    basis = np.zeros((d, min(count, d)), dtype=np.float32)
+    if not count:
+        return basis
     sample = points.less(np.arange(0, n, max(n // SAMPLED, 1)), origin)
-    basis = np.zeros((d, min(SKETCH, d)), dtype=np.float32)
     basis[:, : len(sample)] = sample[: basis.shape[1]].T
     for _ in range(3):  # subspace iteration; any orthonormal basis gives a valid bound
         basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
     return basis
 
 
-def _sketch(x: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sketch(x: Singles, basis: Singles) -> Singles:
     """Rows in the directions of a basis, and the length of what is left, (b, width + 1)."""
     inside = x @ basis
     whole = _squares(x)
@@ -374,7 +398,7 @@ def _sketch(x: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.fl
     return np.column_stack([inside, rest.astype(np.float32)])
 
 
-def _squares(x: NDArray[np.float32]) -> NDArray[np.float64]:
+def _squares(x: Singles) -> Floats:
     wide = x.astype(np.float64)  # faster than a sum that widens as it goes
-    squares: NDArray[np.float64] = np.vecdot(wide, wide)
+    squares: Floats = np.vecdot(wide, wide)
     return squares
