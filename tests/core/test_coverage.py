@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmselect.core.coverage import kcenter as kcenter_module
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Joined, join
+from mmselect.core.features import Joined, Originals, join
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
 
 
@@ -49,6 +50,15 @@ def naive_kcenter(features, k, labeled=(), unit=False):
     return picks, gains
 
 
+@pytest.fixture(params=["sketches", "products"])
+def ways(request, monkeypatch):
+    """Both ways to compare rows with centers: by sketches first, or by whole products at once."""
+    if request.param == "sketches":
+        monkeypatch.setattr(kcenter_module, "SKETCHED", 0)
+    return request.param
+
+
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("labeled", [(), (7,), tuple(range(0, 2000, 9))])
 @pytest.mark.parametrize("widths", [(24, 16), (150, 90)])
@@ -60,6 +70,7 @@ def test_kcenter_is_the_naive_traversal(unit, labeled, widths):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
     rng = np.random.default_rng(1)
@@ -72,6 +83,7 @@ def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
     assert found.zero_rows["0"] >= 18
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_with_a_block_of_near_ties_larger_than_a_block():
     features = [np.eye(1400, dtype=np.float32)]
     assert kcenter(features, 20).picks.tolist() == list(range(20))
@@ -88,6 +100,7 @@ def test_kcenter_small(seed, n, labeled):
     assert found.picks.tolist() == naive_kcenter(features, k, sorted(rows))[0]
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_prefix_and_threads():
     features = pool(3000, seed=5)
     whole = kcenter(features, 200, threads=1)
@@ -97,6 +110,7 @@ def test_kcenter_prefix_and_threads():
     np.testing.assert_array_equal(whole.gains, again.gains)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("rank", [3, 60, 200])
 def test_kcenter_where_the_sketch_says_little_or_all(rank):
     rng = np.random.default_rng(6)
@@ -105,6 +119,7 @@ def test_kcenter_where_the_sketch_says_little_or_all(rank):
     assert kcenter([x], 300).picks.tolist() == naive_kcenter([x], 300)[0]
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("unit", [False, True])
 def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     features = pool(60, (300, 200), groups=5)
@@ -115,6 +130,7 @@ def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     assert found.zero_rows == {"0": 1, "1": 1}
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_far_from_the_origin():
     features = [f.astype(np.float64) + 1e6 for f in pool(800, (150, 90))]
     assert kcenter(features, 300).picks.tolist() == naive_kcenter(features, 300)[0]
@@ -123,9 +139,37 @@ def test_kcenter_far_from_the_origin():
 def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
-    for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
+    sizes = (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1))
+    for name, value in (("SKETCHED", 0), *sizes):
         monkeypatch.setattr(f"mmselect.core.coverage.kcenter.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
+
+
+def work(features, k):
+    """Count the pairs that a traversal compared by sketch, by product and by distance."""
+    points, originals = Joined(features), Originals(features)
+    traversal = kcenter_module._Traversal(points, originals, np.array([], int), k, 1)
+    traversal.run(None)
+    return traversal.compared, traversal.multiplied, traversal.measured
+
+
+def test_kcenter_multiplies_whole_blocks_where_the_sketch_says_little(monkeypatch):
+    monkeypatch.setattr(kcenter_module, "SKETCHED", 0)
+    rng = np.random.default_rng(6)
+    isotropic = rng.standard_normal((1500, 400)).astype(np.float32)
+    compared, multiplied, measured = work([isotropic], 300)
+    assert 0.9 * compared < multiplied <= compared
+    assert measured < 0.1 * compared  # by the sketch alone, nearly all would be
+    flat = isotropic[:, :60] @ rng.standard_normal((60, 400)).astype(np.float32)
+    compared, multiplied, measured = work([flat], 300)
+    assert multiplied == 0
+    assert measured < 0.1 * compared
+
+
+def test_kcenter_of_few_picks_makes_no_sketches():
+    compared, multiplied, measured = work(pool(1500, (150, 90)), 100)
+    assert compared == 0
+    assert 0 < measured < 0.3 * multiplied < 0.3 * 1500 * 100
 
 
 @pytest.mark.parametrize("unit", [False, True])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.features import (
     Array,
@@ -35,9 +36,6 @@ SKETCH = 127
 
 SKETCHED = 512
 """Centers up to which sketches cost more than the products that they save."""
-
-SAMPLED = 2048
-"""Rows from which these directions are found."""
 
 PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
@@ -136,7 +134,7 @@ class _Traversal:
         self.origin = points.mean.astype(points.dtype)  # distances stay; products get finer
         size = len(labeled) + k
         self.sketched = size > SKETCHED
-        self.basis = _main_directions(points, self.origin, SKETCH if self.sketched else 0)
+        self.basis = main_directions(points, self.origin, SKETCH if self.sketched else 0)
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
         list(map_ordered(self._fill, ranges(0, n, ROWS), threads))
@@ -155,7 +153,7 @@ class _Traversal:
         if len(labeled):
             for a, b in ranges(0, len(labeled), ROWS):
                 x = points.less(labeled[a:b], self.origin)
-                self._add_centers(labeled[a:b], x, _sketch(x, self.basis))
+                self._add_centers(labeled[a:b], x, sketched(x, self.basis))
         else:
             self._start_from_mean()
         # To some center it is no farther than by way of the mean.
@@ -176,7 +174,7 @@ class _Traversal:
         row = near[first : first + 1]
         self.gains[0] = squared[first]
         x = self._rows(row)
-        self._add_centers(row, x, _sketch(x, self.basis))
+        self._add_centers(row, x, sketched(x, self.basis))
 
     def run(self, progress: Progress | None) -> None:
         everything, k = np.arange(len(self.bound)), len(self.gains)
@@ -205,7 +203,7 @@ class _Traversal:
     def _fill(self, rows: tuple[int, int]) -> None:
         x = self._rows(np.arange(*rows))
         np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
-        self.squares[slice(*rows)] = _squares(x)
+        self.squares[slice(*rows)] = squared_norms(x)
 
     def _add_centers(self, rows: Index, x: Singles, sketch: Singles) -> None:
         new = slice(self.count, self.count + len(rows))
@@ -242,7 +240,7 @@ class _Traversal:
             x, squares, bound = self._rows(index), self.squares[index], self.bound[index]
             pairs = None
             if self.sketched:
-                bound, pairs = self._left_by_sketch(x, squares, bound, start)
+                bound, pairs = self._left_bysketched(x, squares, bound, start)
             if pairs is None:
                 pairs = self._left_by_products(x, squares, bound, start)
             row, center = np.divmod(pairs, self.count - start)
@@ -251,11 +249,11 @@ class _Traversal:
 
         self._in_blocks(verify, rows, self.sure, self.count)
 
-    def _left_by_sketch(
+    def _left_bysketched(
         self, x: Singles, squares: Floats, bound: Floats, start: int
     ) -> tuple[Floats, Index | None]:
         """Bounds by the likeliest centers; pairs that may be nearer, or None if they are many."""
-        likeness = self._likeness(_sketch(x, self.basis), slice(start, self.count))
+        likeness = self._likeness(sketched(x, self.basis), slice(start, self.count))
         likeliest, every = likeness.argmax(axis=1), np.arange(len(x))
         bound = np.minimum(bound, self._distances(x, every, start + likeliest))
         likeness[every, likeliest] = -np.inf
@@ -318,7 +316,7 @@ class _Traversal:
     def _greedy(self, active: Index, outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
         x = self._rows(active)
-        sketch, bound, squares = _sketch(x, self.basis), self.bound[active], self.squares[active]
+        sketch, bound, squares = sketched(x, self.basis), self.bound[active], self.squares[active]
         while self.count < len(self.centers) and len(active):
             best = int(np.argmax(bound))
             window = 2 * self._tolerance(squares[best], bound[best])
@@ -372,33 +370,3 @@ class _Traversal:
             apart = self.originals.rows(rows[a:b]) - self.originals.rows(others[a:b])
             squared[a:b] = (apart**2).sum(axis=1)
         return squared
-
-
-def _main_directions(points: Joined, origin: Array, count: int) -> Singles:
-    """Orthonormal directions, (d, count), in which the pool is wide; the widest first."""
-    n, d = len(points), len(points.mean)
-    basis = np.zeros((d, min(count, d)), dtype=np.float32)
-    if not count:
-        return basis
-    sample = points.less(np.arange(0, n, max(n // SAMPLED, 1)), origin)
-    basis[:, : len(sample)] = sample[: basis.shape[1]].T
-    for _ in range(3):  # subspace iteration; any orthonormal basis gives a valid bound
-        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
-    return basis
-
-
-def _sketch(x: Singles, basis: Singles) -> Singles:
-    """Rows in the directions of a basis, and the length of what is left, (b, width + 1)."""
-    inside = x @ basis
-    whole = _squares(x)
-    rest = np.sqrt(np.maximum(whole - _squares(inside), 0.0))
-    # A short rest is lost in the difference of two long ones.
-    short = rest < 0.1 * np.sqrt(whole)
-    rest[short] = np.linalg.norm(x[short] - inside[short] @ basis.T, axis=1)
-    return np.column_stack([inside, rest.astype(np.float32)])
-
-
-def _squares(x: Singles) -> Floats:
-    wide = x.astype(np.float64)  # faster than a sum that widens as it goes
-    squares: Floats = np.vecdot(wide, wide)
-    return squares
