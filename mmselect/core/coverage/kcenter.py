@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,9 @@ SAMPLED = 2048
 
 PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
+
+LEFT = 0.02
+"""Share of a block's pairs left by the sketch above which one whole product tells them apart."""
 
 
 def kcenter(
@@ -133,7 +137,7 @@ class _Traversal:
         self.count, self.labeled = 0, len(labeled)
         size = len(labeled) + k
         self.center_rows = np.empty(size, dtype=np.int64)
-        self.centers = np.empty((size, d), dtype=points.dtype)
+        self.centers = np.empty((size, d), dtype=np.float32)  # less the origin, like the rows
         self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
         self.center_half_squares = np.empty(size, dtype=np.float32)
         self.bound = np.full(n, np.inf)
@@ -145,10 +149,9 @@ class _Traversal:
         if len(labeled):
             for a, b in ranges(0, len(labeled), ROWS):
                 x = points.less(labeled[a:b], self.origin)
-                self._add_centers(labeled[a:b], _sketch(x, self.basis))
+                self._add_centers(labeled[a:b], x, _sketch(x, self.basis))
         else:
             self._start_from_mean()
-        self._fetch_centers(0)
         # To some center it is no farther than by way of the mean.
         norms = np.sqrt(self.squares)
         by_mean = (norms + norms[self.center_rows[: self.count]].min()) ** 2
@@ -166,7 +169,8 @@ class _Traversal:
         first = int(np.argmax(squared >= squared.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
-        self._add_centers(row, _sketch(self.points.less(row, self.origin), self.basis))
+        x = self.points.less(row, self.origin)
+        self._add_centers(row, x, _sketch(x, self.basis))
 
     def run(self, progress: Progress | None) -> None:
         everything, k = np.arange(len(self.bound)), len(self.gains)
@@ -180,7 +184,6 @@ class _Traversal:
             active = active[self.bound[active] > least]
             self._verify(active)
             self._greedy(active[self.bound[active] > least], least)
-            self._fetch_centers(before)
             made = self.count - before
             # Few picks: the next ones lie deeper. The picks do not depend on the sizes.
             if made < 4 and outside > waiting:
@@ -197,16 +200,14 @@ class _Traversal:
         np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
         self.squares[slice(*rows)] = _squares(x)
 
-    def _add_centers(self, rows: NDArray[np.int64], sketch: NDArray[np.float32]) -> None:
+    def _add_centers(
+        self, rows: NDArray[np.int64], x: NDArray[np.float32], sketch: NDArray[np.float32]
+    ) -> None:
         new = slice(self.count, self.count + len(rows))
-        self.center_rows[new], self.center_sketch[new] = rows, sketch
+        self.center_rows[new], self.centers[new], self.center_sketch[new] = rows, x, sketch
         self.center_half_squares[new] = self.squares[rows] / 2
         self.bound[rows] = -np.inf
         self.count = new.stop
-
-    def _fetch_centers(self, start: int) -> None:
-        for a, b in ranges(start, self.count, ROWS):
-            self.centers[a:b] = self.points.rows(self.center_rows[a:b])
 
     def _top(self, rows: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], float]:
         """Those `size` of the rows with the largest bounds, ascending; the next largest bound."""
@@ -223,7 +224,8 @@ class _Traversal:
         def look(index: NDArray[np.int64], start: int) -> None:
             likeness = self._likeness(self.guide[index], slice(start, stop))
             nearest = start + likeness.argmax(axis=1)
-            squared = self._distances(index, nearest)
+            x = self.points.less(index, self.origin)
+            squared = self._distances(x, np.arange(len(index)), nearest)
             self.bound[index] = np.minimum(self.bound[index], squared)
 
         self._in_blocks(look, rows, self.seen, stop)
@@ -232,19 +234,25 @@ class _Traversal:
         """Measure all new centers that may be nearer than the bound."""
 
         def verify(index: NDArray[np.int64], start: int) -> None:
-            norms, squares = np.sqrt(self.squares[index]), self.squares[index]
-            sketch = _sketch(self.points.less(index, self.origin), self.basis)
-            likeness = self._likeness(sketch, slice(start, self.count))
+            x, squares, every = self.points.less(index, self.origin), self.squares[index], len(index)
+            centers = slice(start, self.count)
+            likeness = self._likeness(_sketch(x, self.basis), centers)
             # The likeliest first: it leaves few others.
             likeliest = likeness.argmax(axis=1)
-            squared = self._distances(index, start + likeliest)
+            squared = self._distances(x, np.arange(every), start + likeliest)
             bound = np.minimum(self.bound[index], squared)
-            likeness[np.arange(len(index)), likeliest] = -np.inf
-            reach = bound + 8 * self.rounding * (norms + np.sqrt(bound)) ** 2
-            least = ((squares - reach) / 2).astype(np.float32)
+            likeness[np.arange(every), likeliest] = -np.inf
+            slack = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
+            least = ((squares - bound - slack) / 2).astype(np.float32)
             pairs = np.flatnonzero(likeness > least[:, None])
+            if len(pairs) > LEFT * likeness.size + 64:
+                whole = x @ self.centers[centers].T
+                whole -= self.center_half_squares[centers]
+                whole[np.arange(every), likeliest] = -np.inf
+                least = np.maximum(least, (whole.max(axis=1) - slack / 2).astype(np.float32))
+                pairs = np.flatnonzero(whole > least[:, None])
             row, center = np.divmod(pairs, likeness.shape[1])
-            np.minimum.at(bound, row, self._distances(index[row], start + center))
+            np.minimum.at(bound, row, self._distances(x, row, start + center))
             self.bound[index] = bound
 
         self._in_blocks(verify, rows, self.sure, self.count)
@@ -270,20 +278,20 @@ class _Traversal:
         return likeness
 
     def _distances(
-        self, rows: NDArray[np.int64], centers: NDArray[np.int64]
+        self, x: NDArray[np.float32], rows: NDArray[np.int64], centers: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Squared distance of each row to its center, (b,)."""
+        """Squared distance of each ``x[row]`` to its center, (b,)."""
         squared = np.empty(len(rows), dtype=np.float32)
         for a, b in ranges(0, len(rows), PAIRS):
-            apart = self.points.less(rows[a:b], self.centers[centers[a:b]])
+            apart = x[rows[a:b]] - self.centers[centers[a:b]]
             squared[a:b] = np.vecdot(apart, apart)
         return squared
 
-    def _tolerance(self, row: int, bound: float) -> float:
+    def _tolerance(self, squares: Any, bound: Any) -> Any:
         """Most that the squared distance of a row can be off: its nearest center is not far."""
-        norm, distance = self.squares[row] ** 0.5, bound**0.5
+        norm, distance = squares**0.5, bound**0.5
         products = 2 * self.rounding * norm * (norm + distance)
-        return float(products + 8 * 2.0**-24 * (norm + distance) ** 2)
+        return products + 8 * 2.0**-24 * (norm + distance) ** 2
 
     def _greedy(self, active: NDArray[np.int64], outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
@@ -291,17 +299,16 @@ class _Traversal:
         sketch, bound, squares = _sketch(x, self.basis), self.bound[active], self.squares[active]
         while self.count < len(self.centers) and len(active):
             best = int(np.argmax(bound))
-            window = 2 * self._tolerance(int(active[best]), float(bound[best]))
+            window = 2 * self._tolerance(squares[best], bound[best])
             if not bound[best] - window > outside:
                 break
             near = np.flatnonzero(bound >= bound[best] - window)
             if len(near) > 1:
-                for place in near:
-                    self._measure(int(active[place]), float(bound[place]), sketch[place])
+                self._measure(active[near], bound[near], x[near])
                 best = int(near[np.argmax(self.fine[active[near]])])  # the lower row of equals
                 bound[best] = self.fine[active[best]]
             self.gains[self.count - self.labeled] = bound[best]
-            self._add_centers(active[best : best + 1], sketch[best])
+            self._add_centers(active[best : best + 1], x[best], sketch[best])
             distances = squares - 2.0 * (x @ x[best] - self.center_half_squares[self.count - 1])
             bound = np.minimum(bound, np.maximum(distances, 0.0))
             bound[best] = -np.inf
@@ -317,19 +324,32 @@ class _Traversal:
         self.bound[rows] = bound
         self.seen[rows] = self.sure[rows] = self.count
 
-    def _measure(self, row: int, bound: float, sketch: NDArray[np.float32]) -> None:
-        """Float64 distance of a row to the nearest of all centers, the far ones left out."""
-        new = slice(int(self.fine_seen[row]), self.count)
-        if new.start == new.stop or self.fine[row] == 0:
+    def _measure(
+        self, rows: NDArray[np.int64], bound: NDArray[np.float64], x: NDArray[np.float32]
+    ) -> None:
+        """Float64 distances of rows to the nearest of all centers, the far ones left out."""
+        known = self.fine_seen[rows]
+        missing = (known < self.count) & (self.fine[rows] > 0)
+        rows, bound, x, known = rows[missing], bound[missing], x[missing], known[missing]
+        if not len(rows):
             return
-        # The float32 bound is off by the tolerance, the sketch by no more.
-        reach = min(bound, self.fine[row]) + 4 * self._tolerance(row, bound)
-        least = (self.squares[row] - reach) / 2
-        close = self.center_rows[new][self._likeness(sketch, new) >= least]
-        if len(close):
-            point = self.originals.rows(np.array([row]))
-            self.fine[row] = min(self.fine[row], self.originals.squared(close, point).min())
-        self.fine_seen[row] = self.count
+        start, squares = int(known.min()), self.squares[rows]
+        likeness = x @ self.centers[start : self.count].T
+        likeness -= self.center_half_squares[start : self.count]
+        likeness[np.arange(start, self.count) < known[:, None]] = -np.inf
+        # The float32 bound is off by the tolerance, the product by no more.
+        reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(squares, bound)
+        row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
+        np.minimum.at(self.fine, rows[row], self._apart(rows[row], self.center_rows[start + center]))
+        self.fine_seen[rows] = self.count
+
+    def _apart(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Squared distance of each row to its other, in float64."""
+        squared = np.empty(len(rows))
+        for a, b in ranges(0, len(rows), PAIRS):
+            apart = self.originals.rows(rows[a:b]) - self.originals.rows(others[a:b])
+            squared[a:b] = (apart**2).sum(axis=1)
+        return squared
 
 
 def _main_directions(points: Joined, origin: Array) -> NDArray[np.float32]:
