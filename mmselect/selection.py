@@ -309,8 +309,7 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,
-        threads=request.threads,
-        memory=request.memory,
+        engine=engine.Engine(request.threads, request.memory),
         progress=progress or _silent,
     )
 

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.coverage import kcenter as kcenter_module
+from mmselect.core.coverage import neighbours, products, traversal
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Joined, Originals, join
+from mmselect.core.features import Joined, as_modalities, join
+from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
 
 
@@ -54,7 +55,7 @@ def naive_kcenter(features, k, labeled=(), unit=False):
 def ways(request, monkeypatch):
     """Both ways to compare rows with centers: by sketches first, or by whole products at once."""
     if request.param == "sketches":
-        monkeypatch.setattr(kcenter_module, "SKETCHED", 0)
+        monkeypatch.setattr(traversal, "SKETCHED", 0)
     return request.param
 
 
@@ -103,9 +104,9 @@ def test_kcenter_small(seed, n, labeled):
 @pytest.mark.usefixtures("ways")
 def test_kcenter_prefix_and_threads():
     features = pool(3000, seed=5)
-    whole = kcenter(features, 200, threads=1)
-    assert whole.picks[:60].tolist() == kcenter(features, 60, threads=3).picks.tolist()
-    again = kcenter(features, 200, threads=4)
+    whole = kcenter(features, 200, engine=Engine(1))
+    assert whole.picks[:60].tolist() == kcenter(features, 60, engine=Engine(3)).picks.tolist()
+    again = kcenter(features, 200, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -141,35 +142,30 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     picks, _ = naive_kcenter(features, 300)
     sizes = (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1))
     for name, value in (("SKETCHED", 0), *sizes):
-        monkeypatch.setattr(f"mmselect.core.coverage.kcenter.{name}", value)
+        monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
 
 
-def work(features, k):
-    """Count the pairs that a traversal compared by sketch, by product and by distance."""
-    points, originals = Joined(features), Originals(features)
-    traversal = kcenter_module._Traversal(points, originals, np.array([], int), k, 1)
-    traversal.run(None)
-    return traversal.compared, traversal.multiplied, traversal.measured
-
-
 def test_kcenter_multiplies_whole_blocks_where_the_sketch_says_little(monkeypatch):
-    monkeypatch.setattr(kcenter_module, "SKETCHED", 0)
     rng = np.random.default_rng(6)
     isotropic = rng.standard_normal((1500, 400)).astype(np.float32)
-    compared, multiplied, measured = work([isotropic], 300)
-    assert 0.9 * compared < multiplied <= compared
-    assert measured < 0.1 * compared  # by the sketch alone, nearly all would be
     flat = isotropic[:, :60] @ rng.standard_normal((60, 400)).astype(np.float32)
-    compared, multiplied, measured = work([flat], 300)
-    assert multiplied == 0
-    assert measured < 0.1 * compared
+    whole = kcenter([isotropic], 300).work["compared"]  # products alone
+    monkeypatch.setattr(traversal, "SKETCHED", 0)
+    by_sketch = kcenter([isotropic], 300).work
+    # Sketches leave nearly all pairs of isotropic rows; measured one by one that would be 450,000.
+    assert by_sketch["compared"] > 1.3 * whole
+    assert by_sketch["measured"] < 45_000
+    decided = kcenter([flat], 300).work
+    assert decided["measured"] < 45_000
+    monkeypatch.setattr(traversal, "LEFT", 1)
+    assert kcenter([flat], 300).work == decided  # no product was needed
+    assert kcenter([isotropic], 300).work["measured"] > 4 * by_sketch["measured"]
 
 
-def test_kcenter_of_few_picks_makes_no_sketches():
-    compared, multiplied, measured = work(pool(1500, (150, 90)), 100)
-    assert compared == 0
-    assert 0 < measured < 0.3 * multiplied < 0.3 * 1500 * 100
+def test_kcenter_of_few_picks_measures_few_distances():
+    work = kcenter(pool(1500, (150, 90)), 100).work
+    assert 0 < work["measured"] < 0.3 * work["compared"] < 0.3 * 1500 * 200
 
 
 @pytest.mark.parametrize("unit", [False, True])
@@ -177,8 +173,9 @@ def test_kcenter_of_few_picks_makes_no_sketches():
 def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features = pool(700, dtype=dtype)
     features[1][3] = 0
-    whole, _, zero_rows = join(features, unit=unit)
-    points, index = Joined(features, unit=unit, threads=3), np.array([3, 699, 0])
+    named = as_modalities(features)
+    whole, _, zero_rows = join(named, unit=unit)
+    points, index = Joined(named, unit=unit, engine=Engine(3)), np.array([3, 699, 0])
     assert points.zero_rows == zero_rows
     np.testing.assert_allclose(points.rows(index), whole[index], rtol=1e-6)
     np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
@@ -188,7 +185,7 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features[1][8, 2] = np.nan
     for make in (join, Joined):
         with pytest.raises(DataError, match="1: row 8: expected finite features"):
-            make(features, unit=unit)
+            make(named, unit=unit)
 
 
 def test_kcenter_reports_progress():
@@ -274,9 +271,9 @@ def test_facility_is_the_naive_greedy(center, labeled):
 
 @pytest.mark.parametrize("pairs", [1, 20_000])
 def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.facility.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.facility.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.facility.COLUMNS", 4)
+    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
     features = pool(600)
     picks, _ = naive_facility(similarities(features, True), 100)
     assert facility(features, 100).picks.tolist() == picks
@@ -322,18 +319,87 @@ def test_facility_sparse_with_all_neighbours_is_exact():
 def test_facility_with_inverted_lists(monkeypatch):
     monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
     features = pool(3000)
-    one = facility(features, 50, form="sparse", neighbours=20, threads=1)
-    two = facility(features, 50, form="sparse", neighbours=20, threads=3)
+    one = facility(features, 50, form="sparse", neighbours=20, engine=Engine(1))
+    two = facility(features, 50, form="sparse", neighbours=20, engine=Engine(3))
     assert "inverted lists" in one.form
     assert one.picks.tolist() == two.picks.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 500])
+def test_neighbours_are_the_most_similar_rows(monkeypatch, count):
+    monkeypatch.setattr(products, "TILE", 200)
+    monkeypatch.setattr(products, "QUERIES", 64)
+    x, _, _ = join(as_modalities(pool(500)), center=True)
+    x[::7] = x[3]  # rows that are equally similar
+    similar, found = products.among_all(x, count, Engine(2))
+    s = x.astype(np.float64) @ x.astype(np.float64).T
+    np.testing.assert_allclose(similar, np.take_along_axis(s, found, 1), atol=1e-6)
+    least = np.sort(s, axis=1)[:, -count]
+    assert (similar >= least[:, None] - 1e-6).all()
+    assert (np.diff(found, axis=1) > 0).all()
+    assert (found == np.arange(500)[:, None]).any(axis=1).all()
+
+
+def test_largest_takes_the_lower_of_equals():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (50, 1300)).astype(np.float32)
+    x[3] = 1
+    x[4, 20:] = -np.inf
+    for count in (1, 20, 400, 1300):
+        by_definition = np.argsort(-x, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(products.largest(x, count), by_definition)
+
+
+@pytest.mark.parametrize("memory", [1 << 25, 4000])
+def test_lists_are_searched_as_faiss_does(monkeypatch, memory):
+    import faiss
+
+    monkeypatch.setattr(products, "PRODUCTS", memory)
+    monkeypatch.setattr(products, "LISTED", 700)
+    x, _, _ = join(as_modalities(pool(3000, groups=40)), center=True)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(40), 40, 60, faiss.METRIC_INNER_PRODUCT)
+    index.train(x)
+    index.add(x)
+    index.nprobe = 4
+    expected = index.search(x, 30)[1]
+    centres = index.quantizer.reconstruct_n(0, 60)
+    lists = products.inverted_lists(x, centres, 4, Engine(2))
+    one, many = (products.among_lists(x, lists, 30, Engine(threads)) for threads in (1, 3))
+    for first, second in zip(one, many, strict=True):
+        assert first.tobytes() == second.tobytes()
+    similar, found = one
+    known = np.isfinite(similar)
+    assert (known.sum(axis=1) == (expected >= 0).sum(axis=1)).all()
+    recall = [
+        np.isin(e[e >= 0], f[ok]).mean() for e, f, ok in zip(expected, found, known, strict=True)
+    ]
+    assert np.mean(recall) >= 0.9999
+
+
+def test_sparse_greedy_looks_at_few_blocks_of_gains(monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 16)
+    looked_at = []
+
+    class Counted(neighbours._Highest):
+        def first(self):
+            pick = super().first()
+            looked_at.append(self.looked_at)
+            return pick
+
+    monkeypatch.setattr(neighbours, "_Highest", Counted)
+    facility(pool(4000, groups=300), 400, form="sparse", neighbours=20)
+    assert looked_at[-1] < 0.1 * 400 * 250
 
 
 @pytest.mark.parametrize("form", ["exact", "sparse"])
 def test_facility_prefix_and_threads(form):
     features = pool(1500, seed=8)
-    whole = facility(features, 90, form=form, threads=1)
-    assert whole.picks[:25].tolist() == facility(features, 25, form=form, threads=3).picks.tolist()
-    again = facility(features, 90, form=form, threads=4)
+    whole = facility(features, 90, form=form, engine=Engine(1))
+    assert (
+        whole.picks[:25].tolist()
+        == facility(features, 25, form=form, engine=Engine(3)).picks.tolist()
+    )
+    again = facility(features, 90, form=form, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -355,7 +421,7 @@ def test_kmeans_finds_the_groups():
     label = np.sort(rng.integers(0, 6, 300))
     features = [(20 * np.eye(6))[label] + rng.standard_normal((300, 6)) for _ in "ab"]
     found = kmeans(features, 6, np.random.default_rng(1))
-    again = kmeans(features, 6, np.random.default_rng(1), threads=3)
+    again = kmeans(features, 6, np.random.default_rng(1), engine=Engine(3))
     assert found.picks.tolist() == again.picks.tolist()
     assert found.gains.sum() == 300
     assert (np.diff(found.gains) <= 0).all()

@@ -28,7 +28,7 @@ def main_directions(points: Joined, origin: Array, count: int) -> Singles:
 
     Examples
     --------
-    >>> points = Joined([np.array([[0.0, 3.0], [0.0, -3.0], [1.0, 0.0]])])
+    >>> points = Joined({"a": np.array([[0.0, 3.0], [0.0, -3.0], [1.0, 0.0]])})
     >>> abs(main_directions(points, np.zeros(2), 1)).round(2).tolist()
     [[0.0], [1.0]]
     """

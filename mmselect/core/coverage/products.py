@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Index, Singles
-from mmselect.engine import map_ordered, ranges
+from mmselect.engine import Engine, ranges
 
 QUERIES = 1024
 """Rows whose neighbours are searched together when all rows are looked at."""
@@ -106,11 +106,11 @@ def _with_own(x: Singles, own: Index, similar: Singles, found: Index) -> Neighbo
     similar = np.concatenate([itself[:, None], similar], axis=1)
     found = np.concatenate([own[:, None], found], axis=1)
     order = np.argsort(found, axis=1, kind="stable")
-    similar, found = (np.take_along_axis(part, order, axis=1) for part in (similar, found))
-    return similar, found.astype(np.int32)
+    rows: NDArray[np.int32] = np.take_along_axis(found, order, axis=1).astype(np.int32)
+    return np.take_along_axis(similar, order, axis=1), rows
 
 
-def among_all(x: Singles, count: int, threads: int) -> Neighbours:
+def among_all(x: Singles, count: int, engine: Engine) -> Neighbours:
     """Find the `count` most similar rows of every row; the row itself is always one of them.
 
     Parameters
@@ -119,7 +119,7 @@ def among_all(x: Singles, count: int, threads: int) -> Neighbours:
         Products of rows are similarities.
     count : int
         At most n.
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -129,8 +129,9 @@ def among_all(x: Singles, count: int, threads: int) -> Neighbours:
 
     Examples
     --------
+    >>> from mmselect.engine import SERIAL
     >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
-    >>> among_all(x, 2, 1)[1].tolist()
+    >>> among_all(x, 2, SERIAL)[1].tolist()
     [[0, 2], [1, 2], [0, 2]]
     """
     n, others = len(x), count - 1
@@ -152,11 +153,11 @@ def among_all(x: Singles, count: int, threads: int) -> Neighbours:
         first = _first(row, column, value, len(own), others)
         return _with_own(x, own, value[first], column[first])
 
-    blocks = list(map_ordered(search, ranges(0, n, QUERIES), threads))
+    blocks = list(engine.map(search, ranges(0, n, QUERIES)))
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
-def inverted_lists(x: Singles, centres: Singles, probes: int, threads: int) -> Lists:
+def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) -> Lists:
     """Put every row into the list of its most similar centre, and find the lists it looks into.
 
     Parameters
@@ -165,25 +166,26 @@ def inverted_lists(x: Singles, centres: Singles, probes: int, threads: int) -> L
     centres : float32 array, shape (lists, d)
     probes : int
         Lists that each row looks into; its own is always one of them.
-    threads : int
+    engine : Engine
 
     Examples
     --------
+    >>> from mmselect.engine import SERIAL
     >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
-    >>> inverted_lists(x, x[:2], 1, 1).rows.tolist()
+    >>> inverted_lists(x, x[:2], 1, SERIAL).rows.tolist()
     [0, 2, 1]
     """
 
     def nearest(rows: tuple[int, int]) -> NDArray[np.int32]:
         return largest(x[slice(*rows)] @ centres.T, min(probes, len(centres))).astype(np.int32)
 
-    near = np.concatenate(list(map_ordered(nearest, ranges(0, len(x), QUERIES), threads)))
+    near = np.concatenate(list(engine.map(nearest, ranges(0, len(x), QUERIES))))
     starts = np.concatenate([[0], np.cumsum(np.bincount(near[:, 0], minlength=len(centres)))])
     rows = np.argsort(near[:, 0], kind="stable")
     return Lists(rows, starts, np.sort(near, axis=1))
 
 
-def among_lists(x: Singles, lists: Lists, count: int, threads: int) -> Neighbours:
+def among_lists(x: Singles, lists: Lists, count: int, engine: Engine) -> Neighbours:
     """Find the `count` most similar rows of every row among the lists that it looks into.
 
     Rows of the same lists are searched together: one product for each list that any of them looks
@@ -192,8 +194,10 @@ def among_lists(x: Singles, lists: Lists, count: int, threads: int) -> Neighbour
 
     Examples
     --------
+    >>> from mmselect.engine import SERIAL
     >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
-    >>> among_lists(x, inverted_lists(x, x[:2], 1, 1), 2, 1)[1][0].tolist()
+    >>> lists = inverted_lists(x, x[:2], 1, SERIAL)
+    >>> among_lists(x, lists, 2, SERIAL)[1][0].tolist()
     [0, 2]
     """
     n = len(x)
@@ -211,7 +215,7 @@ def among_lists(x: Singles, lists: Lists, count: int, threads: int) -> Neighbour
         likeness = np.take_along_axis(products, columns, axis=1)
         similar[own], found[own] = _with_own(x, own, likeness, _listed(lists, own, begins, columns))
 
-    list(map_ordered(search, _blocks(ends[lists.rows, -1]), threads))
+    list(engine.map(search, _blocks(ends[lists.rows, -1])))
     return similar, found
 
 
