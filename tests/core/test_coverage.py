@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.core.coverage import neighbours, products, traversal
+from mmselect.core.coverage import exact, gains, neighbours, products, traversal
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
@@ -243,12 +243,13 @@ def similarities(features, center):
     return np.maximum(total, 0)
 
 
-def naive_facility(s, k, labeled=(), tie=1e-10, offset=1):
+def naive_facility(s, k, labeled=(), tie=1e-10, offset=1, weights=None):
     free = np.setdiff1d(np.arange(len(s)), labeled)
+    w = np.ones(len(free)) if weights is None else weights / weights.mean()
     best = s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s))
     picks, gains = [], []
     for _ in range(k):
-        gain = np.maximum(s[np.ix_(free, free)] - best[free, None], 0).sum(0)
+        gain = w @ np.maximum(s[np.ix_(free, free)] - best[free, None], 0)
         gain[np.isin(free, picks)] = -1
         gain[(gain < 1e-6) & (gain >= 0)] = 0
         first = np.argmax(gain >= gain.max() - tie * (offset + gain.max()))
@@ -269,16 +270,30 @@ def test_facility_is_the_naive_greedy(center, labeled):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pairs", [1, 20_000])
-def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
+@pytest.fixture(params=["matrix", "rows", "pairs"])
+def similarities_from(request, monkeypatch):
+    """Where the exact form takes similarities from: all held, rows when needed, or pairs soon."""
+    monkeypatch.setattr(exact, "TILE", 128)
+    monkeypatch.setattr(gains, "TILE", 256)
+    if request.param != "matrix":
+        monkeypatch.setattr(exact, "MATRIX_BYTES", 0)
+        monkeypatch.setattr(exact, "PAIRS", {"rows": 1, "pairs": 20_000}[request.param])
+    return request.param
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_facility_from_wherever_similarities_come(similarities_from, weighed):
     features = pool(600)
-    picks, _ = naive_facility(similarities(features, True), 100)
-    assert facility(features, 100).picks.tolist() == picks
+    weights = np.random.default_rng(3).gamma(0.5, size=600) if weighed else None
+    s = similarities(features, True)
+    picks, gain = naive_facility(s, 300, weights=weights)
+    found = facility(features, 300, weights=weights)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gain, rtol=1e-4, atol=1e-5)
+    assert found.work["rows"] < 6 * 600
 
 
+@pytest.mark.usefixtures("similarities_from")
 @pytest.mark.parametrize("center", [False, True])
 def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center):
     rng = np.random.default_rng(4)
@@ -292,6 +307,7 @@ def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center)
         assert found.picks.tolist() == picks
 
 
+@pytest.mark.usefixtures("similarities_from")
 def test_facility_where_every_sample_covers_itself_only():
     features = [np.eye(300, dtype=np.float32)]
     assert facility(features, 250, center=False).picks.tolist() == list(range(250))

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmselect.arrays import Floats, Singles
-from mmselect.core.coverage.exact import ExactGreedy, Similarity
-from mmselect.core.coverage.gains import TILE
+from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
 from mmselect.core.features import Features, Originals, checked, join

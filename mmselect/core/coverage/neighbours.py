@@ -126,7 +126,7 @@ def sparse_greedy(
     """
     by_candidate = edges.tocsc()
     have = best.astype(np.float64)
-    gain = _first_gains(edges, have, weights)
+    gain = first_gains(edges, have, weights)
     highest = _Highest(gain)
     picks, gains = np.empty(k, dtype=np.intp), np.zeros(k)
     for step in range(k):
@@ -170,7 +170,22 @@ class _Highest:
         return float(self.bound[block])
 
 
-def _first_gains(edges: csr_array, have: Floats, weights: Floats | None) -> Floats:
+def first_gains(edges: csr_array, have: Floats, weights: Array | None) -> Floats:
+    """Σ_i w_i max(0, s_ij - have_i) for every j, over known similarities.
+
+    Parameters
+    ----------
+    edges : sparse array, shape (clients, candidates)
+    have : float64 array, shape (clients,)
+    weights : float array, shape (clients,), or None
+        w_i; None is 1.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> first_gains(csr_array(np.array([[1.0, 0.5]])), np.array([0.25]), None).tolist()
+    [0.75, 0.25]
+    """
     gains = np.zeros(edges.shape[1])
     known = np.diff(edges.indptr)
     for start, stop in ranges(0, edges.shape[0], CLIENTS):
