@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
-from mmselect.core.coverage.gains import all_gains, all_pairs, all_products, covered_sum
+from mmselect.core.coverage.gains import (
+    WIDENED,
+    all_gains,
+    all_pairs,
+    all_products,
+    covered_sum,
+)
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
 from mmselect.core.features import Originals
 from mmselect.engine import Engine, Progress, ranges
@@ -143,20 +149,23 @@ class ExactGreedy:
     def _sums(self, clients: Index, old: Singles, new: Singles) -> Floats:
         """Sum, for every candidate, what it gives these clients beyond `old`, up to `new`."""
 
+        step = TILE if self.matrix is None else WIDENED
+
         def sums(columns: tuple[int, int]) -> Floats:
             total, part = np.zeros(columns[1] - columns[0]), slice(*columns)
-            for start, stop in ranges(0, len(clients), TILE):
-                rows = clients[start:stop]
-                similar = (
-                    self.x[rows] @ self.x[part].T
-                    if self.matrix is None
-                    else self.matrix[rows, part]
-                )
-                weights = self.weights[rows]
-                total += covered_sum(similar, old[start:stop], new[start:stop], weights)
+            for chosen in (slice(a, b) for a, b in ranges(0, len(clients), step)):
+                rows = clients[chosen]
+                similar = self._products(rows, part)
+                total += covered_sum(similar, old[chosen], new[chosen], self.weights[rows])
             return total
 
         return np.concatenate(list(self.engine.map(sums, ranges(0, len(self.x), TILE))))
+
+    def _products(self, clients: Index, candidates: slice) -> Singles:
+        if self.matrix is not None:
+            return self.matrix[clients, candidates]
+        products: Singles = self.x[clients] @ self.x[candidates].T
+        return products
 
     def _choose(self) -> tuple[int, float]:
         """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
