@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 
 import mmselect
+from mmselect.ask import Ask
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import factors
 from mmselect.core.sampling.sketch import sketch, sketch_error, sketch_hashes
@@ -52,7 +53,7 @@ def main() -> None:
         share = np.column_stack([image, 1 - image])
         sources = {**pool.columns, **pool.constants}
         norms = gradient_norms(sources, table.indices, share, threads=1, memory=2**28)
-        tell_sketch_errors(points_of(batch_of(prepare(pool, "bmmal")), balanced=True))
+        tell_sketch_errors(points_of(batch_of(prepare(pool, Ask(strategy="bmmal"))), balanced=True))
     draw(picked, image, dict(zip(("badge", "bmmal"), norms, strict=True)))
 
 

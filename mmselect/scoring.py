@@ -53,8 +53,10 @@ def compute_scores(request: Request, progress: Progress | None = None) -> Column
             done += rows
             if progress:
                 progress(done, len(request.candidates))
-    if not columns:  # no candidate at all: the columns still have their names
-        columns = _score_block(request)(Task(0, 0, np.empty(0, np.intp), _no_rows(request)))
+    if not columns:  # no candidate at all: one made-up row tells the names and types of the columns
+        made_up = {**request.constants, **_zeros(request)}
+        found = request.strategy.function(made_up, request.parameters)
+        columns = {name: np.asarray(values)[:0] for name, values in found.items()}
     if len(request.candidates) > 1 and request.pool.sizes.get("c") == 1:
         request.warnings.append("one class only: all scores are equal")
     return columns
@@ -113,5 +115,7 @@ def task_rows(request: Request) -> int:
     return TASK_BLOCKS * engine.compute_rows(widest)
 
 
-def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
-    return {path: column[:0] for path, column in request.columns.items()}
+def _zeros(request: Request) -> dict[str, NDArray[Any]]:
+    """One row of zeros of every dataset that the strategy reads."""
+    columns = request.columns.items()
+    return {path: np.zeros((1, *column.shape[1:]), column.dtype) for path, column in columns}

@@ -1,34 +1,31 @@
 """The diversified form of a score: weighted D² sampling over the features.
 
-Row i is drawn with probability proportional to ``score_i^power · D_i²``, D_i its distance to the
-nearest pick in the concatenated features (ours; ``docs/methods.md``). Power 0 is the plain top k.
+Row i is drawn with probability proportional to ``score_i^4 · D_i²``, D_i its distance to the
+nearest pick in the concatenated features (ours; ``docs/methods.md``).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.core.sampling.points import feature_points
-from mmselect.strategies.gradients import footprint as gradient_footprint
 from mmselect.strategies.gradients import sample
-from mmselect.strategies.record import Batch, Parameter, Picks
+from mmselect.strategies.record import Batch, Picks
 
-DIVERSIFY = Parameter(
-    "diversify",
-    0.0,
-    "power of the score as a weight in D² sampling over the features; 0: plain top k",
-    minimum=0,
-)
+POWER = 4.0
+"""Power of the score as a weight in D² sampling."""
 
 
-def spread(batch: Batch, scores: NDArray[np.float64], k: int, rng: np.random.Generator) -> Picks:
+def spread(
+    batch: Batch, scores: NDArray[np.float64], k: int, rng: np.random.Generator, how: str
+) -> Picks:
     """Sample candidates that score high and differ."""
+    if how != "d2":
+        raise NotImplementedError(how)
     features = {path: batch.columns[path] for path in batch.group("/features")}
     points = feature_points(features, batch.candidates)
-    return sample(points, batch, k, rng, weights(scores, batch.parameters["diversify"]))
+    return sample(points, batch, k, rng, weights(scores, POWER))
 
 
 def weights(scores: NDArray[np.float64], power: float) -> NDArray[np.float64]:
@@ -42,8 +39,3 @@ def weights(scores: NDArray[np.float64], power: float) -> NDArray[np.float64]:
     positive = np.maximum(scores, 0.0)
     relative: NDArray[np.float64] = (positive / (positive.max(initial=0) or 1.0)) ** power
     return relative
-
-
-def footprint(request: Any, k: int) -> int:
-    """Estimate what the sampler keeps, if it runs at all."""
-    return gradient_footprint(request, k) if request.parameters["diversify"] else 0
