@@ -10,158 +10,114 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from mmselect import engine
+from mmselect.engine import DEFAULT_MEMORY
 from mmselect.option import (
     Asked,
     Condition,
-    Option,
     assignments,
     between,
-    budget,
     conditions,
-    ids,
+    count_or_share,
+    id_list,
     names,
     one_of,
+    option,
     size,
     text,
     whole,
 )
 
-Ids = tuple[str, ...]
-Seed = Annotated[int, Option("Equal seeds give equal picks.", "N", whole(0))]
+SIZE = f"{DEFAULT_MEMORY >> 20}MiB"
+STRATEGY, BUDGET = ("--strategy", "-s"), ("--budget", "-b")
+NEUTRAL = "No result depends on it."
+FITS = "COLUMN=VALUE, or != < <= > >=; repeatable, all must hold."
+SPLIT = "/metadata/split, or 0.2 where there is none."
+
+
+def _seed(help: str = "Equal seeds give equal picks.") -> Any:
+    return option(0, help, "N", whole(0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading(Asked):
     """What every command that reads numbers may be told."""
 
-    memory: Annotated[
-        int,
-        Option(
-            "How much to read at a time. No result depends on it.",
-            "SIZE",
-            size,
-            shown=f"{engine.DEFAULT_MEMORY >> 20}MiB",
-        ),
-    ] = engine.DEFAULT_MEMORY
+    memory: int = option(
+        DEFAULT_MEMORY, f"How much to read at a time. {NEUTRAL}", "SIZE", size, shown=SIZE
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Reading):
     """What a user may say of any selection: with what, from which rows, and at what expense."""
 
-    strategy: Annotated[
-        str, Option("See: mmselect strategies.", "NAME", text, ("--strategy", "-s"))
-    ] = "auto"
-    parameters: Annotated[
-        Mapping[str, Any] | None,
-        Option(
-            "A strategy's parameter; repeatable.", "NAME=VALUE", assignments, ("-p",), many=True
-        ),
-    ] = None
-    labeled: Annotated[
-        Ids | None,
-        Option(
-            "Ids labeled besides the pool's own mask; repeatable.",
-            "FILE|-",
-            ids,
-            many=True,
-            lists=True,
-        ),
-    ] = None
-    exclude: Annotated[
-        Ids | None,
-        Option("Ids never to pick; repeatable.", "FILE|-", ids, many=True, lists=True),
-    ] = None
-    among: Annotated[
-        Ids | None,
-        Option("Ids to pick from; repeatable.", "FILE|-", ids, many=True, lists=True),
-    ] = None
-    where: Annotated[
-        tuple[Condition, ...] | None,
-        Option(
-            "Pick from rows whose metadata fits: COLUMN=VALUE, or != < <= > >=; repeatable, all "
-            "must hold.",
-            "EXPR",
-            conditions,
-            many=True,
-        ),
-    ] = None
-    ignore_mask: Annotated[bool, Option("The pool's own mask of labeled rows does not count.")] = (
-        False
+    strategy: str = option("auto", "See: mmselect strategies.", "NAME", text, STRATEGY)
+    parameters: Mapping[str, Any] | None = option(
+        None, "A strategy's parameter; repeatable.", "NAME=VALUE", assignments, ("-p",), many=True
     )
-    ignore_unknown: Annotated[bool, Option("Skip ids that the pool does not have.")] = False
-    threads: Annotated[
-        int | None, Option("Threads; default: all. No result depends on it.", "N", whole(1))
-    ] = None
+    labeled: tuple[str, ...] | None = id_list("Ids labeled besides the pool's own mask")
+    exclude: tuple[str, ...] | None = id_list("Ids never to pick")
+    among: tuple[str, ...] | None = id_list("Ids to pick from")
+    where: tuple[Condition, ...] | None = option(
+        None, f"Pick from rows whose metadata fits: {FITS}", "EXPR", conditions, many=True
+    )
+    ignore_mask: bool = option(False, "The pool's own mask of labeled rows does not count.")
+    ignore_unknown: bool = option(False, "Skip ids that the pool does not have.")
+    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring(Ask):
     """What ``score`` may be told."""
 
-    activation: Annotated[
-        str | None,
-        Option(
-            "How logits become probabilities.",
-            "softmax|sigmoid-norm",
-            one_of("softmax", "sigmoid-norm"),
-        ),
-    ] = None
+    activation: str | None = option(
+        None,
+        "How logits become probabilities.",
+        "softmax|sigmoid-norm",
+        one_of("softmax", "sigmoid-norm"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selecting(Scoring):
     """What ``select`` may be told."""
 
-    budget: Annotated[
-        int | str,
-        Option(
-            "How many to pick, or a share of all rows.",
-            "N|P%",
-            budget,
-            ("--budget", "-b"),
-            required=True,
-        ),
-    ] = 1
-    spread: Annotated[
-        str | None,
-        Option(
-            "Spread a score's picks over the features, in place of the plain top.",
-            "d2|facility",
-            one_of("d2", "facility"),
-        ),
-    ] = None
-    seed: Seed = 0
-    clip_budget: Annotated[bool, Option("Pick all candidates if the budget is larger.")] = False
+    budget: int | str = option(
+        1,
+        "How many to pick, or a share of all rows.",
+        "N|P%",
+        count_or_share,
+        BUDGET,
+        required=True,
+    )
+    spread: str | None = option(
+        None,
+        "Spread a score's picks over the features, in place of the plain top.",
+        "d2|facility",
+        one_of("d2", "facility"),
+    )
+    seed: int = _seed()
+    clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Ask):
     """What ``embed`` may be told."""
 
-    strategy: Annotated[
-        str,
-        Option(
-            "Rescaled, or as they are.",
-            "bmmal|badge",
-            one_of("bmmal", "badge"),
-            ("--strategy", "-s"),
-        ),
-    ] = "bmmal"
-    form: Annotated[
-        str,
-        Option(
-            "Two factors, their product, or a sketch.",
-            "factors|full|sketch",
-            one_of("factors", "full", "sketch"),
-        ),
-    ] = "factors"
-    dim: Annotated[int, Option("Length of the sketch.", "D", whole(1))] = 512
-    force: Annotated[bool, Option("Write the full form even if it seems not to fit.")] = False
-    seed: Seed = 0
+    strategy: str = option(
+        "bmmal", "Rescaled, or as they are.", "bmmal|badge", one_of("bmmal", "badge"), STRATEGY
+    )
+    form: str = option(
+        "factors",
+        "Two factors, their product, or a sketch.",
+        "factors|full|sketch",
+        one_of("factors", "full", "sketch"),
+    )
+    dim: int = option(512, "Length of the sketch.", "D", whole(1))
+    force: bool = option(False, "Write the full form even if it seems not to fit.")
+    seed: int = _seed()
 
 
 _POSITIVE = between(0, math.inf, "a number above 0")
@@ -171,77 +127,64 @@ _POSITIVE = between(0, math.inf, "a number above 0")
 class Aligning(Reading):
     """What ``align`` may be told."""
 
-    dim: Annotated[
-        int | None,
-        Option(
-            "Width of the shared space; default: that of the narrowest modality, up to 512.",
-            "D",
-            whole(1),
-        ),
-    ] = None
-    epochs: Annotated[int, Option("Passes over the pool.", "N", whole(1))] = 25
-    warmup: Annotated[
-        int | None,
-        Option("Epochs before there are prototypes; default: a fifth.", "N", whole(0)),
-    ] = None
-    rate: Annotated[float, Option("Largest learning rate.", "RATE", _POSITIVE)] = 3e-3
-    batch_size: Annotated[int, Option("Samples contrasted with each other.", "N", whole(2))] = 256
-    prototypes: Annotated[
-        int | None,
-        Option(
-            "Clusters of each modality, 0: none; default: one for 44 samples, up to 5000.",
-            "K",
-            whole(0),
-        ),
-    ] = None
-    tau: Annotated[float, Option("Temperature.", "TAU", _POSITIVE)] = 0.07
-    device: Annotated[
-        str, Option("Where to train; auto: a GPU if there is one.", "auto|cpu|cuda", text)
-    ] = "auto"
-    seed: Annotated[int, Option("Equal seeds give equal pools.", "N", whole(0))] = 0
-    threads: Annotated[
-        int, Option("Threads of torch; with others, last digits may differ.", "N", whole(1))
-    ] = 1
+    dim: int | None = option(
+        None,
+        "Width of the shared space; default: that of the narrowest modality, up to 512.",
+        "D",
+        whole(1),
+    )
+    epochs: int = option(25, "Passes over the pool.", "N", whole(1))
+    warmup: int | None = option(
+        None, "Epochs before there are prototypes; default: a fifth.", "N", whole(0)
+    )
+    rate: float = option(3e-3, "Largest learning rate.", "RATE", _POSITIVE)
+    batch_size: int = option(256, "Samples contrasted with each other.", "N", whole(2))
+    prototypes: int | None = option(
+        None,
+        "Clusters of each modality, 0: none; default: one for 44 samples, up to 5000.",
+        "K",
+        whole(0),
+    )
+    tau: float = option(0.07, "Temperature.", "TAU", _POSITIVE)
+    device: str = option(
+        "auto", "Where to train; auto: a GPU if there is one.", "auto|cpu|cuda", text
+    )
+    seed: int = _seed("Equal seeds give equal pools.")
+    threads: int = option(
+        1, "Threads of torch; with others, last digits may differ.", "N", whole(1)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replaying(Asked):
     """What ``replay`` may be told."""
 
-    strategies: Annotated[
-        Sequence[str],
-        Option(
-            "What to compare; with parameters: smem:spread=d2.",
-            "NAME,…",
-            names,
-            ("--strategies", "-s"),
-            shown="bmmal,badge,smem,entropy,random",
-        ),
-    ] = ("bmmal", "badge", "smem", "entropy", "random")
-    budget: Annotated[
-        int | str,
-        Option("Picks of a round; P% of those to pick from.", "N|P%", budget, ("--budget", "-b")),
-    ] = "2%"
-    rounds: Annotated[int, Option("How often to pick.", "N", whole(1))] = 5
-    start: Annotated[
-        str,
-        Option(
-            "Strategy that picks the first samples; labeled: those of the pool.",
-            "NAME|labeled",
-            text,
-        ),
-    ] = "random"
-    start_budget: Annotated[
-        int | str | None, Option("Samples to start with; default: the budget.", "N|P%", budget)
-    ] = None
-    seeds: Annotated[int, Option("How many seeds.", "N", whole(1))] = 5
-    seed: Annotated[int, Option("The first of them.", "N", whole(0))] = 0
-    test_fraction: Annotated[
-        float | None,
-        Option(
-            "Share to test on; default: /metadata/split, or 0.2 where there is none.",
-            "SHARE",
-            between(0, 1, "a share between 0 and 1"),
-        ),
-    ] = None
-    jobs: Annotated[int, Option("Processes.", "N", whole(1), ("--jobs", "-j"))] = 1
+    strategies: Sequence[str] = option(
+        ("bmmal", "badge", "smem", "entropy", "random"),
+        "What to compare; with parameters: smem:spread=d2.",
+        "NAME,…",
+        names,
+        ("--strategies", "-s"),
+    )
+    budget: int | str = option(
+        "2%", "Picks of a round; P% of those to pick from.", "N|P%", count_or_share, BUDGET
+    )
+    rounds: int = option(5, "How often to pick.", "N", whole(1))
+    start: str = option(
+        "random",
+        "Strategy that picks the first samples; labeled: those of the pool.",
+        "NAME|labeled",
+        text,
+    )
+    start_budget: int | str | None = option(
+        None, "Samples to start with; default: the budget.", "N|P%", count_or_share
+    )
+    seeds: int = option(5, "How many seeds.", "N", whole(1))
+    seed: int = _seed("The first of them.")
+    test_fraction: float | None = option(
+        None,
+        f"Share to test on; default: {SPLIT}",
+        "SHARE",
+        between(0, 1, "a share between 0 and 1"),
+    )
+    jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))

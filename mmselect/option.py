@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from mmselect import engine
@@ -161,7 +161,7 @@ def parse_budget(budget: Any, n: int, name: str = "budget") -> int:
         raise BudgetError(str(refuse(name, expected, said))) from None
 
 
-def budget(name: str, value: Any) -> str:
+def count_or_share(name: str, value: Any) -> str:
     """Take a budget, whatever the pool; :func:`parse_budget` reads it for one."""
     parse_budget(value, 1, name)
     return str(value)
@@ -249,28 +249,40 @@ class Option:
     required: bool = False
 
 
+def option(
+    default: Any,
+    help: str,
+    metavar: str = "",
+    parse: Parser = flag,
+    names: tuple[str, ...] = (),
+    **more: Any,
+) -> Any:
+    """Make a field of a dataclass that is an :class:`Option`."""
+    made = Option(help, metavar, parse, names, **more)
+    return field(default=default, metadata={"option": made})
+
+
+def id_list(help: str) -> Any:
+    """Make a field that takes ids, on the command line from files that may be repeated."""
+    return option(None, f"{help}; repeatable.", "FILE|-", ids, many=True, lists=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """Base of what is asked: every field is checked by its option's parser."""
 
     def __post_init__(self) -> None:
+        defaults = {each.name: each.default for each in fields(self)}
         for name, option in options(type(self)).items():
             value = getattr(self, name)
-            if value is not None or default_of(type(self), name) is not None:
+            if value is not None or defaults[name] is not None:
                 object.__setattr__(self, name, option.parse(name, value))
 
 
 def options(ask: type[Asked]) -> dict[str, Option]:
     """Options by field: those of the class itself first, then those of its bases."""
-    hints = get_type_hints(ask, include_extras=True)
-    own = [name for kind in ask.__mro__ for name in inspect.get_annotations(kind)]
-    return {name: hints[name].__metadata__[0] for name in own}
-
-
-def default_of(ask: type[Asked], name: str) -> Any:
-    """Find the default of a field."""
-    (default,) = (field.default for field in fields(ask) if field.name == name)
-    return None if default is MISSING else default
+    known = {each.name: each.metadata["option"] for each in fields(ask)}
+    return {name: known[name] for kind in ask.__mro__ for name in inspect.get_annotations(kind)}
 
 
 def accepts(ask: type[Asked]) -> Callable[[Function], Function]:
@@ -280,21 +292,16 @@ def accepts(ask: type[Asked]) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        signature = inspect.signature(function)
+        signature, known = inspect.signature(function), options(ask)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        hints, known = get_type_hints(ask), {parameter.name for parameter in own}
+        types, kind = get_type_hints(ask), inspect.Parameter.KEYWORD_ONLY
         more = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default_of(ask, name),
-                annotation=hints[name],
-            )
-            for name in options(ask)
-            if name not in known
+            inspect.Parameter(name, kind, default=getattr(ask, name), annotation=types[name])
+            for name in known
+            if name not in signature.parameters
         ]
-        shown = [f"{p.name}\n        {options(ask)[p.name].help}" for p in more]
-        function.__doc__ = (function.__doc__ or "").replace("{options}", "\n    ".join(shown))
+        shown = "\n    ".join(f"{p.name}\n        {known[p.name].help}" for p in more)
+        function.__doc__ = (function.__doc__ or "").replace("{options}", shown)
         function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
         return function
 

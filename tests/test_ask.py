@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +22,7 @@ from mmselect.cli.options import Pools, takes
 from mmselect.core.scores.information import ACTIVATIONS
 from mmselect.embedding import embed
 from mmselect.errors import UsageError
-from mmselect.option import Option, options
+from mmselect.option import id_list, options
 from mmselect.replay.runs import replay
 
 ASKED = {
@@ -141,9 +141,7 @@ def test_python_takes_what_the_command_line_takes(pool: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class More(ask.Ask):
-    also: Annotated[
-        ask.Ids | None, Option("Ids too.", "FILE|-", ask.ids, many=True, lists=True)
-    ] = None
+    also: tuple[str, ...] | None = id_list("Ids too")
 
 
 GOT: list[More] = []

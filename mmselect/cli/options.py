@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from mmselect.errors import NeedsError, UsageError
 from mmselect.files import read_ids
-from mmselect.option import Asked, Option, default_of, options
+from mmselect.option import Asked, Option, options
 from mmselect.terminal import notices
 
 if TYPE_CHECKING:
@@ -85,13 +85,16 @@ def takes(ask: type[Asked]) -> Callable[[Command], Command]:
 
 def _parameter(ask: type[Asked], name: str, option: Option) -> inspect.Parameter:
     """One field as a parameter that typer understands: text, a flag, or a list of texts."""
-    default = default_of(ask, name)
+    default: Any = getattr(ask, name)
     names = option.names or (f"--{name.replace('_', '-')}",)
     if not option.metavar:
         kind: Any = bool
     else:
         kind = list[str] | None if option.many else str | None
-        shown = option.shown or (None if default is None else str(default))
+        shown = option.shown or default
+        shown = (
+            ",".join(shown) if isinstance(shown, tuple) else None if shown is None else str(shown)
+        )
         default = inspect.Parameter.empty if option.required else shown
     info = typer.Option(*names, metavar=option.metavar or None, help=option.help)
     return inspect.Parameter(
