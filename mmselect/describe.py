@@ -166,10 +166,11 @@ def describe_numbers(
     pool: Pool, threads: int | None = None, memory: int = engine.DEFAULT_MEMORY
 ) -> NumbersReport:
     """Modality gap and contributions of the modalities: two passes over a pool."""
+    how = engine.Engine(engine.thread_count(threads), memory)
     with pool.located():
         return NumbersReport(
             alignment=describe_alignment(pool, memory),
-            contributions=_contributions(pool, engine.thread_count(threads), memory),
+            contributions=_contributions(pool, how),
         )
 
 
@@ -211,7 +212,7 @@ def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
     ]
 
 
-def _contributions(pool: Pool, threads: int, memory: int) -> dict[str, Any] | None:
+def _contributions(pool: Pool, how: engine.Engine) -> dict[str, Any] | None:
     """Say what each modality contributes over the unlabeled rows, and the guideline report.
 
     BMMAL, Sec. 3.3: Eq. 9's two ratios, and the mean weight per dominating modality as in Fig. 6.
@@ -222,9 +223,9 @@ def _contributions(pool: Pool, threads: int, memory: int) -> dict[str, Any] | No
     if lacking(record, pool) or not len(rows):
         return None
     sources: dict[str, Any] = {**pool.columns, **pool.constants}
-    phi, _ = gradients.shapley(sources, rows, threads=threads, memory=memory)
+    phi, _ = gradients.shapley(sources, rows, how)
     share = contributions(phi)
-    before, after = gradients.gradient_norms(sources, rows, share, threads, memory)
+    before, after = gradients.gradient_norms(sources, rows, share, how)
     found = guideline_report(guideline_sums(share, before, after))
     names = pool.names("/features")
     return {

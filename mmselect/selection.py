@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
+from mmselect.engine import Engine
 from mmselect.errors import NeedsError, few
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
@@ -263,8 +264,7 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,
-        threads=request.threads,
-        memory=request.memory,
+        engine=Engine(request.threads, request.memory),
         progress=progress or _silent,
     )
 

@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "coreset unit=true": {"unit": True},
     "facility form=sparse": {"form": "sparse"},
     "kmeans unit=true": {"unit": True},
+    "kmeans init=uniform": {"init": "uniform"},
     "activeft loss=code": {"loss": "code"},
     "mmcsal solver=lbfgs": {"solver": "lbfgs"},
     "smem preset=jsd": {"preset": "jsd"},

@@ -17,7 +17,7 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import Coverage
-from mmselect.core.parametric.parametric import STEPS, parametric
+from mmselect.core.parametric.parametric import parametric
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
 from mmselect.core.scores.alignment import matched_cosine
@@ -32,6 +32,7 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
+    limited,
     need,
 )
 
@@ -62,7 +63,7 @@ def _nearest(batch: Batch, positions: NDArray[np.intp], unit: bool) -> Callable[
         if unit:
             features = {path: _unit(z) for path, z in features.items()}
         points = feature_points(features)
-        found = nearest_picks(points, positions, threads=batch.threads, progress=batch.progress)
+        found = nearest_picks(points, positions, engine=batch.engine, progress=batch.progress)
         return Nearest(*found)
 
     return nearest
@@ -93,7 +94,7 @@ def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
             k,
             labeled=labeled,
             unit=unit,
-            threads=batch.threads,
+            engine=batch.engine,
             progress=batch.progress,
         )
     return _covered(batch, found, rows, unit=unit)
@@ -110,7 +111,7 @@ def cover(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
             center=batch.parameters["center"],
             form=batch.parameters["form"],
             neighbours=batch.parameters["neighbours"],
-            threads=batch.threads,
+            engine=batch.engine,
             progress=batch.progress,
         )
     return _covered(batch, found, rows, unit=True)
@@ -119,9 +120,11 @@ def cover(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the sample nearest to each of k centres."""
     features = {path: batch.rows(path) for path in batch.group(FEATURES)}
-    unit, iterations = batch.parameters["unit"], batch.parameters["iterations"]
+    unit, init, iterations = (batch.parameters[p] for p in ("unit", "init", "iterations"))
     with located(rows=batch.candidates):
-        found = kmeans(features, k, rng, unit=unit, iterations=iterations, threads=batch.threads)
+        found = kmeans(
+            features, k, rng, unit=unit, init=init, iterations=iterations, engine=batch.engine
+        )
     return _covered(batch, found, batch.candidates, unit=unit)
 
 
@@ -145,7 +148,7 @@ def _parametric(aligns: bool) -> Callable[[Batch, int, np.random.Generator], Pic
                 steps=given["steps"] or None,
                 rate=given["rate"],
                 init=given["init"],
-                threads=batch.threads,
+                engine=batch.engine,
                 progress=batch.progress,
             )
         details = {
@@ -174,25 +177,21 @@ def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters)
 
 def alignment(arrays: Arrays, _parameters: Parameters) -> Columns:
     """Mean cosine of each sample's own modalities."""
-    return {"score": matched_cosine(dict(arrays), threads=1)}
+    return {"score": matched_cosine(dict(arrays))}
 
 
 UNIT = Parameter("unit", False, "normalise each row of each modality first")
 OPTIMISE = (
-    Parameter("tau", 0.07, "temperature", minimum=1e-6),
-    Parameter("diversity", 1.0, "weight of the diversity term (lambda_div)", minimum=0),
-    Parameter(
-        "loss", "paper", "as the paper of ActiveFT writes it, or its code", ("paper", "code")
-    ),
-    Parameter(
-        "solver", "adam", "Adam as published, or L-BFGS: the same loss, sooner", tuple(STEPS)
-    ),
-    Parameter("steps", 0, "steps; 0: 300 for adam, up to 40 for lbfgs", minimum=0),
-    Parameter("rate", 0.01, "Adam's first learning rate", minimum=1e-12),
-    Parameter("init", "uniform", "how the initial samples are drawn", ("uniform", "kmeans++")),
+    limited("tau", 0.07, "temperature"),
+    limited("diversity", 1.0, "weight of the diversity term (lambda_div)"),
+    limited("loss", "paper", "as the paper of ActiveFT writes it, or its code"),
+    limited("solver", "adam", "Adam as published, or L-BFGS: the same loss, sooner"),
+    limited("steps", 0, "steps; 0: 300 for adam, up to 40 for lbfgs"),
+    limited("rate", 0.01, "Adam's first learning rate"),
+    limited("init", "uniform", "how the initial samples are drawn"),
 )
 ALIGN = (
-    Parameter("alignment", 1.0, "weight of the alignment term (lambda_align)", minimum=0),
+    limited("alignment", 1.0, "weight of the alignment term (lambda_align)"),
     Parameter("align_over_tau", True, "divide the alignment term by tau, like the others"),
 )
 
@@ -213,10 +212,8 @@ STRATEGIES = (
         needs=(need(FEATURES),),
         parameters=(
             Parameter("center", True, "remove each modality's mean over the pool first"),
-            Parameter(
-                "form", "auto", "exact up to 50,000 rows, sparse above", ("auto", "exact", "sparse")
-            ),
-            Parameter("neighbours", 64, "candidates known of each sample when sparse", minimum=1),
+            limited("form", "auto", "exact up to 50,000 rows, sparse above"),
+            limited("neighbours", 64, "candidates known of each sample when sparse"),
         ),
         reference="Nemhauser, Wolsey and Fisher, Mathematical Programming 1978",
         footprint=footprint,
@@ -252,7 +249,11 @@ STRATEGIES = (
         summary="the sample nearest to each of k cluster centres",
         function=cluster,
         needs=(need(FEATURES),),
-        parameters=(UNIT, Parameter("iterations", 20, "Lloyd iterations", minimum=1)),
+        parameters=(
+            UNIT,
+            limited("init", "kmeans++", "how the first centres are drawn"),
+            limited("iterations", 20, "Lloyd iterations"),
+        ),
         reference="Lloyd 1982, with faiss",
         footprint=footprint,
         distance=True,

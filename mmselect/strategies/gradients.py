@@ -24,6 +24,7 @@ from mmselect.core.scores.coalitions import (
 )
 from mmselect.core.scores.linear import LinearLogits
 from mmselect.core.scores.shapley import balance_weights, contributions, dominance_degree
+from mmselect.engine import SERIAL, Engine
 from mmselect.errors import NeedsError, located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.record import (
@@ -63,19 +64,19 @@ def fused_logits(sources: Mapping[str, Any]) -> Rows:
 
 
 def shapley(
-    sources: Mapping[str, Any], rows: Index | None = None, **how: Any
+    sources: Mapping[str, Any], rows: Index | None = None, engine: Engine = SERIAL
 ) -> tuple[Floats, Index]:
     """Shapley values and pseudo-classes, from the linear head or from coalition logits."""
     features = in_group(sources, FEATURES)
     if in_group(sources, WEIGHT):
         by_path = {f"{FEATURES}/{name}": z for name, z in features.items()}
         weights = {f"{FEATURES}/{name}": w for name, w in _weights(sources).items()}
-        return linear_shapley(by_path, weights, sources.get(BIAS), rows=rows, **how)
+        return linear_shapley(by_path, weights, sources.get(BIAS), rows=rows, engine=engine)
     coalitions = in_group(sources, COALITIONS)
     if FUSED in sources:
         coalitions.setdefault(coalition_name(features), sources[FUSED])
     with located(dataset=COALITIONS):
-        return exported_shapley(coalitions, list(features), rows=rows, **how)
+        return exported_shapley(coalitions, list(features), rows=rows, engine=engine)
 
 
 def conditions(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
@@ -128,7 +129,7 @@ def points_of(batch: Batch, balanced: bool) -> GradientPoints:
     sources = {**batch.columns, **batch.constants}
     if not balanced:
         return _points(sources, None, batch.parameters)
-    phi, _ = shapley(sources, batch.candidates, threads=batch.threads, memory=batch.memory)
+    phi, _ = shapley(sources, batch.candidates, batch.engine)
     weights = np.ones((fused_logits(sources).shape[0], phi.shape[1]))
     weights[batch.candidates] = balance_weights(contributions(phi))
     return _points(sources, weights, batch.parameters)
@@ -143,11 +144,11 @@ def _points(
 
 
 def gradient_norms(
-    sources: Mapping[str, Any], rows: Index, share: Floats, threads: int, memory: int
+    sources: Mapping[str, Any], rows: Index, share: Floats, engine: Engine
 ) -> tuple[Floats, Floats]:
     """‖g‖ of each row, as it is (BADGE) and rescaled by the balance weights (BMMAL)."""
     points = _points(sources, None, {"multilabel": False})
-    residual, features = norm_parts(points, rows, threads=threads, memory=memory)
+    residual, features = norm_parts(points, rows, engine=engine)
     balanced = np.vecdot(features, np.square(balance_weights(share)))
     return np.sqrt(residual * features.sum(axis=1)), np.sqrt(residual * balanced)
 
@@ -172,8 +173,7 @@ def sample(
     """Run (weighted) D² sampling over the candidates' points."""
     how: dict[str, Any] = {
         "candidates": batch.candidates,
-        "threads": batch.threads,
-        "memory": batch.memory,
+        "engine": batch.engine,
         "progress": batch.progress,
     }
     with located(dataset=FUSED):

@@ -17,12 +17,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.core.limits import LIMITS, Limits
+from mmselect.engine import Engine
+from mmselect.engine import Progress as Progress
 from mmselect.errors import ParameterError, few
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
 Parameters: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,31 +60,36 @@ class Parameter:
         >>> Parameter("beta", 1.0, "weight of the divergence", minimum=0).parse("0.5")
         0.5
         """
-        kind = type(self.default)
+        kind = self.limits.kind
         try:
             parsed = _TRUTH[str(value).lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             parsed = None
-        known = not self.choices or parsed in self.choices
-        inside = not isinstance(parsed, int | float) or (
-            self.minimum <= parsed <= self.maximum and np.isfinite(parsed)
-        )
-        if parsed is None or not known or not inside:
+        if not self.limits.allows(parsed):
             raise ParameterError(f"{self.name}: expected {self.expected}, found {value!r}")
         return parsed
 
     @property
     def expected(self) -> str:
         """What values it takes, in words."""
-        if self.choices:
-            return " or ".join(self.choices)
-        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-        words = kind[type(self.default)]
-        if np.isfinite(self.minimum) and np.isfinite(self.maximum):
-            return f"{words} from {self.minimum:g} to {self.maximum:g}"
-        if np.isfinite(self.minimum):
-            return f"{words} of at least {self.minimum:g}"
-        return words
+        return self.limits.expected
+
+    @property
+    def limits(self) -> Limits:
+        """The type of its default, and its range."""
+        return Limits(type(self.default), self.choices, self.minimum, self.maximum)
+
+
+def limited(name: str, default: bool | int | float | str, meaning: str) -> Parameter:
+    """Make a parameter with the limits that the core's parameter of this name has.
+
+    Examples
+    --------
+    >>> limited("tau", 0.07, "temperature").minimum
+    1e-06
+    """
+    limits = LIMITS[name]
+    return Parameter(name, default, meaning, limits.choices, limits.minimum, limits.maximum)
 
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -198,8 +205,8 @@ class Batch:
         Row numbers, increasing.
     parameters : dict
         With defaults filled in.
-    threads, memory : int
-        How many threads to use; bytes to read at a time.
+    engine : Engine
+        Who does the work, with how many threads and how much memory.
     progress : callable
         To be told ``(done, total)`` now and then.
     """
@@ -209,8 +216,7 @@ class Batch:
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     parameters: Parameters
-    threads: int
-    memory: int
+    engine: Engine
     progress: Progress
 
     def rows(self, path: str) -> NDArray[Any]:

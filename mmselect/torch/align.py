@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmselect.core.features import Progress
 from mmselect.core.scores.alignment import Alignment
 from mmselect.describe import alignment_pairs, measure_alignment
-from mmselect.engine import DEFAULT_MEMORY, compute_rows, thread_count
+from mmselect.engine import DEFAULT_MEMORY, Progress, compute_rows, thread_count
 from mmselect.errors import MmselectError, NeedsError, few
 from mmselect.files import check_targets, replacing
 from mmselect.output.tables import as_json

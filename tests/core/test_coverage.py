@@ -9,7 +9,8 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Joined, join
+from mmselect.core.features import Joined, as_modalities, join
+from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
 
 
@@ -90,9 +91,9 @@ def test_kcenter_small(seed, n, labeled):
 
 def test_kcenter_prefix_and_threads():
     features = pool(3000, seed=5)
-    whole = kcenter(features, 200, threads=1)
-    assert whole.picks[:60].tolist() == kcenter(features, 60, threads=3).picks.tolist()
-    again = kcenter(features, 200, threads=4)
+    whole = kcenter(features, 200, engine=Engine(1))
+    assert whole.picks[:60].tolist() == kcenter(features, 60, engine=Engine(3)).picks.tolist()
+    again = kcenter(features, 200, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -124,7 +125,7 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
     for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
-        monkeypatch.setattr(f"mmselect.core.coverage.kcenter.{name}", value)
+        monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
 
 
@@ -133,8 +134,9 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
 def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features = pool(700, dtype=dtype)
     features[1][3] = 0
-    whole, _, zero_rows = join(features, unit=unit)
-    points, index = Joined(features, unit=unit, threads=3), np.array([3, 699, 0])
+    named = as_modalities(features)
+    whole, _, zero_rows = join(named, unit=unit)
+    points, index = Joined(named, unit=unit, engine=Engine(3)), np.array([3, 699, 0])
     assert points.zero_rows == zero_rows
     np.testing.assert_allclose(points.rows(index), whole[index], rtol=1e-6)
     np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
@@ -144,7 +146,7 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features[1][8, 2] = np.nan
     for make in (join, Joined):
         with pytest.raises(DataError, match="1: row 8: expected finite features"):
-            make(features, unit=unit)
+            make(named, unit=unit)
 
 
 def test_kcenter_reports_progress():
@@ -230,9 +232,9 @@ def test_facility_is_the_naive_greedy(center, labeled):
 
 @pytest.mark.parametrize("pairs", [1, 20_000])
 def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.facility.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.facility.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.facility.COLUMNS", 4)
+    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
     features = pool(600)
     picks, _ = naive_facility(similarities(features, True), 100)
     assert facility(features, 100).picks.tolist() == picks
@@ -278,8 +280,8 @@ def test_facility_sparse_with_all_neighbours_is_exact():
 def test_facility_with_inverted_lists(monkeypatch):
     monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
     features = pool(3000)
-    one = facility(features, 50, form="sparse", neighbours=20, threads=1)
-    two = facility(features, 50, form="sparse", neighbours=20, threads=3)
+    one = facility(features, 50, form="sparse", neighbours=20, engine=Engine(1))
+    two = facility(features, 50, form="sparse", neighbours=20, engine=Engine(3))
     assert "inverted lists" in one.form
     assert one.picks.tolist() == two.picks.tolist()
 
@@ -287,9 +289,12 @@ def test_facility_with_inverted_lists(monkeypatch):
 @pytest.mark.parametrize("form", ["exact", "sparse"])
 def test_facility_prefix_and_threads(form):
     features = pool(1500, seed=8)
-    whole = facility(features, 90, form=form, threads=1)
-    assert whole.picks[:25].tolist() == facility(features, 25, form=form, threads=3).picks.tolist()
-    again = facility(features, 90, form=form, threads=4)
+    whole = facility(features, 90, form=form, engine=Engine(1))
+    assert (
+        whole.picks[:25].tolist()
+        == facility(features, 25, form=form, engine=Engine(3)).picks.tolist()
+    )
+    again = facility(features, 90, form=form, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -311,7 +316,7 @@ def test_kmeans_finds_the_groups():
     label = np.sort(rng.integers(0, 6, 300))
     features = [(20 * np.eye(6))[label] + rng.standard_normal((300, 6)) for _ in "ab"]
     found = kmeans(features, 6, np.random.default_rng(1))
-    again = kmeans(features, 6, np.random.default_rng(1), threads=3)
+    again = kmeans(features, 6, np.random.default_rng(1), engine=Engine(3))
     assert found.picks.tolist() == again.picks.tolist()
     assert found.gains.sum() == 300
     assert (np.diff(found.gains) <= 0).all()

@@ -14,6 +14,7 @@ from mmselect.core.parametric.objective import (
     value_and_gradient,
 )
 from mmselect.core.parametric.parametric import parametric
+from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
 
@@ -173,7 +174,13 @@ def test_threads_do_not_change_a_bit(solver, loss):
     features = clustered(1300, spread=1.0)
     runs = [
         parametric(
-            features, 90, np.random.default_rng(0), solver=solver, loss=loss, steps=8, threads=t
+            features,
+            90,
+            np.random.default_rng(0),
+            solver=solver,
+            loss=loss,
+            steps=8,
+            engine=Engine(t),
         )
         for t in (1, 3)
     ]

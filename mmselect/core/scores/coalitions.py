@@ -21,15 +21,14 @@ from mmselect.arrays import (
     Index,
     Rows,
     Singles,
+    check_finite,
+    check_logits,
     check_rows,
-    finite,
-    legal,
     native,
     same_length,
-    stream,
 )
 from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
-from mmselect.engine import DEFAULT_MEMORY, blas_threads
+from mmselect.engine import SERIAL, Engine, join_rows, map_rows
 from mmselect.errors import NeedsError, ParameterError
 
 BLOCK_ELEMENTS = 1 << 19
@@ -42,8 +41,7 @@ def linear_shapley(
     bias: Array | None = None,
     *,
     rows: Index | None = None,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    engine: Engine = SERIAL,
 ) -> tuple[Floats, Index]:
     """Shapley value of each modality for each sample, from features and a linear head.
 
@@ -57,8 +55,8 @@ def linear_shapley(
         None is 0.
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
-    threads, memory : int
-        As for :func:`mmselect.arrays.stream`.
+    engine : Engine, optional
+        Who does the work.
 
     Returns
     -------
@@ -88,12 +86,12 @@ def linear_shapley(
 
     def block(at: Index, arrays: list[Array]) -> tuple[Floats, Index]:
         for name, z in zip(features, arrays, strict=True):
-            finite(np.abs(z).max(axis=1, initial=0), at, name)
+            check_finite(np.abs(z).max(axis=1, initial=0), at, name)
         values, pseudo = linear_values(arrays, heads, base, at)
         return shapley_values(values), pseudo
 
     sources = list(features.values())
-    return _streamed(block, sources, check_rows(rows, n), len(base), threads, memory)
+    return _streamed(block, sources, check_rows(rows, n), len(base), engine)
 
 
 def exported_shapley(
@@ -101,8 +99,7 @@ def exported_shapley(
     modalities: Sequence[str],
     *,
     rows: Index | None = None,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    engine: Engine = SERIAL,
 ) -> tuple[Floats, Index]:
     """Shapley value of each modality for each sample, from the logits of every coalition.
 
@@ -113,7 +110,7 @@ def exported_shapley(
         or under the frozen set of its names.
     modalities : sequence of str
         All modalities; their order is the order of the columns.
-    rows, threads, memory
+    rows, engine
         As for :func:`linear_shapley`.
 
     Returns
@@ -151,7 +148,7 @@ def exported_shapley(
         return shapley_values(values), pseudo
 
     n, classes = same_length(sources), sources[0].shape[1]
-    return _streamed(block, sources, check_rows(rows, n), classes, threads, memory)
+    return _streamed(block, sources, check_rows(rows, n), classes, engine)
 
 
 def linear_values(
@@ -197,7 +194,7 @@ def linear_values(
     for part in partial:
         whole = whole + part
     pseudo = whole.argmax(axis=1)
-    legal(whole[np.arange(len(whole)), pseudo], rows)
+    check_logits(whole[np.arange(len(whole)), pseudo], rows)
     values = np.empty((len(whole), 1 << len(partial)))
     _visit(f, partial, 0, 0, pseudo, values)
     return values, pseudo
@@ -229,7 +226,7 @@ def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple
     """
     blocks = [native(block) for block in logits]
     for block in blocks:
-        legal(block.max(axis=1), rows)
+        check_logits(block.max(axis=1), rows)
     pseudo = blocks[-1].argmax(axis=1)
     return np.stack([_value(block, pseudo) for block in blocks], axis=1), pseudo
 
@@ -294,16 +291,12 @@ def _streamed(
     sources: Sequence[Rows],
     rows: Index,
     classes: int,
-    threads: int,
-    memory: int,
+    engine: Engine,
 ) -> tuple[Floats, Index]:
     step = min(max(BLOCK_ELEMENTS // max(classes, 1), 64), 4096)
-    with blas_threads():
-        parts = list(stream(block, sources, rows, step=step, threads=threads, memory=memory))
-    if not parts:
-        raise ParameterError("candidates: expected at least one row, found none")
-    phi, pseudo = zip(*parts, strict=True)
-    return np.concatenate(phi), np.concatenate(pseudo)
+    blocks = map_rows(block, sources, rows, step=step, engine=engine)
+    phi, pseudo = join_rows(blocks, len(rows))
+    return phi, pseudo
 
 
 def _check_modalities(modalities: Sequence[str]) -> None:
