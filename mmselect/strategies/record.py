@@ -229,9 +229,6 @@ class Batch:
         return datasets_of(name, set(self.columns))
 
 
-ScoreFunction: TypeAlias = Callable[[Arrays, Parameters], Columns]
-
-
 def _unchanged(parameters: Parameters, _given: frozenset[str]) -> Parameters:
     return parameters
 
