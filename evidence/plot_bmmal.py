@@ -1,6 +1,6 @@
 """Draw what BMMAL does to the emoji pool: ``docs/images/bmmal.png``, and the numbers beside it.
 
-    python -m pip install matplotlib
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/plot_bmmal.py
 
 Left: mean gradient norm, as BADGE sees it and rescaled by BMMAL. Right: how the contribution of the
