@@ -51,6 +51,8 @@ def compute_scores(
 ) -> Columns:
     """Columns of the candidates, in row order; by default on the request's threads."""
     columns, candidates = request.columns, request.candidates
+    if not len(candidates):
+        return _no_rows(request)
     block = ScoreBlock(
         request.strategy.function, request.parameters, request.constants, tuple(columns)
     )
@@ -80,3 +82,11 @@ def task_rows(request: Request) -> int:
     """Rows of a task: they follow from the shapes alone."""
     widest = max((prod(column.shape[1:]) for column in request.columns.values()), default=1)
     return TASK_BLOCKS * compute_rows(widest)
+
+
+def _no_rows(request: Request) -> Columns:
+    """Columns without a row: one made-up row of zeros tells their names and types."""
+    columns = request.columns.items()
+    rows = {path: np.zeros((1, *column.shape[1:]), column.dtype) for path, column in columns}
+    found = request.strategy.function({**request.constants, **rows}, request.parameters)
+    return {name: np.asarray(values)[:0] for name, values in found.items()}

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import FormatError, Rows, SchemaError, located
+from mmselect.errors import FormatError, RowNumbers, SchemaError, located
 from mmselect.pool.ids import Ids, check_unique
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.schema import match, names_in
@@ -265,7 +265,7 @@ class Pool:
             first += shard.rows
         return self.files[0], list(rows)
 
-    def located(self, rows: Rows | None = None) -> located:
+    def located(self, rows: RowNumbers | None = None) -> located:
         """Make errors raised in a ``with`` block name the file; `rows` renames their rows."""
         return located(file=self.files[0], rows=rows, place=self.place)
 

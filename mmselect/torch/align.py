@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.core.scores.alignment import Alignment
+from mmselect.describe import alignment_pairs, measure_alignment
 from mmselect.engine import DEFAULT_MEMORY, Progress, compute_rows, thread_count
 from mmselect.errors import MmselectError, NeedsError, few
 from mmselect.files import check_targets, replacing
-from mmselect.output import as_json
+from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, as_stored, open_pool, opened_pool
 from mmselect.pool.schema import FORMAT, VERSION
 from mmselect.pool.writing import check_ids
-from mmselect.reporting import alignment_pairs, measure_alignment
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
 from mmselect.torch.losses import TAU
