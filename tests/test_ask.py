@@ -19,8 +19,9 @@ import mmselect
 from mmselect import ask
 from mmselect.cli import app
 from mmselect.cli.options import Pools, takes
-from mmselect.core.scores.information import ACTIVATIONS
+from mmselect.core.limits import LIMITS
 from mmselect.embedding import embed
+from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import UsageError
 from mmselect.option import id_list, options
 from mmselect.replay.runs import replay
@@ -78,7 +79,7 @@ def test_command_and_function_take_the_same(command: str) -> None:
         if option.required:
             assert shown is inspect.Parameter.empty
         elif shown is not None:  # what help shows as the default reads as the default
-            assert option.parse(field.name, shown) == field.default
+            assert option.parse(field.name, shown) == option.parse(field.name, field.default)
 
 
 @pytest.mark.parametrize("command", [*ASKED, *ALSO])
@@ -160,18 +161,21 @@ def test_a_new_list_is_one_field() -> None:
 
 
 def test_words_of_the_options_are_those_of_the_core() -> None:
-    for word in ACTIVATIONS:
+    allowed = LIMITS["activation"].choices
+    for word in allowed:
         assert ask.Scoring(activation=word).activation == word
+    assert ask.Reading().memory == DEFAULT_MEMORY
     shown = options(ask.Scoring)["activation"].metavar
-    assert shown == "|".join(ACTIVATIONS)
+    assert shown == "|".join(allowed)
 
 
 @pytest.mark.torch
 def test_defaults_of_align_are_those_of_its_function() -> None:
     align = pytest.importorskip("mmselect.torch.align")
     given = inspect.signature(align.align_features).parameters
-    for field in fields(ask.Aligning):
-        assert given[field.name].default == field.default, field.name
+    asked = ask.Aligning()
+    for field in fields(asked):
+        assert given[field.name].default == getattr(asked, field.name), field.name
 
 
 # -- given twice ----------------------------------------------------------------------------------
