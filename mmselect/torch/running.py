@@ -318,9 +318,7 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
         place = match(path)
         assert place is not None  # check_arrays refuses others
         for problem, bad in bad_rows(place, array, sizes).items():
-            below = path == "/label" and (array[bad] < -1).any()
-            hint = ": -1 is unknown" if below else ""
-            raise DataError(f"{problem}{hint}", dataset=path, rows=bad.tolist())
+            raise DataError(problem, dataset=path, rows=bad.tolist())
     return arrays
 
 
