@@ -26,10 +26,11 @@ TEXT = h5py.string_dtype()
 
 
 class Medium:
-    """The file object that HDF5 writes to."""
+    """The file object that HDF5 reads, or writes to."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._fd, self._place, self._size = file.fileno(), 0, 0
+        self._file, self._fd, self._place = file, file.fileno(), 0
+        self._size = os.fstat(self._fd).st_size
         self.error: BaseException | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

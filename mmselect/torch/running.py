@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.coalitions import coalition_names
 from mmselect.errors import DataError, ParameterError, SchemaError
-from mmselect.pool.checking import bad_rows
 from mmselect.pool.schema import match, names_in
+from mmselect.pool.values import bad_rows
 from mmselect.pool.writing import check_arrays, to_numpy
 from mmselect.torch.agreeing import agree
 from mmselect.torch.batches import Inputs, Key, arguments, check_arguments, column, moved
