@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 from dataclasses import MISSING, dataclass, fields
@@ -330,19 +331,34 @@ def test_auto_takes_no_parameter_that_its_choice_lacks(pool: Path, cli) -> None:
     assert cli("score", pool, "-p", "beta=0.5").code == 0  # there its choice is smem
 
 
-def test_spread_takes_any_score_and_nothing_else(pool: Path, cli) -> None:
-    for name in ("entropy", "column:loss", "alignment", "contribution"):
-        top = mmselect.select(pool, name, 9)
-        picks = mmselect.select(pool, name, 9, spread="d2")
-        assert len(set(picks.ids)) == 9 and picks.ids != top.ids
-        assert picks.provenance["spread"] == "d2" and "spread" not in top.provenance
-        assert mmselect.select(pool, name, 5, spread="d2").ids == picks.ids[:5]
+@pytest.mark.parametrize("how", ["d2", "facility"])
+@pytest.mark.parametrize("name", ["smem", "entropy", "column:loss", "alignment", "contribution"])
+def test_any_score_can_be_spread(pool: Path, name: str, how: str) -> None:
+    top = mmselect.select(pool, name, 9)
+    picks = mmselect.select(pool, name, 9, spread=how, nearest=True)
+    assert len(set(picks.ids)) == 9 and picks.ids != top.ids
+    assert picks.provenance["spread"] == how and "spread" not in top.provenance
+    assert mmselect.select(pool, name, 5, spread=how).ids == picks.ids[:5]
+    assert picks.nearest is not None and set(picks.nearest.nearest) <= set(picks.ids)
+
+
+def test_only_scores_are_spread(pool: Path, cli) -> None:
     found = cli("select", pool, "-b", 3, "-s", "badge", "--spread", "d2")
     assert found.code == 2 and "spread: strategy badge: picks but gives no scores" in found.err
     auto = cli("select", pool, "-b", 3, "--spread", "d2", "--dry-run")
     assert "strategy auto: smem --spread d2" in auto.err
     assert auto.out.startswith("strategy     smem --spread d2\n")
     assert "/features/image" in auto.out
+    asked = ("select", pool, "-b", 3, "-s", "entropy", "--dry-run", "--format", "json")
+    plain, wide = (json.loads(cli(*asked, *more).out) for more in ([], ["--spread", "facility"]))
+    assert wide["spread"] == "facility" and "spread" not in plain
+    assert set(wide["reads"]) - set(plain["reads"]) == {"/features/image", "/features/text"}
+    assert wide["bytes_to_read"] > plain["bytes_to_read"]
+    assert wide["peak_memory"] > plain["peak_memory"]
+    bare = pool.parent / "bare.h5"
+    mmselect.write_pool(bare, multimodal_logits=arrays()["multimodal_logits"])
+    found = cli("select", bare, "-b", 3, "-s", "entropy", "--spread", "facility")
+    assert found.code == 1 and "strategy entropy needs /features" in found.err
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "npy", "h5"])

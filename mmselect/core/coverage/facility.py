@@ -114,10 +114,8 @@ def _scaled(weights: Floats | None, clients: int) -> Floats | None:
     if weights is None:
         return None
     if weights.shape != (clients,):
-        found = f"found shape {weights.shape}"
-        raise ParameterError(
-            f"weights: expected one of each of {clients:,} unlabeled rows, {found}"
-        )
+        expected = f"expected shape ({clients},), one of each unlabeled row"
+        raise ParameterError(f"weights: {expected}, found {weights.shape}")
     scale = weights.astype(np.float64)
     if not (np.isfinite(scale) & (scale >= 0)).all():
         bad = np.flatnonzero(~(np.isfinite(scale) & (scale >= 0)))
