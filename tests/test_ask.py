@@ -172,7 +172,7 @@ def test_words_of_the_options_are_those_of_the_core() -> None:
 
 @pytest.mark.torch
 def test_defaults_of_align_are_those_of_its_function() -> None:
-    align = pytest.importorskip("mmselect.torch.align")
+    align = pytest.importorskip("mmselect.torch")
     given = inspect.signature(align.align_features).parameters
     asked = ask.Aligning()
     for field in fields(asked):
