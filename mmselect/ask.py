@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmselect.engine import DEFAULT_MEMORY
 from mmselect.option import (
     Asked,
     Condition,
@@ -29,7 +28,6 @@ from mmselect.option import (
     whole,
 )
 
-SIZE = f"{DEFAULT_MEMORY >> 20}MiB"
 STRATEGY, BUDGET = ("--strategy", "-s"), ("--budget", "-b")
 NEUTRAL = "No result depends on it."
 FITS = "COLUMN=VALUE, or != < <= > >=; repeatable, all must hold."
@@ -44,9 +42,7 @@ def _seed(help: str = "Equal seeds give equal picks.") -> Any:
 class Reading(Asked):
     """What every command that reads numbers may be told."""
 
-    memory: int = option(
-        DEFAULT_MEMORY, f"How much to read at a time. {NEUTRAL}", "SIZE", size, shown=SIZE
-    )
+    memory: int = option("256MiB", f"How much to read at a time. {NEUTRAL}", "SIZE", size)
 
 
 @dataclass(frozen=True, kw_only=True)

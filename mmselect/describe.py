@@ -20,7 +20,7 @@ from mmselect.core.scores.shapley import contributions
 from mmselect.pool.reading import Pool
 from mmselect.request import Request, lacking
 from mmselect.scoring import task_rows
-from mmselect.strategies import gradients, registry
+from mmselect.strategies import covering, gradients, registry
 
 BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""
@@ -357,11 +357,11 @@ def _peak_memory(request: Request, k: int) -> int:
 
 
 def _spread_memory(request: Request, k: int) -> int:
-    """Estimate what spreading keeps: the picks' features, and some numbers per candidate."""
-    if not request.spread:
-        return 0
+    """Estimate what spreading keeps: of D² the picks' features, of facility location all."""
     width = sum(column.shape[1] for column in request.spread_columns.values())
-    return 4 * k * width + 100 * len(request.candidates)
+    if request.spread == "facility":
+        return covering.footprint(request, k)
+    return 4 * k * width + 100 * len(request.candidates) if request.spread else 0
 
 
 def aligned_rows(found: Mapping[str, Any]) -> Iterator[Table]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
-from mmselect import engine
 from mmselect.errors import BudgetError, UsageError
 
 LARGEST = 2**63 - 1
@@ -118,22 +117,22 @@ def between(low: float, high: float, expected: str) -> Parser:
 
 
 def size(name: str, value: Any) -> int:
-    """Take bytes: a whole number, or text such as ``4GB``.
+    """Take bytes: a whole number, or text such as ``4GB``, ``512MiB`` or ``1e9``.
 
     Examples
     --------
-    >>> size("memory", "64MB"), size("memory", 1000)
-    (64000000, 1000)
+    >>> size("memory", "4GB"), size("memory", "512MiB"), size("memory", "1.5k"), size("memory", 9)
+    (4000000000, 536870912, 1500, 9)
     """
     if not isinstance(value, str):
         return int(whole(1)(name, value))
-    try:
-        found = engine.parse_memory(value)
-    except (OverflowError, UsageError):
-        found = 0
-    if not 0 < found <= LARGEST or re.fullmatch(r"\s*\d+\.\d*[1-9]\d*\s*", value):
-        raise refuse(name, "an amount such as 4GB or 512MiB", value)
-    return found
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([KMGT]?)(i?)B?\s*", value, re.IGNORECASE)
+    if match:
+        power = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
+        found = float(match[1]) * (1024 if match[3] else 1000) ** power
+        if 1 <= found <= LARGEST and (power or found == int(found)):
+            return int(found)
+    raise refuse(name, "an amount such as 4GB or 512MiB", value)
 
 
 def parse_budget(budget: Any, n: int, name: str = "budget") -> int:
@@ -233,8 +232,6 @@ class Option:
         Whether it may be repeated.
     lists : bool
         Whether the command line gives files with one value per line, in place of values.
-    shown : str
-        The default, where help words it in another way than Python.
     required : bool
         Whether the command line must say it.
     """
@@ -245,7 +242,6 @@ class Option:
     names: tuple[str, ...] = ()
     many: bool = False
     lists: bool = False
-    shown: str = ""
     required: bool = False
 
 

@@ -21,7 +21,8 @@ from mmselect.ask import Ask, Selecting
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
 from mmselect.option import LONGEST, Condition, parse_budget
 from mmselect.pool.checking import like_probabilities
-from mmselect.pool.reading import Column, Pool, as_stored
+from mmselect.pool.ids import as_stored
+from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 from dataclasses import MISSING, dataclass, fields
@@ -19,8 +20,9 @@ import mmselect
 from mmselect import ask
 from mmselect.cli import app
 from mmselect.cli.options import Pools, takes
-from mmselect.core.scores.information import ACTIVATIONS
+from mmselect.core.limits import LIMITS
 from mmselect.embedding import embed
+from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import UsageError
 from mmselect.option import id_list, options
 from mmselect.replay.runs import replay
@@ -78,7 +80,7 @@ def test_command_and_function_take_the_same(command: str) -> None:
         if option.required:
             assert shown is inspect.Parameter.empty
         elif shown is not None:  # what help shows as the default reads as the default
-            assert option.parse(field.name, shown) == field.default
+            assert option.parse(field.name, shown) == option.parse(field.name, field.default)
 
 
 @pytest.mark.parametrize("command", [*ASKED, *ALSO])
@@ -160,18 +162,21 @@ def test_a_new_list_is_one_field() -> None:
 
 
 def test_words_of_the_options_are_those_of_the_core() -> None:
-    for word in ACTIVATIONS:
+    allowed = LIMITS["activation"].choices
+    for word in allowed:
         assert ask.Scoring(activation=word).activation == word
+    assert ask.Reading().memory == DEFAULT_MEMORY
     shown = options(ask.Scoring)["activation"].metavar
-    assert shown == "|".join(ACTIVATIONS)
+    assert shown == "|".join(allowed)
 
 
 @pytest.mark.torch
 def test_defaults_of_align_are_those_of_its_function() -> None:
-    align = pytest.importorskip("mmselect.torch.align")
+    align = pytest.importorskip("mmselect.torch")
     given = inspect.signature(align.align_features).parameters
-    for field in fields(ask.Aligning):
-        assert given[field.name].default == field.default, field.name
+    asked = ask.Aligning()
+    for field in fields(asked):
+        assert given[field.name].default == getattr(asked, field.name), field.name
 
 
 # -- given twice ----------------------------------------------------------------------------------
@@ -326,19 +331,34 @@ def test_auto_takes_no_parameter_that_its_choice_lacks(pool: Path, cli) -> None:
     assert cli("score", pool, "-p", "beta=0.5").code == 0  # there its choice is smem
 
 
-def test_spread_takes_any_score_and_nothing_else(pool: Path, cli) -> None:
-    for name in ("entropy", "column:loss", "alignment", "contribution"):
-        top = mmselect.select(pool, name, 9)
-        picks = mmselect.select(pool, name, 9, spread="d2")
-        assert len(set(picks.ids)) == 9 and picks.ids != top.ids
-        assert picks.provenance["spread"] == "d2" and "spread" not in top.provenance
-        assert mmselect.select(pool, name, 5, spread="d2").ids == picks.ids[:5]
+@pytest.mark.parametrize("how", ["d2", "facility"])
+@pytest.mark.parametrize("name", ["smem", "entropy", "column:loss", "alignment", "contribution"])
+def test_any_score_can_be_spread(pool: Path, name: str, how: str) -> None:
+    top = mmselect.select(pool, name, 9)
+    picks = mmselect.select(pool, name, 9, spread=how, nearest=True)
+    assert len(set(picks.ids)) == 9 and picks.ids != top.ids
+    assert picks.provenance["spread"] == how and "spread" not in top.provenance
+    assert mmselect.select(pool, name, 5, spread=how).ids == picks.ids[:5]
+    assert picks.nearest is not None and set(picks.nearest.nearest) <= set(picks.ids)
+
+
+def test_only_scores_are_spread(pool: Path, cli) -> None:
     found = cli("select", pool, "-b", 3, "-s", "badge", "--spread", "d2")
     assert found.code == 2 and "spread: strategy badge: picks but gives no scores" in found.err
     auto = cli("select", pool, "-b", 3, "--spread", "d2", "--dry-run")
     assert "strategy auto: smem --spread d2" in auto.err
     assert auto.out.startswith("strategy     smem --spread d2\n")
     assert "/features/image" in auto.out
+    asked = ("select", pool, "-b", 3, "-s", "entropy", "--dry-run", "--format", "json")
+    plain, wide = (json.loads(cli(*asked, *more).out) for more in ([], ["--spread", "facility"]))
+    assert wide["spread"] == "facility" and "spread" not in plain
+    assert set(wide["reads"]) - set(plain["reads"]) == {"/features/image", "/features/text"}
+    assert wide["bytes_to_read"] > plain["bytes_to_read"]
+    assert wide["peak_memory"] > plain["peak_memory"]
+    bare = pool.parent / "bare.h5"
+    mmselect.write_pool(bare, multimodal_logits=arrays()["multimodal_logits"])
+    found = cli("select", bare, "-b", 3, "-s", "entropy", "--spread", "facility")
+    assert found.code == 1 and "strategy entropy needs /features" in found.err
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "npy", "h5"])

@@ -87,15 +87,13 @@ def _parameter(ask: type[Asked], name: str, option: Option) -> inspect.Parameter
     """One field as a parameter that typer understands: text, a flag, or a list of texts."""
     default: Any = getattr(ask, name)
     names = option.names or (f"--{name.replace('_', '-')}",)
-    if not option.metavar:
-        kind: Any = bool
-    else:
+    kind: Any = bool
+    if option.metavar:
         kind = list[str] | None if option.many else str | None
-        shown = option.shown or default
-        shown = (
-            ",".join(shown) if isinstance(shown, tuple) else None if shown is None else str(shown)
-        )
-        default = inspect.Parameter.empty if option.required else shown
+        words = default if isinstance(default, tuple) else (default,)
+        default = None if default is None else ",".join(map(str, words))
+    if option.required:
+        default = inspect.Parameter.empty
     info = typer.Option(*names, metavar=option.metavar or None, help=option.help)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]

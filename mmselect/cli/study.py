@@ -48,7 +48,7 @@ def align(
     pool. Prints the modality gap before and after. Needs torch.
     """
     with needing("align", "torch", "torch"):
-        from mmselect.torch.align import align_features
+        from mmselect.torch import align_features
     from mmselect.describe import aligned_rows
 
     one_of("format", form, ("text", "json"))
