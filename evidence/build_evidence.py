@@ -1,11 +1,12 @@
 """Replay every strategy on real pools: the tables and figures of ``docs/evidence.md``.
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_evidence.py emoji=mmselect/data/emoji.h5 mfeat=mfeat.h5 ...
 
 Each pool is replayed in two regimes (few labels: 2 % at the start and 2 % in each of five rounds;
 many: 5 %), with every strategy that its features allow, and every cold start is tried at three
 sizes. Writes the parts of the page between ``<!-- begin evidence POOL -->`` and its end, the
-figures in ``docs/images``, and every round's measures in ``docs/evidence/*.csv``. Needs matplotlib.
+figures in ``docs/images``, and every round's measures in ``docs/evidence/*.csv``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import NeedsError
-from mmselect.output import as_csv, emit
+from mmselect.output.emitting import emit
+from mmselect.output.tables import as_csv
 from mmselect.replay import plots
 from mmselect.replay.comparison import area, interval
 from mmselect.replay.runs import Replay, replay

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import check_finite
 from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
-from mmselect.output import plain
+from mmselect.output.tables import plain
 from mmselect.pool.reading import Pool
 from mmselect.request import fingerprint
 from mmselect.strategies.record import datasets_of

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
+from mmselect.ask import Selecting
 from mmselect.errors import SelectionError, UsageError
+from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
 from mmselect.pool.reading import Pool
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
@@ -27,7 +29,7 @@ from mmselect.replay.heads import (
     views,
 )
 from mmselect.replay.measures import measure
-from mmselect.request import Request, parse_budget, prepare
+from mmselect.request import Request, prepare
 from mmselect.selection import pick
 
 LABELED = "labeled"
@@ -104,7 +106,7 @@ class Run:
 
 
 def parse_strategy(text: str) -> tuple[str, dict[str, str]]:
-    """Read ``NAME`` or ``NAME:PARAMETER=VALUE:…``.
+    """Read ``NAME`` or ``NAME:PARAMETER=VALUE:…``; ``spread`` stands among the parameters.
 
     Raises
     ------
@@ -113,8 +115,8 @@ def parse_strategy(text: str) -> tuple[str, dict[str, str]]:
 
     Examples
     --------
-    >>> parse_strategy("smem:diversify=4:beta=0.5")
-    ('smem', {'diversify': '4', 'beta': '0.5'})
+    >>> parse_strategy("smem:spread=d2:beta=0.5")
+    ('smem', {'spread': 'd2', 'beta': '0.5'})
     >>> parse_strategy("column:loss")
     ('column:loss', {})
     """
@@ -172,7 +174,8 @@ def _check_budget(settings: Settings, first: int, train: int, file: str) -> None
 
 def _prepared(pool: Pool, strategy: str) -> Request:
     name, parameters = parse_strategy(strategy)
-    return prepare(pool, name, parameters=parameters, threads=1)
+    spread = parameters.pop("spread", None)
+    return prepare(pool, Selecting(strategy=name, parameters=parameters, spread=spread, threads=1))
 
 
 def _seed(seed: int, round_: int) -> int:

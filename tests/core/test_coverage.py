@@ -1,5 +1,7 @@
 """The fast coverage methods against their plain forms."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,9 @@ from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
 from mmselect.core.features import Joined, as_modalities, join
+from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import Engine
-from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
+from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
 
 def pool(n, widths=(24, 16), seed=0, groups=12, dtype=np.float32):
@@ -307,6 +310,79 @@ def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center)
         assert found.picks.tolist() == picks
 
 
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+@pytest.mark.parametrize("labeled", [(), tuple(range(0, 500, 9))])
+def test_facility_with_weights_is_the_naive_greedy(form, labeled):
+    features = pool(500)
+    features[0][::50] = 0
+    weights = np.random.default_rng(1).gamma(0.5, size=500 - len(labeled)) ** 2  # long tail
+    picks, gains = naive_facility(similarities(features, True), 120, labeled, weights=weights)
+    found = facility(features, 120, labeled=labeled, weights=weights, form=form, neighbours=500)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-4)
+    again = facility(features, 120, labeled=labeled, weights=9 * weights, form=form, neighbours=500)
+    assert again.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+def test_facility_with_weights_ties_and_zero_rows_spends_a_whole_pool(center, form):
+    rng = np.random.default_rng(4)
+    grid = rng.integers(0, 3, (120, 4)).astype(np.float32)
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        k = 120 - len(labeled)
+        weights = rng.integers(0, 4, k).astype(np.float64)
+        how = {"weights": weights, "tie": 1e-7, "offset": 10} if form == "sparse" else {}
+        picks, _ = naive_facility(
+            similarities(features, center), k, labeled, **{"weights": weights, **how}
+        )
+        found = facility(
+            features,
+            k,
+            labeled=labeled,
+            weights=weights,
+            center=center,
+            form=form,
+            neighbours=120,
+        )
+        assert found.picks.tolist() == picks
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), pairs=st.sampled_from([1, 10**6]))
+@settings(max_examples=40, deadline=None)
+def test_facility_small(seed, n, pairs):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(-2, 3, (n, 3)).astype(np.float32), rng.standard_normal((n, 2))]
+    rows = np.sort(rng.choice(n, min(int(rng.integers(0, 4)), n - 1), replace=False))
+    k = int(rng.integers(1, n - len(rows) + 1))
+    weights = rng.choice([0.0, 0.5, 1.0, 7.0], n - len(rows))
+    weights[0] = 1.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "PAIRS", pairs)
+        patch.setattr(exact, "MATRIX_BYTES", 0)
+        found = facility(features, k, labeled=rows, weights=weights)
+    picks, _ = naive_facility(similarities(features, True), k, rows, weights=weights)
+    assert found.picks.tolist() == picks
+
+
+def test_facility_with_equal_weights_is_facility_without():
+    features = pool(400)
+    plain = facility(features, 60)
+    for weights in (np.ones(400), np.full(400, 0.3), np.zeros(400)):
+        assert facility(features, 60, weights=weights).picks.tolist() == plain.picks.tolist()
+
+
+def test_weights_that_do_not_fit():
+    features = pool(10)
+    with pytest.raises(ParameterError, match=r"weights: expected shape \(9,\)"):
+        facility(features, 1, labeled=[4], weights=np.ones(10))
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(ParameterError, match=f"found {bad} at position 3"):
+            facility(features, 1, weights=np.where(np.arange(10) == 3, bad, 1.0))
+
+
 @pytest.mark.usefixtures("similarities_from")
 def test_facility_where_every_sample_covers_itself_only():
     features = [np.eye(300, dtype=np.float32)]
@@ -452,6 +528,36 @@ def test_kmeans_picks_are_distinct_unlabeled_samples(unit):
     for k in (1, 120, 198):
         found = kmeans(features, k, np.random.default_rng(0), labeled=labeled, unit=unit)
         assert len(set(found.picks.tolist()) - set(labeled)) == k
+
+
+def test_kmeans_finds_clear_clusters_that_a_uniform_start_misses():
+    rng = np.random.default_rng(0)
+    centres = 100 * rng.standard_normal((40, 8))
+    label = rng.integers(0, 40, 2000)
+    features = [centres[label] + rng.standard_normal((2000, 8))]
+    for seed in range(3):
+        found = {
+            init: kmeans(features, 40, np.random.default_rng(seed), init=init)
+            for init in ("kmeans++", "uniform")
+        }
+        distance = {
+            init: np.linalg.norm(features[0][:, None] - features[0][f.picks], axis=2).min(1).sum()
+            for init, f in found.items()
+        }
+        assert len(set(label[found["kmeans++"].picks])) == 40
+        assert len(set(label[found["uniform"].picks])) < 40
+        assert distance["kmeans++"] < 0.5 * distance["uniform"]
+
+
+def test_a_start_is_drawn_by_squared_distance_from_a_uniform_first_row():
+    x = np.array([[0.0], [1.0], [3.0]], dtype=np.float32)
+    rng = np.random.default_rng(0)
+    pairs = Counter(tuple(kmeans_plusplus(x, 2, rng).tolist()) for _ in range(6000))
+    # First each with 1/3; then by D²: from 0 to 1 and 3 as 1 : 9, from 1 as 1 : 4, from 3 as 9 : 4.
+    expected = {(0, 1): 1 / 10, (0, 2): 9 / 10, (1, 0): 1 / 5, (1, 2): 4 / 5}
+    expected |= {(2, 0): 9 / 13, (2, 1): 4 / 13}
+    for pair, share in expected.items():
+        assert pairs[pair] / 2000 == pytest.approx(share, abs=0.045), pair
 
 
 def test_kmeans_moves_empty_clusters():

@@ -40,10 +40,11 @@ def facility(
     facility location function (Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978). Ties go
     to the lower row.
 
-    The exact form never holds n² similarities: it is lazy while a pick changes most gains, and
-    once the clients have something close, it keeps the pairs in which a client could still
-    improve (at most 12 million), from which all gains follow. The sparse form knows, of each
-    client, its `neighbours` most similar candidates, and is greedy, exactly, on those.
+    The exact form keeps all gains up to date: a pick changes them only through the clients that it
+    covers better, by rows of similarities that are held for up to some 16,000 clients, else
+    computed, until few pairs are left in which a client could still improve. The sparse form
+    knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
+    those.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def facility(
     -------
     Coverage
         The gain of a pick is what it added to the sum; `form` says how it was computed. `work` of
-        the exact form: candidates evaluated one by one, each n products (``evaluated``), passes
+        the exact form: clients covered better, each a row of n similarities (``rows``), passes
         over all pairs (``passes``), and float64 similarities (``decided``).
 
     Raises
@@ -113,10 +114,8 @@ def _scaled(weights: Floats | None, clients: int) -> Floats | None:
     if weights is None:
         return None
     if weights.shape != (clients,):
-        found = f"found shape {weights.shape}"
-        raise ParameterError(
-            f"weights: expected one of each of {clients:,} unlabeled rows, {found}"
-        )
+        expected = f"expected shape ({clients},), one of each unlabeled row"
+        raise ParameterError(f"weights: {expected}, found {weights.shape}")
     scale = weights.astype(np.float64)
     if not (np.isfinite(scale) & (scale >= 0)).all():
         bad = np.flatnonzero(~(np.isfinite(scale) & (scale >= 0)))
