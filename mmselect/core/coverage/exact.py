@@ -148,7 +148,6 @@ class ExactGreedy:
 
     def _sums(self, clients: Index, old: Singles, new: Singles) -> Floats:
         """Sum, for every candidate, what it gives these clients beyond `old`, up to `new`."""
-
         step = TILE if self.matrix is None else WIDENED
 
         def sums(columns: tuple[int, int]) -> Floats:
