@@ -53,9 +53,9 @@ class LinearLogits:
         same_length(list(self.features.values()))
         classes = len(next(iter(self.weight.values())))
         for name, z in self.features.items():
-            expected, found = (classes, z.shape[1]), self.weight[name].shape
-            if found != expected:
-                raise ParameterError(f"{name}: expected weights {expected}, found {found}")
+            expected, shape = (classes, z.shape[1]), self.weight[name].shape
+            if shape != expected:
+                raise ParameterError(f"{name}: expected weights {expected}, found {shape}")
         if self.bias is not None and self.bias.shape != (classes,):
             raise ParameterError(f"bias: expected ({classes},), found {self.bias.shape}")
 
