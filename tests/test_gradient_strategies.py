@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from conftest import arrays
 
 import mmselect
 from mmselect.core.sampling.gradients import full
