@@ -21,7 +21,7 @@ from coldstart_data import clustered
 
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
-from mmselect.core.features import join
+from mmselect.core.features import as_modalities, join
 from mmselect.engine import blas_threads
 
 
@@ -47,8 +47,8 @@ def naive_kcenter(x, first, picks):
 def bench_kcenter(n, k, width):
     features = clustered(n, (width // 2, width // 2))
     for unit in (True, False):
-        found, fast = cpu(lambda unit=unit: kcenter(features, k, unit=unit, threads=1))
-        x, _, _ = join(features, unit=unit, threads=1)
+        found, fast = cpu(lambda unit=unit: kcenter(features, k, unit=unit))
+        x, _, _ = join(as_modalities(features), unit=unit)
         x -= x.mean(0)
         same, seconds = naive_kcenter(x, int(found.picks[0]), 24)
         agree = sum(a == b for a, b in zip(same, found.picks.tolist(), strict=False))
@@ -75,7 +75,7 @@ def peer_mundig(x, k):
     selection = Selection()
     selection.add_diversifying_strategy(part, 1.0)
     peer, theirs = cpu(lambda: selection.run_selection([], n, picks))
-    found, ours = cpu(lambda: kcenter([part], picks - 1, labeled=[peer[0]], threads=1))
+    found, ours = cpu(lambda: kcenter([part], picks - 1, labeled=[peer[0]]))
     exact = by_definition(part, peer[0], picks)[1:]
     same = [
         sum(a == b for a, b in zip(exact, one, strict=True))
@@ -116,8 +116,8 @@ def naive_facility(x, picks):
 
 def bench_facility(n, k, width):
     features = clustered(n, (width // 2, width // 2))
-    found, fast = cpu(lambda: facility(features, k, threads=1))
-    x, _, _ = join(features, center=True, threads=1)
+    found, fast = cpu(lambda: facility(features, k))
+    x, _, _ = join(as_modalities(features), center=True)
     x *= np.float32(0.5**0.5)
     same, seconds = naive_facility(x, 3)
     naive = median(seconds) * k
@@ -127,7 +127,7 @@ def bench_facility(n, k, width):
         f"{naive / fast:.1f}x",
         flush=True,
     )
-    sparse, seconds_sparse = cpu(lambda: facility(features, k, form="sparse", threads=1))
+    sparse, seconds_sparse = cpu(lambda: facility(features, k, form="sparse"))
     best = np.maximum((x @ x[sparse.picks].T).max(1), 0).mean()
     exact = np.maximum((x @ x[found.picks].T).max(1), 0).mean()
     print(f"  {sparse.form}: {seconds_sparse:.1f} s, covers {best:.4f} (exact: {exact:.4f})")

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmselect.arrays import Floats, Singles
-from mmselect.core.coverage.exact import ExactGreedy, Similarity
-from mmselect.core.coverage.gains import TILE
+from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
 from mmselect.core.features import Features, Originals, checked, join
@@ -41,10 +40,11 @@ def facility(
     facility location function (Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978). Ties go
     to the lower row.
 
-    The exact form never holds n² similarities: it is lazy while a pick changes most gains, and
-    once the clients have something close, it keeps the pairs in which a client could still
-    improve (at most 12 million), from which all gains follow. The sparse form knows, of each
-    client, its `neighbours` most similar candidates, and is greedy, exactly, on those.
+    The exact form keeps all gains up to date: a pick changes them only through the clients that it
+    covers better, by rows of similarities that are held for up to some 16,000 clients, else
+    computed, until few pairs are left in which a client could still improve. The sparse form
+    knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
+    those.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def facility(
     -------
     Coverage
         The gain of a pick is what it added to the sum; `form` says how it was computed. `work` of
-        the exact form: candidates evaluated one by one, each n products (``evaluated``), passes
+        the exact form: clients covered better, each a row of n similarities (``rows``), passes
         over all pairs (``passes``), and float64 similarities (``decided``).
 
     Raises
