@@ -96,6 +96,8 @@ class Folder:
             with hdf5(str(path)):
                 handle = h5py.File(Medium(file), "r")
                 self.files.callback(handle.close)
+                if handle.id.get_create_plist().get_sizes() != (8, 8):
+                    raise FormatError("expected addresses of 8 bytes", file=str(path))
         except FormatError as error:
             if stored := re.search(r"stored_eof\s*=\s*(\d+)", error.message):
                 lengths = f"expected {int(stored[1]):,} bytes, found {state.st_size:,}"
