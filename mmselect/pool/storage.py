@@ -51,7 +51,7 @@ class Medium:
     def readinto(self, buffer: Any) -> int:
         """As of a file."""
         got = os.preadv(self._fd, [buffer], self._place)
-        if buffer[:4] == b"GCOL" and not self._heap_ends():
+        if bytes(memoryview(buffer)[:4]) == b"GCOL" and not self._heap_ends():
             raise OSError("a heap of strings is damaged")
         return got
 
