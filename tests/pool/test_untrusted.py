@@ -1,4 +1,4 @@
-"""Pools from somebody else: one error line for whatever is in them, and nothing opened elsewhere."""
+"""Pools from somebody else: one error line for whatever they hold, and nothing opened elsewhere."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ def test_a_pool_replaced_meanwhile_is_old_or_new(pool: Path, tmp_path: Path, mon
     mmselect.write_pool(new, multimodal_logits=arrays(seed=1)["multimodal_logits"])
     before, survey = pool.read_bytes(), reading.survey
     old = mmselect.score(pool, "entropy").score
-    monkeypatch.setattr(reading, "survey", lambda paths: (survey(paths), os.replace(new, pool))[0])
+    monkeypatch.setattr(reading, "survey", lambda paths: (survey(paths), new.replace(pool))[0])
     assert np.array_equal(mmselect.score(pool, "entropy").score, old)
     assert pool.read_bytes() != before
 
@@ -356,7 +356,7 @@ def test_no_plugin_is_loaded(pool: Path, tmp_path: Path) -> None:
 
 
 def test_bytes_changed_at_random_give_errors_only(pool: Path, tmp_path: Path) -> None:
-    """Seeded, in a process of its own, with a limit of time: HDF5 itself must not crash or hang."""
+    """Seeded, in a process of its own and with a limit: HDF5 itself must not crash or hang."""
     code = (
         "import random, sys\n"
         "import mmselect\n"
