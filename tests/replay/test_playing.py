@@ -239,6 +239,7 @@ def test_an_oracle_gives_out_what_it_is_asked_for() -> None:
         ({"strategies": ["nosuch"]}, UsageError, "found 'nosuch'"),
         ({"strategies": ["smem:beta"]}, UsageError, "NAME:PARAMETER=VALUE, found 'beta'"),
         ({"strategies": ["smem:bta=1"]}, UsageError, "expected one of"),
+        ({"strategies": ["smem:beta=1:beta=2"]}, UsageError, "each parameter once"),
         ({"strategies": ["random", "random"]}, UsageError, "each once, found random again"),
         ({"test_fraction": 1.5}, UsageError, "between 0 and 1, found 1.5"),
         ({"test_fraction": 0.001}, UsageError, "on both sides of 150"),
