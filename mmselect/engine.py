@@ -15,7 +15,6 @@ nor an injected mapper can change a bit.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,8 +48,6 @@ DEFAULT_MEMORY = 256 << 20
 
 AHEAD = 32 << 20
 """Bytes that the system is told of before they are read, where no ``--memory`` is needed."""
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def compute_rows(width: int) -> int:
@@ -90,30 +87,6 @@ def thread_count(threads: int | None = None) -> int:
     if threads < 1:
         raise UsageError(f"threads: expected at least 1, found {threads}")
     return threads
-
-
-def parse_memory(text: str) -> int:
-    """Bytes in an amount such as ``4GB``, ``512MiB`` or ``1e9``.
-
-    Raises
-    ------
-    UsageError
-        If the text is not an amount of at least one byte.
-
-    Examples
-    --------
-    >>> parse_memory("4GB"), parse_memory("512MiB"), parse_memory("1.5k")
-    (4000000000, 536870912, 1500)
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    if match:
-        number, unit, binary = match.groups()
-        factor = _UNITS[unit.upper()]
-        if binary:
-            factor = 1 << (10 * list(_UNITS).index(unit.upper()))
-        if (size := int(float(number) * factor)) >= 1:
-            return size
-    raise UsageError(f"memory: expected an amount such as 4GB or 512MiB, found {text!r}")
 
 
 def format_bytes(size: float) -> str:

@@ -51,6 +51,8 @@ def compute_scores(
 ) -> Columns:
     """Columns of the candidates, in row order; by default on the request's threads."""
     columns, candidates = request.columns, request.candidates
+    if not len(candidates):
+        return _no_rows(request)
     block = ScoreBlock(
         request.strategy.function, request.parameters, request.constants, tuple(columns)
     )
@@ -71,10 +73,20 @@ def compute_scores(
         joined = join_rows(map(values, results), len(candidates), progress)
     if len(candidates) > 1 and request.pool.sizes.get("c") == 1:
         request.warnings.append("one class only: all scores are equal")
-    return dict(zip(names, joined, strict=True))
+    found = dict(zip(names, joined, strict=True))
+    complete = request.strategy.complete
+    return complete(found, request.parameters) if complete else found
 
 
 def task_rows(request: Request) -> int:
     """Rows of a task: they follow from the shapes alone."""
     widest = max((prod(column.shape[1:]) for column in request.columns.values()), default=1)
     return TASK_BLOCKS * compute_rows(widest)
+
+
+def _no_rows(request: Request) -> Columns:
+    """Columns without a row: one made-up row of zeros tells their names and types."""
+    columns = request.columns.items()
+    rows = {path: np.zeros((1, *column.shape[1:]), column.dtype) for path, column in columns}
+    found = request.strategy.function({**request.constants, **rows}, request.parameters)
+    return {name: np.asarray(values)[:0] for name, values in found.items()}
