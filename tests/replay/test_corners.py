@@ -34,7 +34,7 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     storage = Storage(tmp_path, "key")
     assert storage.load("a", 0) is None
     storage.file("a", 0).mkdir()
-    with pytest.raises(InputError, match="a-0-key.json: cannot be read"):
+    with pytest.raises(InputError, match=r"a-0-key\.json: cannot be read"):
         storage.load("a", 0)
 
 
