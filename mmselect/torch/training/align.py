@@ -27,8 +27,8 @@ from mmselect.pool.writing import check_ids
 from mmselect.reporting import alignment_pairs, measure_alignment
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
-from mmselect.torch.losses import TAU
-from mmselect.torch.projectors import Losses, Projector, Settings, check, train
+from mmselect.torch.training.losses import TAU
+from mmselect.torch.training.projectors import Losses, Projector, Settings, check, train
 from mmselect.version import __version__
 
 WIDEST = 512
