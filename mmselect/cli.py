@@ -444,7 +444,7 @@ def align(
     pool. Prints the modality gap before and after. Needs torch.
     """
     with _extra("align", "torch", "torch"):
-        from mmselect.torch.align import align_features
+        from mmselect.torch import align_features
 
     _one_of("format", form, ("text", "json"))
     if _target(output) is None:

@@ -89,8 +89,8 @@ def play(folder: Path) -> Iterator[str]:
 def _copy_pool(folder: Path) -> Path:
     make_folder(folder)
     target = folder / "emoji.h5"
-    with replacing(target) as temporary:
-        shutil.copyfile(EMOJI, temporary)
+    with replacing(target) as file, EMOJI.open("rb") as emoji:
+        shutil.copyfileobj(emoji, file)
     return target
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +15,8 @@ from mmselect.core.sampling.gradients import full
 from mmselect.core.sampling.points import factors
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
 from mmselect.errors import OutputError, UsageError
-from mmselect.files import replacing
 from mmselect.output import as_json
+from mmselect.pool.storage import created
 from mmselect.request import Request, provenance
 from mmselect.selection import batch_of
 from mmselect.strategies.gradients import points_of
@@ -75,19 +74,18 @@ def write_embedding(
     if form == "full" and not force:
         _refuse_if_too_large(target, size, points.widths, len(rows))
     step = engine.compute_rows(sum(points.widths) + sum(shapes.values()))
-    with replacing(target) as temporary, h5py.File(temporary, "w") as handle:
-        handle.attrs["form"] = form
-        handle.attrs["provenance"] = as_json(provenance(request, seed=seed))
-        names = request.pool.ids.text(rows)
-        handle.create_dataset("id", data=names, dtype=h5py.string_dtype(), track_times=False)
-        handle.create_dataset("index", data=rows, track_times=False)
+    with created(target) as storage:
+        storage.handle.attrs["form"] = form
+        storage.handle.attrs["provenance"] = as_json(provenance(request, seed=seed))
+        storage.store("id", np.array(request.pool.ids.text(rows), object))
+        storage.store("index", rows)
         for name, width in shapes.items():
-            handle.create_dataset(name, (len(rows), width), np.float32, track_times=False)
+            storage.reserve(name, np.empty((0, width), np.float32), len(rows))
         for start, stop in _steps(len(rows), step, progress):
             with request.pool.located():
                 parts = factors(points, rows[start:stop])
             for name, block in make(parts).items():
-                handle[name][start:stop] = block
+                storage.write(name, start, block)
 
 
 def _steps(n: int, step: int, progress: Progress | None) -> Iterator[tuple[int, int]]:

@@ -58,8 +58,8 @@ def emit(chunks: Iterable[bytes], target: Path | None) -> None:
     if target is None:
         to_stdout(chunks)
         return
-    with replacing(target) as temporary, temporary.open("wb") as handle:
-        handle.writelines(chunks)
+    with replacing(target) as file:
+        file.writelines(chunks)
 
 
 def write_neighbours(found: Neighbours, target: Path) -> None:

@@ -354,12 +354,21 @@ def test_write_pool_refuses_what_the_format_does_not_know(tmp_path: Path) -> Non
     for given, said in (
         ({"features": {"my image": x}}, "/features/my image: expected a name of"),
         ({"features": {"none": x}}, "/features/none: expected a name of"),
-        ({"features": {"a": x, "b": x[:2]}}, "/features/b: expected n = 3, as in /features/a"),
+        (
+            {"features": {"a": x, "b": x[:2]}},
+            "/features/b: expected 3 rows, as in /features/a, found 2",
+        ),
         ({"features": {"a": x.astype(int)}}, "/features/a: expected floats"),
         ({"features": {"a": x}, "ids": ["u", "v", "u"]}, "/id: row 2: expected unique ids"),
-        ({"features": {"a": x}, "ids": ["u", "", "w"]}, "/id: row 1: expected UTF-8 text"),
-        ({"features": {"a": x}, "ids": ["u", "v\nw", "w"]}, "/id: row 1: expected UTF-8 text"),
-        ({"features": {"a": x[0]}}, r"expected axes \(n, d of a\), found shape \(2,\)"),
+        (
+            {"features": {"a": x}, "ids": ["u", "", "w"]},
+            "/id: row 1: expected printable UTF-8 text",
+        ),
+        (
+            {"features": {"a": x}, "ids": ["u", "v\nw", "w"]},
+            "/id: row 1: expected printable UTF-8 text",
+        ),
+        ({"features": {"a": x[0]}}, r"expected axes \(n, d\), found shape \(2,\)"),
         ({"coalition_logits": {"b+a": x}}, "/coalition_logits/b\\+a: expected a name"),
         ({}, "expected at least one array"),
     ):

@@ -257,7 +257,7 @@ def test_check_lists_everything(pool: Path, cli) -> None:
         "/features/image: row 7: expected finite numbers, found nan",
         "/multimodal_logits: row 9: expected a finite logit, found -inf in every class",
         "/id: row 3: expected unique ids, found 's000' again",
-        "/label: row 5: expected -1 or a class from 0 to 4",
+        "/label: row 5: expected -1 (unknown) or a class from 0 to 4",
         "/coalition_logits: expected modalities of /features (image, text), found sound",
     ):
         assert any(part in line for line in lines), part

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.engine import DEFAULT_MEMORY, ranges
 from mmselect.errors import DataError, MmselectError, SchemaError, few
-from mmselect.pool.ids import Ids
+from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.layout import Layout, Shard, in_schema_order, survey
-from mmselect.pool.reading import Part, PoolPath, as_stored, filters
+from mmselect.pool.reading import Part, PoolPath, filters
 from mmselect.pool.schema import NAME, Place, match, names_in
 
 
@@ -185,8 +185,11 @@ def bad_rows(
             wrong["expected finite numbers, found inf"] = np.isinf(flat).any(axis=1)
     elif place.dataset.path == "/label":
         c = sizes.get("c", np.iinfo(np.int64).max)
-        expected = f"expected -1 or a class from 0 to {c - 1}" if "c" in sizes else "expected >= -1"
+        classes = f"a class from 0 to {c - 1}" if "c" in sizes else "a class"
+        expected = f"expected -1 (unknown) or {classes}"
         wrong[f"{expected}, found another number"] = (block < -1) | (block >= c)
+    elif place.dataset.kind == "boolean" and block.dtype.kind in "iu":
+        wrong["expected 0 or 1, found another number"] = (block < 0) | (block > 1)
     return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
 
 

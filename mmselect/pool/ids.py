@@ -6,6 +6,7 @@ Names stay as they are stored (bytes or integers); only what is printed is decod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+"""Control characters of ASCII and Latin-1, and Unicode's separators of lines and paragraphs."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,16 @@ class Ids:
         return repeated
 
     def unprintable(self) -> list[int]:
-        """Rows whose name is empty, holds a line break or a NUL, or is not UTF-8."""
+        """Rows whose name is empty, not UTF-8, or holds a control character or a line break."""
         if self.values.dtype.kind in "iu":
+            return []
+        whole = b" ".join(self.values)
+        if _is_utf8(whole) and not _CONTROL.search(whole) and all(self.values):
             return []
         return [
             row
             for row, name in enumerate(self.values)
-            if not name or b"\n" in name or b"\r" in name or b"\0" in name or not _is_utf8(name)
+            if not name or not _is_utf8(name) or _CONTROL.search(name)
         ]
 
     @cached_property
@@ -118,17 +125,64 @@ class Ids:
         return None
 
 
-def check_unique(ids: Ids) -> None:
-    """Refuse ids that repeat.
+def check_ids(ids: Ids) -> None:
+    """Refuse ids that a line of text cannot carry, or that repeat.
 
     Raises
     ------
     DataError
-        Naming the rows whose id an earlier row has.
+        Naming the rows.
     """
-    if repeated := ids.duplicates():
-        name = ids.text(repeated[:1])[0]
-        raise DataError(f"expected unique ids, found {name!r} again", dataset="/id", rows=repeated)
+    for rows, expected, again in (
+        (ids.unprintable(), "printable UTF-8 text of one line, not empty", ""),
+        (ids.duplicates(), "unique ids", " again"),
+    ):
+        if rows:
+            name = ids.values[rows[0]]
+            shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+            message = f"expected {expected}, found {shown!r}{again}"
+            raise DataError(message, dataset="/id", rows=rows)
+
+
+def as_stored(values: NDArray[Any], dataset: str | None = None) -> NDArray[Any]:
+    r"""Names or text as bytes objects (UTF-8), or native integers; missing text is empty text.
+
+    Raises
+    ------
+    DataError
+        For what is neither text nor an integer, and for text that UTF-8 or a string of HDF5 cannot
+        hold.
+
+    Examples
+    --------
+    >>> as_stored(np.array(["é", None, b"x", float("nan"), 7], dtype=object)).tolist()
+    [b'\xc3\xa9', b'', b'x', b'', b'7']
+    """
+    if values.dtype.kind in "iu":
+        return values.astype(values.dtype.newbyteorder("="))
+    out, items = np.empty(len(values), object), values.tolist()
+    if set(map(type, items)) == {bytes}:
+        out[:] = items
+        return out
+    for row, item in enumerate(items):
+        try:
+            out[row] = _as_bytes(item)
+        except (TypeError, ValueError):
+            message = f"expected text, found {item!r:.60}"
+            raise DataError(message, dataset=dataset, rows=[row]) from None
+    return out
+
+
+def _as_bytes(item: Any) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, str):
+        return item.encode()
+    if item is None or type(item).__name__ in ("NAType", "NaTType") or item != item:
+        return b""
+    if isinstance(item, int) and not isinstance(item, bool):
+        return str(item).encode()
+    raise TypeError
 
 
 def _is_utf8(name: bytes) -> bool:

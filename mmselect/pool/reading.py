@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
 from mmselect.errors import FormatError, Rows, SchemaError, located
-from mmselect.pool.ids import Ids, check_unique
+from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.schema import match, names_in
 
@@ -241,12 +241,12 @@ class Pool:
         Raises
         ------
         DataError
-            If two samples have the same id.
+            If two samples have the same id, or an id cannot be printed on a line.
         """
         column = self.columns.get("/id")
         ids = Ids(np.arange(self.n) if column is None else as_stored(column[:]))
         with self.located():
-            check_unique(ids)
+            check_ids(ids)
         return ids
 
     @cached_property
@@ -353,15 +353,6 @@ def opened_pool(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
         return
     with open_pool(pool) as opened:
         yield opened
-
-
-def as_stored(values: NDArray[Any]) -> NDArray[Any]:
-    """Names as bytes objects or native integers, whatever the file's type."""
-    if values.dtype.kind in "iu":
-        return values.astype(values.dtype.newbyteorder("="))
-    out = np.empty(len(values), object)
-    out[:] = [name.encode() if isinstance(name, str) else bytes(name) for name in values]
-    return out
 
 
 def _per_sample(path: str) -> bool:

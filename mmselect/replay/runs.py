@@ -270,8 +270,8 @@ def _store(folder: Path | None, key: str, run: Run) -> None:
     if folder is None:
         return
     make_folder(folder)
-    with replacing(_place(folder, key, run.strategy, run.seed)) as temporary:
-        temporary.write_text(json.dumps({"key": key, **asdict(run)}))
+    with replacing(_place(folder, key, run.strategy, run.seed)) as file:
+        file.write(json.dumps({"key": key, **asdict(run)}).encode())
 
 
 def _stored(folder: Path | None, key: str, strategy: str, seed: int) -> Run | None:
