@@ -4,8 +4,8 @@ Optional: ``pip install mmselect[torch]``. It imports the rest of the package; o
 command ``align`` imports it.
 """
 
-from mmselect.torch.training.align import Aligned, align_features
 from mmselect.torch.export.exporting import export_pool
+from mmselect.torch.training.align import Aligned, align_features
 from mmselect.torch.training.heads import SingleModalHeads
 from mmselect.torch.training.losses import (
     info_nce,

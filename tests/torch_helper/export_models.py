@@ -109,7 +109,7 @@ EXPORT = {
     "features": FEATURES,
     "unimodal_logits": HEADS,
     "classifier": "fusion.fc",
-    "coalitions": "fusion",
+    "coalitions": True,
     "dropout_passes": 3,
     "ids": "id",
     "labels": "label",
@@ -129,11 +129,11 @@ def dying(batches: Any, after: int) -> Iterator[Any]:
 
 
 def main() -> None:
-    import mmselect.torch.partial as partial
     from mmselect.torch import export_pool
+    from mmselect.torch.export import shards
 
     target, after = Path(sys.argv[1]), int(sys.argv[2])
-    partial.COMMIT_SECONDS = 0
+    shards.SHARD_SECONDS = 0
     export_pool(TwoTower(), dying(loader(), after), target, n=22, **EXPORT)
 
 

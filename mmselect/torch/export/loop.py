@@ -90,7 +90,9 @@ class Export:
             new = as_text("/id", as_array("/id", ids)).tolist()
             old = list(islice(known, len(new)))
             if differing := [at for at, (a, b) in enumerate(zip_longest(old, new)) if a != b]:
-                a, b = (each[differing[0]] if differing[0] < len(each) else None for each in (old, new))
+                a, b = (
+                    each[differing[0]] if differing[0] < len(each) else None for each in (old, new)
+                )
                 message = f"expected {_shown(a)}, as in the export under way, found {_shown(b)}"
                 raise SchemaError(message, dataset="/id", rows=differing[:1])
             if last and row != begins:

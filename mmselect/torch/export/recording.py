@@ -79,12 +79,15 @@ class Memory:
         """
         memo: dict[int, Any] = {}
         again = copy.deepcopy(self.output, memo)
-        kept = [memo[id(own)] for path, own in self.features.items() if path not in absent]
-        if len(kept) == len(self.features) == 1:
+        present = [own for path, own in self.features.items() if path not in absent]
+        if present and len(self.features) == 1:
             return again
+        kept = [memo[id(own)] for own in present]
         values = [tensor.clone() for tensor in kept]
         for tensor in memo.values():
-            if isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
+            if isinstance(tensor, torch.Tensor) and (
+                tensor.is_floating_point() or tensor.is_complex()
+            ):
                 _blank(tensor)
         for tensor, value in zip(kept, values, strict=True):
             tensor.copy_(value)  # it may share memory with what is zero now

@@ -125,7 +125,9 @@ def fused_logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
 
 
 def _logits_again(plan: Plan, recorder: Recorder, call: Callable[[], Any]) -> Tensor:
-    return fused_logits(plan, _forward(plan, recorder, call, frozenset({FUSED} & plan.picks.keys())))
+    return fused_logits(
+        plan, _forward(plan, recorder, call, frozenset({FUSED} & plan.picks.keys()))
+    )
 
 
 def _coalition_logits(
@@ -171,7 +173,9 @@ def _check_encoders(plan: Plan, recorder: Recorder, names: list[str]) -> None:
         raise ParameterError(f"coalitions: {others[0]}: {message}: {hint}")
     if FUSED in plan.picks and recorder.modules[FUSED] in recorder.memories:
         name = plan.picks[FUSED].module or "the model"
-        message = f"expected features of submodules, found those of {name}, which returns the logits"
+        message = (
+            f"expected features of submodules, found those of {name}, which returns the logits"
+        )
         raise ParameterError(f"coalitions: {message}")
 
 

@@ -180,7 +180,9 @@ class Shards:
             found = json.loads(path.read_text())
         except (OSError, ValueError):
             message = "cannot be read: expected the settings of an export, found none"
-            raise FormatError(f"{message}; without resume, it starts again", file=str(path)) from None
+            raise FormatError(
+                f"{message}; without resume, it starts again", file=str(path)
+            ) from None
         for name in sorted(self.settings.keys() | found.keys()):
             old, new = found.get(name), self.settings.get(name)
             if old != new:
