@@ -239,7 +239,6 @@ def test_coalitions_in_mixed_precision(tmp_path: Path) -> None:
         np.testing.assert_allclose(a[path], b[path], atol=0.03)
 
 
-
 def coalitions(path: Path) -> dict[str, Any]:
     """Logits of each coalition, and of all."""
     found = read_with_zeros(path)

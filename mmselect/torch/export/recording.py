@@ -96,6 +96,8 @@ class Memory:
 
 def _blank(tensor: Tensor) -> None:
     """Make every number zero; rows that are one row, expanded, are reached by their memory only."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return  # masks and lengths
     if tensor.layout == torch.strided:
         tensor.untyped_storage().fill_(0)
     else:
