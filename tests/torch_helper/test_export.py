@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import mmselect
-from mmselect.errors import MmselectError
 from mmselect.pool.checking import check
 
 torch = pytest.importorskip("torch")

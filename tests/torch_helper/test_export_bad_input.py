@@ -241,7 +241,7 @@ COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
     "a class too high": (
         lambda: changed("label", 1, lambda labels: labels + 2),
         {},
-        r"/label: rows 6, 7: expected -1 .unknown. or a class from 0 to 3, found another number \(id s06",
+        r"/label: rows 6, 7: expected -1 .* or a class from 0 to 3, found another number \(id s0",
     ),
     "labels as floats": (
         lambda: loader(),

@@ -217,13 +217,12 @@ def _whole(name: str, given: Any, least: int) -> int:
 
 
 def _part(given: tuple[int, int], plan: Plan) -> tuple[int, int]:
-    with suppress(TypeError, ValueError):
-        part, parts = map(operator.index, given)
-        if 0 <= part < parts <= 10_000:
-            if parts > 1 and "/id" not in plan.columns and plan.function is None:
-                raise ParameterError("part: expected ids= with it, found none")
-            return part, parts
-    raise ParameterError(f"part: expected which of how many, such as (0, 4), found {given!r}")
+    part, parts = given if isinstance(given, tuple) and len(given) == 2 else (given, 0)
+    if not (isinstance(part, int) and isinstance(parts, int) and 0 <= part < parts <= 10_000):
+        raise ParameterError(f"part: expected which of how many, such as (0, 4), found {given!r}")
+    if parts > 1 and "/id" not in plan.columns:
+        raise ParameterError("part: expected ids= with it, found none")
+    return part, parts
 
 
 def _device(model: Any, device: Any) -> Any:

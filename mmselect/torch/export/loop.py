@@ -89,12 +89,10 @@ class Export:
             ids = column(batch, "/id", self.plan.columns["/id"])
             new = as_text("/id", as_array("/id", ids)).tolist()
             old = list(islice(known, len(new)))
-            if differing := [at for at, (a, b) in enumerate(zip_longest(old, new)) if a != b]:
-                a, b = (
-                    each[differing[0]] if differing[0] < len(each) else None for each in (old, new)
-                )
-                message = f"expected {_shown(a)}, as in the export under way, found {_shown(b)}"
-                raise SchemaError(message, dataset="/id", rows=differing[:1])
+            for at, (a, b) in enumerate(zip_longest(old, new)):
+                if a != b:
+                    message = f"expected {_shown(a)}, as in the export under way, found {_shown(b)}"
+                    raise SchemaError(message, dataset="/id", rows=[at])
             if last and row != begins:
                 message = f"expected the last batch in the shards to begin at row {begins}"
                 raise SchemaError(f"{message}, found row {row}: is it the same batch size?")

@@ -48,6 +48,8 @@ SHARD_SECONDS, SHARD_SHARE = 60.0, 16
 """A smaller shard is written when it took so long, and if it has a 16th of the rows before it: a
 killed export loses a minute, or a 17th of its work, and a long one is not thousands of shards."""
 
+AGAIN = "without resume, it starts again"
+
 
 class Shards:
     """The finished shards of one part of an export, and the batches that wait for the next one.
@@ -169,7 +171,7 @@ class Shards:
                 about = shard.layout.shards[0].handle.attrs
                 if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
                     message = f"expected the shard of batch {self.batches + 1}, found another"
-                    raise FormatError(f"{message}; without resume, it starts again", file=str(path))
+                    raise FormatError(f"{message}; {AGAIN}", file=str(path))
                 self.rows, self.last_rows = self.rows + shard.n, int(about["last_batch"])
                 self.batches += int(about["batches"])
                 if "/id" in shard.columns:
@@ -204,7 +206,7 @@ class Shards:
         with open_pool(path) as shard:
             start = shard.n - self.last_rows
             before = {name: column[start:] for name, column in shard.columns.items()}
-        for name in sorted(before.keys() | arrays.keys()):
+        for name in {**arrays, **before}:
             none = np.empty(0)
             if not allclose_to_largest(before.get(name, none), arrays.get(name, none)):
                 message = "expected the numbers written before, found others: is it the same model?"
