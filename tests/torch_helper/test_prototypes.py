@@ -12,7 +12,7 @@ from mmselect.errors import DataError, ParameterError, SelectionError
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from mmselect.torch import UnimodalPrototypes
+from mmselect.torch import UnimodalPrototypes  # noqa: E402
 from mmselect.torch.training import prototypes  # noqa: E402
 from mmselect.torch.training.prototypes import concentrations  # noqa: E402
 
