@@ -102,6 +102,19 @@ class Ids:
             if not name or not _is_utf8(name) or _CONTROL.search(name)
         ]
 
+    def faults(self) -> dict[str, list[int]]:
+        """Rows whose name cannot be used, by what is wrong; ``{}`` in that stands for the name."""
+        found = {
+            "expected printable UTF-8 text of one line, not empty, found {}": self.unprintable(),
+            "expected unique ids, found {} again": self.duplicates(),
+        }
+        return {what: rows for what, rows in found.items() if rows}
+
+    def shown(self, row: int) -> str:
+        """Name of a row for an error, be it printable or not."""
+        name = self.values[row]
+        return repr(name.decode("utf-8", "replace")) if isinstance(name, bytes) else str(name)
+
     @cached_property
     def _sorted_hashes(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
         values = self.values.tolist() if self.values.dtype.kind in "iu" else self.values
@@ -133,15 +146,8 @@ def check_ids(ids: Ids) -> None:
     DataError
         Naming the rows.
     """
-    for rows, expected, again in (
-        (ids.unprintable(), "printable UTF-8 text of one line, not empty", ""),
-        (ids.duplicates(), "unique ids", " again"),
-    ):
-        if rows:
-            name = ids.values[rows[0]]
-            shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-            message = f"expected {expected}, found {shown!r}{again}"
-            raise DataError(message, dataset="/id", rows=rows)
+    for what, rows in ids.faults().items():
+        raise DataError(what.format(ids.shown(rows[0])), dataset="/id", rows=rows)
 
 
 def as_stored(values: NDArray[Any], dataset: str | None = None) -> NDArray[Any]:

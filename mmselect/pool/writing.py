@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import DataError, SchemaError, located
-from mmselect.pool.checking import bad_rows
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
@@ -32,6 +31,7 @@ from mmselect.pool.schema import (
     place_of,
 )
 from mmselect.pool.storage import Storage, created, draft
+from mmselect.pool.values import bad_rows
 
 Tensor = Any
 """NumPy array, sequence, or anything with ``__dlpack__`` or ``.cpu().numpy()``."""

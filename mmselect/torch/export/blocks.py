@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError
-from mmselect.pool.checking import bad_rows
 from mmselect.pool.ids import as_stored
 from mmselect.pool.schema import Axes, match, place_of
+from mmselect.pool.values import bad_rows
 from mmselect.pool.writing import as_array, check_arrays, to_numpy
 from mmselect.torch.export.trees import Tensor
 

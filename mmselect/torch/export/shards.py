@@ -168,7 +168,7 @@ class Shards:
         for path in self.finished(self._own):
             self._check_settings(self._settings_file)
             with open_pool(path) as shard:
-                about = shard.layout.shards[0].handle.attrs
+                about = shard.layout.shards[0].source.handle.attrs
                 if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
                     message = f"expected the shard of batch {self.batches + 1}, found another"
                     raise FormatError(f"{message}; {AGAIN}", file=str(path))
