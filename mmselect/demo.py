@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.shapley import contributions
 from mmselect.files import make_folder, replacing
-from mmselect.output import write
+from mmselect.output.emitting import write
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
 from mmselect.strategies.gradients import shapley

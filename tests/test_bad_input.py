@@ -199,7 +199,7 @@ USAGE = {
     ): "strategy random: expected no parameters",
     ("-b", "5", "--activation", "tanh"): "activation: expected softmax or sigmoid-norm",
     ("-b", "5", "--format", "xml"): "format: expected one of ids, indices",
-    ("-b", "5", "--threads", "0"): "Invalid value for '--threads'",
+    ("-b", "5", "--threads", "0"): "threads: expected a whole number of at least 1, found '0'",
     ("-b", "5", "--memory", "lots"): "memory: expected an amount such as 4GB",
     ("-b", "5", "--exclude", "-", "--among", "-"): "expected one list from standard input, found "
     "--exclude, --among",
@@ -384,12 +384,12 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
     code = (
         f"{LISTENING}"
         "import os, sys, time\n"
-        "from mmselect import output\n"
+        "from mmselect.output import emitting\n"
         "def slowly(result, pool):\n"
         "    yield b'half a line'\n"
         "    print('writing', file=sys.stderr, flush=True)\n"
         "    time.sleep(60)\n"
-        "output.SCORE_FORMS['csv'] = slowly\n"
+        "emitting.SCORE_FORMS['csv'] = slowly\n"
         "from mmselect.cli import run\n"
         f"sys.exit(run(['score', {str(pool)!r}, '-s', 'smem', '-o', {str(target)!r}]))\n"
     )

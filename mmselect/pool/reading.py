@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, MmselectError, Rows, SchemaError, located, printable
+from mmselect.errors import DataError, MmselectError, RowNumbers, SchemaError, located, printable
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
@@ -220,7 +220,7 @@ class Pool:
             first += shard.rows
         return self.files[0], list(rows)
 
-    def located(self, rows: Rows | None = None) -> located:
+    def located(self, rows: RowNumbers | None = None) -> located:
         """Make errors raised in a ``with`` block name the file; `rows` renames their rows."""
         return located(file=self.files[0], rows=rows, place=self.place)
 

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from mmselect.errors import UsageError
-from mmselect.strategies import baselines, coldstart, gradients, smem, uncertainty
+from mmselect.strategies import baselines, coldstart, facility, gradients, smem, uncertainty
 from mmselect.strategies.record import Strategy
 
 GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, coldstart)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart)
     for strategy in family.STRATEGIES
 }
 
-AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("bmmal", {}),
-    ("smem", {"diversify": 4.0}),
-    ("facility", {}),
-    ("smem", {}),
-    ("entropy", {}),
-    ("random", {}),
+AUTO: tuple[tuple[str, str | None], ...] = (
+    ("bmmal", None),
+    ("smem", "d2"),
+    ("facility", None),
+    ("smem", None),
+    ("entropy", None),
+    ("random", None),
 )
-"""What ``auto`` tries, best first, each with the parameters it sets."""
+"""What ``auto`` tries, best first, each with how its score is spread."""
 
 
 def installed() -> tuple[dict[str, Strategy], list[str]]:
