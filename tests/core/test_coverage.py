@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmselect.core.coverage import exact, gains, neighbours, products, traversal
+from mmselect.core.coverage import facility as facility_module
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
@@ -271,6 +272,16 @@ def test_facility_is_the_naive_greedy(center, labeled):
     assert found.form == "exact"
     assert found.picks.tolist() == picks
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
+
+
+def test_candidates_are_moved_up_without_a_second_copy(monkeypatch):
+    monkeypatch.setattr(facility_module, "TILE", 7)
+    x = np.arange(120, dtype=np.float32).reshape(60, 2)
+    rows = np.setdiff1d(np.arange(60), [0, 1, 8, 30, 59])
+    expected = x[rows]
+    moved = facility_module._moved_up(x, rows)
+    assert np.shares_memory(moved, x)
+    np.testing.assert_array_equal(moved, expected)
 
 
 @pytest.fixture(params=["matrix", "rows", "pairs"])

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Floats, Singles
+from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
@@ -94,8 +94,9 @@ def facility(
     with blas_threads():
         x, _, zero_rows = join(given.features, center=center, engine=engine)
         x *= np.float32(len(given.features) ** -0.5)  # a product is now the mean cosine
-        clients = x[given.candidates] if len(given.labeled) else x
-        best = _covered(clients, x[given.labeled], engine)
+        labeled_rows = x[given.labeled]
+        clients = _moved_up(x, given.candidates)
+        best = _covered(clients, labeled_rows, engine)
         if exact:
             originals = Originals(given.features, unit=True, center=center)
             similarity = Similarity(originals, given.candidates)
@@ -123,6 +124,14 @@ def _scaled(weights: Floats | None, clients: int) -> Floats | None:
         raise ParameterError(f"weights: expected finite numbers of at least 0, {found}")
     mean = scale.mean()
     return scale / mean if mean > 0 else None
+
+
+def _moved_up(x: Singles, rows: Index) -> Singles:
+    """Rows of `x` in ascending order, moved to its beginning: no second copy of the features."""
+    if len(rows) < len(x):
+        for start, stop in ranges(0, len(rows), TILE):
+            x[start:stop] = x[rows[start:stop]]
+    return x[: len(rows)]
 
 
 def _covered(clients: Singles, labeled: Singles, engine: Engine) -> Singles:
