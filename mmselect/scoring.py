@@ -51,9 +51,10 @@ def compute_scores(
 ) -> Columns:
     """Columns of the candidates, in row order; by default on the request's threads."""
     columns, candidates = request.columns, request.candidates
-    block = ScoreBlock(
-        request.strategy.function, request.parameters, request.constants, tuple(columns)
-    )
+    strategy = request.strategy
+    with request.pool.located():
+        constants = strategy.prepare(request.constants)
+    block = ScoreBlock(strategy.function, request.parameters, constants, tuple(columns))
     names: list[str] = []
 
     def values(found: Columns) -> tuple[Array, ...]:
