@@ -59,19 +59,20 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick among the samples whose prediction a mix of features changes."""
     _require_labeled(batch, "alfa-mix", "whose means it mixes with")
     assert batch.labels is not None  # it needs /label
-    found = alfamix(
-        _features(batch),
-        {f"{FEATURES}/{name}": w for name, w in in_group(batch.constants, WEIGHT).items()},
-        batch.constants.get(BIAS),
-        batch.labels,
-        k,
-        rng,
-        labeled=batch.labeled,
-        candidates=batch.candidates,
-        cap=batch.parameters["cap"],
-        iterations=batch.parameters["iterations"],
-        engine=batch.engine,
-    )
+    with located(dataset=LABEL):  # errors about features or head name those
+        found = alfamix(
+            _features(batch),
+            {f"{FEATURES}/{name}": w for name, w in in_group(batch.constants, WEIGHT).items()},
+            batch.constants.get(BIAS),
+            batch.labels,
+            k,
+            rng,
+            labeled=batch.labeled,
+            candidates=batch.candidates,
+            cap=batch.parameters["cap"],
+            iterations=batch.parameters["iterations"],
+            engine=batch.engine,
+        )
     scores = np.where(np.isfinite(found.thresholds), -found.thresholds, np.nan)
     details = {"epsilon": found.epsilon, "changed": found.near}
     return _picks(batch, found.picks, scores, found.zero_rows, details)

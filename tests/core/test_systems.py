@@ -306,7 +306,9 @@ def test_what_alfamix_refuses() -> None:
     none = np.empty(0, np.intp)
     with pytest.raises(SelectionError, match="expected labeled samples"):
         call(labeled=none, labels=none)
-    with pytest.raises(DataError, match=r"row \d+: labeled samples: .*from 0 to 4.* found -1"):
+    with pytest.raises(
+        DataError, match=r"row \d+: expected a class from 0 to 4, found -1 of a labeled"
+    ):
         call(labels=np.where(np.arange(25) == 7, -1, head.labels))
     with pytest.raises(ParameterError, match="cap: expected"):
         call(cap=0.0)
@@ -323,6 +325,12 @@ def test_what_alfamix_refuses() -> None:
         broken["image"][head.candidates[4], 1] = value
         with pytest.raises(DataError, match=f"image: row {head.candidates[4]}: .*{message}"):
             call(features=broken)
+    with pytest.raises(DataError, match="image: expected finite weights"):
+        call(weight={**head.weight, "image": np.full((5, 5), np.nan)})
+    with pytest.raises(DataError, match="bias: expected finite"):
+        call(bias=np.array([0, 0, 0, 0, np.inf]))
+    with pytest.raises(DataError, match="logits W z . b: row .*: too large"):
+        call(weight={m: 1e308 * np.sign(w) for m, w in head.weight.items()})
     fine = {m: x.copy() for m, x in head.features.items()}
     fine["image"][head.candidates[4], 1] = 9.97e36  # a fill value: its square fits in float64
     call(features=fine)

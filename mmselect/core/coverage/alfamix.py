@@ -23,7 +23,7 @@ from mmselect.arrays import (
 )
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.side_by_side import side_by_side, wide_rows
-from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
+from mmselect.engine import SERIAL, Engine, blas_threads, compute_rows, join_rows, map_rows
 from mmselect.errors import DataError, ParameterError, SelectionError
 
 NO_PUSH = 1e-12
@@ -111,7 +111,7 @@ def alfamix(
     SelectionError, BudgetError
         If nothing is labeled, or `k` does not fit the candidates.
     DataError
-        If a value cannot be used, or a labeled row has no class.
+        If a value cannot be used, or a labeled row has no class (an error without `dataset`).
 
     Examples
     --------
@@ -210,8 +210,10 @@ def _head(
     if len(w) < 2:
         raise ParameterError(f"weight: expected at least two classes, found {len(w)}")
     b = np.zeros(len(w)) if bias is None else bias.astype(np.float64)
-    if b.shape != (len(w),) or not np.isfinite(b).all():
-        raise ParameterError(f"bias: expected {len(w)} finite numbers, found shape {b.shape}")
+    if b.shape != (len(w),):
+        raise ParameterError(f"bias: expected shape ({len(w)},), found {b.shape}")
+    if not np.isfinite(b).all():
+        raise DataError("expected finite numbers, found nan or infinity", dataset="bias")
     return w, b
 
 
@@ -224,8 +226,8 @@ def _anchors(
     if labels.shape != labeled.shape:
         raise ParameterError(f"labels: expected {len(labeled):,}, found shape {labels.shape}")
     if (bad := np.flatnonzero((labels < 0) | (labels >= classes))).size:
-        message = f"expected a class from 0 to {classes - 1} of each, found {labels[bad[0]]}"
-        raise DataError(f"labeled samples: {message}", rows=labeled[bad].tolist())
+        message = f"expected a class from 0 to {classes - 1}, found {labels[bad[0]]}"
+        raise DataError(f"{message} of a labeled sample", rows=labeled[bad].tolist())
     counts = np.bincount(labels, minlength=classes)
     names, all_classes = list(features), np.arange(classes)
 
@@ -277,7 +279,7 @@ class _Mix:
         centred = w - w.mean(axis=0)
         towards = np.ascontiguousarray(np.vstack([w, around]).T)
         squares = np.vecdot(around, around)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with blas_threads(), np.errstate(over="ignore", invalid="ignore"):
             return cls(names, origin, towards, w @ origin + b, centred @ centred.T, squares)
 
     def __call__(self, rows: Index, blocks: list[Array]) -> tuple[Floats]:
@@ -287,8 +289,8 @@ class _Mix:
             products = z @ self.towards
             f = products[:, :c] + self.bias
         if (bad := np.flatnonzero(~np.isfinite(f).all(axis=1))).size:
-            message = "too large: expected logits W z + b within float64, found infinity"
-            raise DataError(message, rows=rows[bad].tolist())
+            message = "too large: expected numbers within float64, found infinity"
+            raise DataError(message, dataset="logits W z + b", rows=rows[bad].tolist())
         step = self._steps(f)
         squared = np.vecdot(z, z) + (self.squares - 2 * products[:, c:]).max(axis=1)
         reach = np.sqrt(np.maximum(squared, 0) / z.shape[1])  # how far ε = 1 moves

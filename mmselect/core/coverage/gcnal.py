@@ -25,7 +25,7 @@ from mmselect.arrays import (
 )
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.side_by_side import side_by_side
-from mmselect.engine import SERIAL, Engine, Progress, ranges
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import ParameterError, SelectionError
 
 Variant = Literal["uncertain", "core"]
@@ -150,9 +150,10 @@ def gcnal(
         raise SelectionError("expected labeled samples, to tell from unlabeled ones, found none")
     rows = np.union1d(labeled, candidates)
     x, zero_rows = side_by_side(features, rows, unit="row", engine=engine)
-    network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
-    losses = tuple(network.train(steps, progress))
-    hidden, logit = network.forward(exact=True)
+    with blas_threads():
+        network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
+        losses = tuple(network.train(steps, progress))
+        hidden, logit = network.forward(exact=True)
     score = _sigmoid(logit)
     own = np.searchsorted(rows, candidates)
     if variant == "uncertain":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmselect.arrays import Array, Floats, check_logits
+from mmselect.engine import blas_threads
 from mmselect.errors import DataError, ParameterError
 
 CANCELLED = 1e-6
@@ -48,7 +49,8 @@ def class_distances(weight: Array) -> Floats:
     scale = 2.0 ** (np.frexp(largest)[1] - 1)
     wide /= scale
     centred = wide - wide.mean(axis=0)
-    gram = centred @ centred.T
+    with blas_threads():
+        gram = centred @ centred.T
     norms = gram.diagonal()
     size = norms[:, None] + norms
     squared = size - 2 * gram
