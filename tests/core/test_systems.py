@@ -325,12 +325,13 @@ def test_what_alfamix_refuses() -> None:
         broken["image"][head.candidates[4], 1] = value
         with pytest.raises(DataError, match=f"image: row {head.candidates[4]}: .*{message}"):
             call(features=broken)
-    with pytest.raises(DataError, match="image: expected finite weights"):
-        call(weight={**head.weight, "image": np.full((5, 5), np.nan)})
-    with pytest.raises(DataError, match="bias: expected finite"):
-        call(bias=np.array([0, 0, 0, 0, np.inf]))
-    with pytest.raises(DataError, match="logits W z . b: row .*: too large"):
-        call(weight={m: 1e308 * np.sign(w) for m, w in head.weight.items()})
+    for value in (np.nan, np.inf, -1e200):
+        with pytest.raises(DataError, match="weight and bias of the head: expected finite"):
+            call(weight={**head.weight, "image": np.full((5, 5), value)})
+        with pytest.raises(DataError, match="weight and bias of the head: expected finite"):
+            call(bias=np.array([0, 0, 0, 0, value]))
+    largest = {m: np.full(x.shape, 1e152) for m, x in head.features.items()}
+    call(features=largest, weight={m: 9e149 * np.sign(w) for m, w in head.weight.items()})
     fine = {m: x.copy() for m, x in head.features.items()}
     fine["image"][head.candidates[4], 1] = 9.97e36  # a fill value: its square fits in float64
     call(features=fine)

@@ -29,6 +29,9 @@ from mmselect.errors import DataError, ParameterError, SelectionError
 NO_PUSH = 1e-12
 """A rate below this share of the largest is rounding: classes with equal weights have none."""
 
+LARGEST_WEIGHT = 1e150
+"""So that W Wᵀ and, with features whose squares fit in float64, W z + b fit in float64."""
+
 
 class Mixed(NamedTuple):
     """What :func:`alfamix` returns.
@@ -204,16 +207,16 @@ def _head(
         found = weight[name].shape if name in weight else "none"
         if name not in weight or weight[name].shape[1] != z.shape[1]:
             raise ParameterError(f"{name}: expected weights (c, {z.shape[1]}), found {found}")
-        if not np.isfinite(weight[name]).all():
-            raise DataError("expected finite weights, found nan or infinity", dataset=name)
     w = np.concatenate([weight[name] for name in features], axis=1, dtype=np.float64)
+    b = np.zeros(len(w)) if bias is None else bias.astype(np.float64)
     if len(w) < 2:
         raise ParameterError(f"weight: expected at least two classes, found {len(w)}")
-    b = np.zeros(len(w)) if bias is None else bias.astype(np.float64)
     if b.shape != (len(w),):
         raise ParameterError(f"bias: expected shape ({len(w)},), found {b.shape}")
-    if not np.isfinite(b).all():
-        raise DataError("expected finite numbers, found nan or infinity", dataset="bias")
+    size = float(np.maximum(np.abs(w).max(initial=0), np.abs(b).max()))
+    if not size < LARGEST_WEIGHT:  # nan is not
+        message = f"expected finite numbers below {LARGEST_WEIGHT:g}, found {size:g}"
+        raise DataError(message, dataset="weight and bias of the head")
     return w, b
 
 
@@ -279,18 +282,14 @@ class _Mix:
         centred = w - w.mean(axis=0)
         towards = np.ascontiguousarray(np.vstack([w, around]).T)
         squares = np.vecdot(around, around)
-        with blas_threads(), np.errstate(over="ignore", invalid="ignore"):
+        with blas_threads():
             return cls(names, origin, towards, w @ origin + b, centred @ centred.T, squares)
 
     def __call__(self, rows: Index, blocks: list[Array]) -> tuple[Floats]:
         c = len(self.bias)
         z = wide_rows(self.names, rows, blocks) - self.origin
-        with np.errstate(over="ignore", invalid="ignore"):
-            products = z @ self.towards
-            f = products[:, :c] + self.bias
-        if (bad := np.flatnonzero(~np.isfinite(f).all(axis=1))).size:
-            message = "too large: expected numbers within float64, found infinity"
-            raise DataError(message, dataset="logits W z + b", rows=rows[bad].tolist())
+        products = z @ self.towards
+        f = products[:, :c] + self.bias
         step = self._steps(f)
         squared = np.vecdot(z, z) + (self.squares - 2 * products[:, c:]).max(axis=1)
         reach = np.sqrt(np.maximum(squared, 0) / z.shape[1])  # how far ε = 1 moves
