@@ -72,7 +72,9 @@ def compute_scores(
         joined = join_rows(map(values, results), len(candidates), progress)
     if len(candidates) > 1 and request.pool.sizes.get("c") == 1:
         request.warnings.append("one class only: all scores are equal")
-    return dict(zip(names, joined, strict=True))
+    found = dict(zip(names, joined, strict=True))
+    complete = request.strategy.complete
+    return complete(found, request.parameters) if complete else found
 
 
 def task_rows(request: Request) -> int:

@@ -14,7 +14,7 @@ from mmselect.errors import NeedsError, UsageError
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
-from mmselect.strategies import diversity, registry
+from mmselect.strategies import registry
 from mmselect.strategies.record import Batch, Picks, Progress
 
 
@@ -266,7 +266,7 @@ def require_distance(request: Request) -> None:
     NeedsError
         Naming strategies that do.
     """
-    if not request.strategy.distance and not request.parameters.get("diversify"):
+    if not request.strategy.distance:
         name = request.strategy.name
         able = ", ".join(n for n, record in registry.BUILT_IN.items() if record.distance)
         message = f"strategy {name} has no distance between samples; expected one of {able}"
@@ -283,7 +283,7 @@ def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
 
 
 def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
-    """Pick `k` candidates: the top k of a score, its diversified form, or a batch strategy."""
+    """Pick `k` candidates: the top k of a score, or a batch strategy."""
     if seed < 0:
         raise UsageError(f"seed: expected a number of at least 0, found {seed}")
     rng, batch = np.random.default_rng(seed), batch_of(request, progress)
@@ -292,11 +292,8 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
             picks: Picks = request.strategy.function(batch, k, rng)
         else:
             values = compute_scores(request, progress)["score"]
-            if request.parameters.get("diversify"):
-                picks = diversity.spread(batch, values, k, rng)
-            else:
-                best = top(values, k)
-                picks = Picks(best, values[best])
+            best = top(values, k)
+            picks = Picks(best, values[best])
     request.warnings.extend(picks.warnings)
     return picks
 

@@ -24,8 +24,11 @@ TABLE = Path(__file__).with_suffix(".json")
 BUDGET = 40
 VARIANTS: dict[str, dict[str, Any]] = {
     "coreset unit=true": {"unit": True},
-    "facility form=sparse": {"form": "sparse"},
+    "facility doubt=none": {"doubt": "none"},
+    "facility form=sparse": {"doubt": "none", "form": "sparse"},
+    "facility form=sparse doubt=auto": {"form": "sparse"},
     "kmeans unit=true": {"unit": True},
+    "kmeans init=uniform": {"init": "uniform"},
     "activeft loss=code": {"loss": "code"},
     "mmcsal solver=lbfgs": {"solver": "lbfgs"},
     "smem preset=jsd": {"preset": "jsd"},

@@ -22,8 +22,8 @@ from mmselect.strategies.record import Batch, Picks, Strategy, need
 
 BATCH: dict[str, tuple[str, dict[str, Any]]] = {
     "alfa-mix": ("alfa-mix", {}),
-    "gcnal": ("gcnal", {"steps": 20}),
-    "gcnal core": ("gcnal", {"steps": 20, "variant": "core"}),
+    "gcnal": ("gcnal", {"epochs": 20}),
+    "gcnal core": ("gcnal", {"epochs": 20, "variant": "core"}),
     "typiclust": ("typiclust", {}),
 }
 SCORES = {"deepfool": ("deepfool", {}), "sraal-indicator": ("sraal-indicator", {})}
@@ -224,7 +224,7 @@ def test_what_was_done_is_in_the_provenance(cli) -> None:
     common = ("select", EMOJI, "-b", 30, "--format", "json", "-q", "-s")
     mixed = json.loads(cli(*common, "alfa-mix", "-p", "cap=0.03125").out)["provenance"]
     assert mixed["changed"] > 30 and (mixed["epsilon"] / 0.03125).is_integer()
-    learned = json.loads(cli(*common, "gcnal", "-p", "steps=30").out)["provenance"]
+    learned = json.loads(cli(*common, "gcnal", "-p", "epochs=30").out)["provenance"]
     assert learned["loss"][1] < learned["loss"][0]
 
 

@@ -12,20 +12,27 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mmselect.errors import UsageError
-from mmselect.strategies import baselines, coldstart, gradients, smem, systems, uncertainty
+from mmselect.strategies import (
+    baselines,
+    coldstart,
+    facility,
+    gradients,
+    smem,
+    systems,
+    uncertainty,
+)
 from mmselect.strategies.record import Strategy
 
 GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, coldstart, systems)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems)
     for strategy in family.STRATEGIES
 }
 
 AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bmmal", {}),
-    ("smem", {"diversify": 4.0}),
     ("facility", {}),
     ("smem", {}),
     ("entropy", {}),

@@ -10,8 +10,6 @@ import math
 
 from mmselect.core.scores import information
 from mmselect.errors import ParameterError
-from mmselect.strategies import diversity
-from mmselect.strategies.diversity import DIVERSIFY
 from mmselect.strategies.record import (
     Arrays,
     Columns,
@@ -88,7 +86,6 @@ STRATEGIES = (
         needs=(
             need(HEADS),
             need(FUSED, unless=("gamma", 0.0), welcome=True),
-            need("/features", unless=("diversify", 0.0)),
         ),
         parameters=(
             Parameter("preset", "full", "beta and gamma of the paper's ablation", tuple(PRESETS)),
@@ -98,10 +95,8 @@ STRATEGIES = (
             Parameter("beta", 1.0, "weight of the Jensen-Shannon divergence", minimum=0),
             Parameter("gamma", 1.0, "weight of the main entropy", minimum=0),
             ACTIVATION,
-            DIVERSIFY,
         ),
         reference="Kim et al., Single-Modal Entropy based Active Learning for VQA, BMVC 2021",
         finish=finish,
-        footprint=diversity.footprint,
     ),
 )

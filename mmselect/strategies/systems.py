@@ -9,23 +9,23 @@ import numpy as np
 
 from mmselect.arrays import Index
 from mmselect.core.coverage.alfamix import alfamix
-from mmselect.core.coverage.gcnal import HIDDEN, STEPS, gcnal
-from mmselect.core.coverage.typiclust import typiclust
+from mmselect.core.coverage.gcnal import EPOCHS, HIDDEN, gcnal
+from mmselect.core.coverage.typiclust import CLUSTERS, typiclust
 from mmselect.core.scores.deepfool import class_distances, deepfool
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.errors import NeedsError, located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.coldstart import UNIT
-from mmselect.strategies.coldstart import footprint as features_footprint
+from mmselect.strategies.covering import footprint as features_footprint
 from mmselect.strategies.gradients import BIAS, CLASSIFIER, FEATURES, FUSED, WEIGHT, in_group
 from mmselect.strategies.record import (
     Arrays,
     Batch,
     Columns,
-    Parameter,
     Parameters,
     Picks,
     Strategy,
+    limited,
     need,
 )
 
@@ -33,7 +33,7 @@ LABEL = "/label"
 DISTANCES = "distances"
 """Where the distances between the rows of W stand among the constants of ``deepfool``."""
 
-ITERATIONS = Parameter("iterations", 20, "Lloyd iterations of k-means", minimum=1)
+ITERATIONS = limited("iterations", 20, "Lloyd iterations of k-means")
 
 
 def head_distances(constants: Arrays) -> Arrays:
@@ -88,7 +88,7 @@ def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         labeled=batch.labeled,
         candidates=batch.candidates,
         variant=batch.parameters["variant"],
-        steps=batch.parameters["steps"],
+        epochs=batch.parameters["epochs"],
         engine=batch.engine,
         progress=batch.progress,
     )
@@ -189,7 +189,7 @@ STRATEGIES = (
         needs=(need(FEATURES), need(CLASSIFIER), need(LABEL)),
         conditions=whole_head,
         parameters=(
-            Parameter("cap", 0.2, "by how much the mixing step grows", minimum=1 / 1024, maximum=1),
+            limited("cap", 0.2, "by how much the mixing step grows"),
             ITERATIONS,
         ),
         reference="Parvaneh et al., Active Learning by Feature Mixing, CVPR 2022",
@@ -202,13 +202,8 @@ STRATEGIES = (
         function=graph,
         needs=(need(FEATURES),),
         parameters=(
-            Parameter(
-                "variant",
-                "uncertain",
-                "scores next to 0.1, or k-center on the hidden layer",
-                ("uncertain", "core"),
-            ),
-            Parameter("steps", STEPS, "steps of training", minimum=1),
+            limited("variant", "uncertain", "scores next to 0.1, or k-center on the hidden layer"),
+            limited("epochs", EPOCHS, "steps of training, each over all samples"),
         ),
         reference="Caramalau, Bhattarai and Kim, Sequential Graph Convolutional Network for Active "
         "Learning, CVPR 2021",
@@ -222,7 +217,7 @@ STRATEGIES = (
         needs=(need(FEATURES),),
         parameters=(
             UNIT,
-            Parameter("clusters", 500, "most clusters", minimum=1),
+            limited("clusters", CLUSTERS, "most clusters"),
             ITERATIONS,
         ),
         reference="Hacohen, Dekel and Weinshall, Active Learning on a Budget, ICML 2022",

@@ -9,18 +9,17 @@ from mmselect.core.scores import information
 from mmselect.strategies.record import (
     Arrays,
     Columns,
-    Parameter,
     Parameters,
     ScoreFunction,
     Strategy,
+    limited,
     need,
 )
 
-ACTIVATION = Parameter(
+ACTIVATION = limited(
     "activation",
     "softmax",
     "how logits become probabilities; sigmoid-norm for heads trained with BCE",
-    information.ACTIVATIONS,
 )
 
 

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmselect.core.features import Progress
 from mmselect.core.scores.alignment import Alignment
-from mmselect.engine import DEFAULT_MEMORY, compute_rows, thread_count
+from mmselect.engine import DEFAULT_MEMORY, Progress, compute_rows, thread_count
 from mmselect.errors import MmselectError, NeedsError, few
 from mmselect.files import check_targets, replacing
 from mmselect.output import as_json

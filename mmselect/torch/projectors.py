@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmselect.arrays import native
-from mmselect.core.features import Progress
-from mmselect.engine import ranges
+from mmselect.engine import Progress, ranges
 from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
 from mmselect.pool.reading import Pool
 from mmselect.torch.losses import check_above_zero, info_nce, prototypical_loss

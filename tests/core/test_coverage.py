@@ -1,5 +1,7 @@
 """The fast coverage methods against their plain forms."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,10 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Joined, join
-from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
+from mmselect.core.features import Joined, as_modalities, join
+from mmselect.core.sampling.start import kmeans_plusplus
+from mmselect.engine import Engine
+from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
 
 def pool(n, widths=(24, 16), seed=0, groups=12, dtype=np.float32):
@@ -90,9 +94,9 @@ def test_kcenter_small(seed, n, labeled):
 
 def test_kcenter_prefix_and_threads():
     features = pool(3000, seed=5)
-    whole = kcenter(features, 200, threads=1)
-    assert whole.picks[:60].tolist() == kcenter(features, 60, threads=3).picks.tolist()
-    again = kcenter(features, 200, threads=4)
+    whole = kcenter(features, 200, engine=Engine(1))
+    assert whole.picks[:60].tolist() == kcenter(features, 60, engine=Engine(3)).picks.tolist()
+    again = kcenter(features, 200, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -124,7 +128,7 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
     for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
-        monkeypatch.setattr(f"mmselect.core.coverage.kcenter.{name}", value)
+        monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
 
 
@@ -133,8 +137,9 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
 def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features = pool(700, dtype=dtype)
     features[1][3] = 0
-    whole, _, zero_rows = join(features, unit=unit)
-    points, index = Joined(features, unit=unit, threads=3), np.array([3, 699, 0])
+    named = as_modalities(features)
+    whole, _, zero_rows = join(named, unit=unit)
+    points, index = Joined(named, unit=unit, engine=Engine(3)), np.array([3, 699, 0])
     assert points.zero_rows == zero_rows
     np.testing.assert_allclose(points.rows(index), whole[index], rtol=1e-6)
     np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
@@ -144,7 +149,7 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features[1][8, 2] = np.nan
     for make in (join, Joined):
         with pytest.raises(DataError, match="1: row 8: expected finite features"):
-            make(features, unit=unit)
+            make(named, unit=unit)
 
 
 def test_kcenter_reports_progress():
@@ -202,12 +207,13 @@ def similarities(features, center):
     return np.maximum(total, 0)
 
 
-def naive_facility(s, k, labeled=(), tie=1e-10, offset=1):
+def naive_facility(s, k, labeled=(), tie=1e-10, offset=1, weights=None):
     free = np.setdiff1d(np.arange(len(s)), labeled)
+    w = np.ones(len(free)) if weights is None else weights / weights.mean()
     best = s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s))
     picks, gains = [], []
     for _ in range(k):
-        gain = np.maximum(s[np.ix_(free, free)] - best[free, None], 0).sum(0)
+        gain = w @ np.maximum(s[np.ix_(free, free)] - best[free, None], 0)
         gain[np.isin(free, picks)] = -1
         gain[(gain < 1e-6) & (gain >= 0)] = 0
         first = np.argmax(gain >= gain.max() - tie * (offset + gain.max()))
@@ -230,9 +236,9 @@ def test_facility_is_the_naive_greedy(center, labeled):
 
 @pytest.mark.parametrize("pairs", [1, 20_000])
 def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.facility.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.facility.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.facility.COLUMNS", 4)
+    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
     features = pool(600)
     picks, _ = naive_facility(similarities(features, True), 100)
     assert facility(features, 100).picks.tolist() == picks
@@ -249,6 +255,111 @@ def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center)
         found = facility(features, 120 - len(labeled), labeled=labeled, center=center)
         assert sorted(found.picks) == sorted(picks)
         assert found.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+@pytest.mark.parametrize("labeled", [(), tuple(range(0, 500, 9))])
+def test_facility_with_weights_is_the_naive_greedy(form, labeled):
+    features = pool(500)
+    features[0][::50] = 0
+    weights = np.random.default_rng(1).gamma(0.5, size=500 - len(labeled)) ** 2  # long tail
+    picks, gains = naive_facility(similarities(features, True), 120, labeled, weights=weights)
+    found = facility(features, 120, labeled=labeled, weights=weights, form=form, neighbours=500)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-4)
+    again = facility(features, 120, labeled=labeled, weights=9 * weights, form=form, neighbours=500)
+    assert again.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+def test_facility_with_weights_ties_and_zero_rows_spends_a_whole_pool(center, form):
+    rng = np.random.default_rng(4)
+    grid = rng.integers(0, 3, (120, 4)).astype(np.float32)
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        k = 120 - len(labeled)
+        weights = rng.integers(0, 4, k).astype(np.float64)
+        how = {"weights": weights, "tie": 1e-7, "offset": 10} if form == "sparse" else {}
+        picks, _ = naive_facility(
+            similarities(features, center), k, labeled, **{"weights": weights, **how}
+        )
+        found = facility(
+            features,
+            k,
+            labeled=labeled,
+            weights=weights,
+            center=center,
+            form=form,
+            neighbours=120,
+        )
+        assert found.picks.tolist() == picks
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), pairs=st.sampled_from([1, 10**6]))
+@settings(max_examples=40, deadline=None)
+def test_facility_small(seed, n, pairs):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(-2, 3, (n, 3)).astype(np.float32), rng.standard_normal((n, 2))]
+    rows = np.sort(rng.choice(n, min(int(rng.integers(0, 4)), n - 1), replace=False))
+    k = int(rng.integers(1, n - len(rows) + 1))
+    weights = rng.choice([0.0, 0.5, 1.0, 7.0], n - len(rows))
+    weights[0] = 1.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+        found = facility(features, k, labeled=rows, weights=weights)
+    picks, _ = naive_facility(similarities(features, True), k, rows, weights=weights)
+    assert found.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("pairs", [1, 20_000])
+def test_facility_with_weights_and_few_kept_columns_and_pairs(monkeypatch, pairs):
+    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
+    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
+    features, weights = pool(600), np.random.default_rng(2).gamma(0.5, size=600)
+    picks, _ = naive_facility(similarities(features, True), 100, weights=weights)
+    assert facility(features, 100, weights=weights).picks.tolist() == picks
+
+
+def test_facility_with_equal_weights_is_facility_without():
+    features = pool(400)
+    plain = facility(features, 60)
+    for weights in (np.ones(400), np.full(400, 0.3), np.zeros(400)):
+        assert facility(features, 60, weights=weights).picks.tolist() == plain.picks.tolist()
+
+
+def test_weights_that_do_not_fit():
+    features = pool(10)
+    with pytest.raises(ParameterError, match=r"weights: expected shape \(9,\)"):
+        facility(features, 1, labeled=[4], weights=np.ones(10))
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(ParameterError, match=f"found {bad} at position 3"):
+            facility(features, 1, weights=np.where(np.arange(10) == 3, bad, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "passes", "evaluated"),
+    [(12_000_000, 1, 0), (1_000_000, 6, 4_000), (200_000, 8, 7_000)],
+)
+def test_facility_does_not_evaluate_more_than_it_has_to(monkeypatch, pairs, passes, evaluated):
+    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+    features = pool(3000, groups=150)
+    for weights in (None, np.random.default_rng(2).gamma(0.5, size=3000)):
+        work = facility(features, 200, weights=weights).work
+        # The plain greedy evaluates 3,000 candidates for each of the 200 picks.
+        assert work["passes"] <= passes
+        assert work["evaluated"] <= evaluated
+        assert work["decided"] < 16_000
+
+
+def test_kcenter_does_not_compare_more_than_it_has_to():
+    work = kcenter(pool(3000, (150, 90)), 300).work
+    # The plain traversal measures 900,000 distances between rows of 240 numbers.
+    assert work["measured"] < 20_000
+    assert work["decided"] < 100
+    assert work["compared"] < 1_200_000
 
 
 def test_facility_where_every_sample_covers_itself_only():
@@ -278,8 +389,8 @@ def test_facility_sparse_with_all_neighbours_is_exact():
 def test_facility_with_inverted_lists(monkeypatch):
     monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
     features = pool(3000)
-    one = facility(features, 50, form="sparse", neighbours=20, threads=1)
-    two = facility(features, 50, form="sparse", neighbours=20, threads=3)
+    one = facility(features, 50, form="sparse", neighbours=20, engine=Engine(1))
+    two = facility(features, 50, form="sparse", neighbours=20, engine=Engine(3))
     assert "inverted lists" in one.form
     assert one.picks.tolist() == two.picks.tolist()
 
@@ -287,9 +398,12 @@ def test_facility_with_inverted_lists(monkeypatch):
 @pytest.mark.parametrize("form", ["exact", "sparse"])
 def test_facility_prefix_and_threads(form):
     features = pool(1500, seed=8)
-    whole = facility(features, 90, form=form, threads=1)
-    assert whole.picks[:25].tolist() == facility(features, 25, form=form, threads=3).picks.tolist()
-    again = facility(features, 90, form=form, threads=4)
+    whole = facility(features, 90, form=form, engine=Engine(1))
+    assert (
+        whole.picks[:25].tolist()
+        == facility(features, 25, form=form, engine=Engine(3)).picks.tolist()
+    )
+    again = facility(features, 90, form=form, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -311,7 +425,7 @@ def test_kmeans_finds_the_groups():
     label = np.sort(rng.integers(0, 6, 300))
     features = [(20 * np.eye(6))[label] + rng.standard_normal((300, 6)) for _ in "ab"]
     found = kmeans(features, 6, np.random.default_rng(1))
-    again = kmeans(features, 6, np.random.default_rng(1), threads=3)
+    again = kmeans(features, 6, np.random.default_rng(1), engine=Engine(3))
     assert found.picks.tolist() == again.picks.tolist()
     assert found.gains.sum() == 300
     assert (np.diff(found.gains) <= 0).all()
@@ -326,6 +440,36 @@ def test_kmeans_picks_are_distinct_unlabeled_samples(unit):
     for k in (1, 120, 198):
         found = kmeans(features, k, np.random.default_rng(0), labeled=labeled, unit=unit)
         assert len(set(found.picks.tolist()) - set(labeled)) == k
+
+
+def test_kmeans_finds_clear_clusters_that_a_uniform_start_misses():
+    rng = np.random.default_rng(0)
+    centres = 100 * rng.standard_normal((40, 8))
+    label = rng.integers(0, 40, 2000)
+    features = [centres[label] + rng.standard_normal((2000, 8))]
+    for seed in range(3):
+        found = {
+            init: kmeans(features, 40, np.random.default_rng(seed), init=init)
+            for init in ("kmeans++", "uniform")
+        }
+        distance = {
+            init: np.linalg.norm(features[0][:, None] - features[0][f.picks], axis=2).min(1).sum()
+            for init, f in found.items()
+        }
+        assert len(set(label[found["kmeans++"].picks])) == 40
+        assert len(set(label[found["uniform"].picks])) < 40
+        assert distance["kmeans++"] < 0.5 * distance["uniform"]
+
+
+def test_a_start_is_drawn_by_squared_distance_from_a_uniform_first_row():
+    x = np.array([[0.0], [1.0], [3.0]], dtype=np.float32)
+    rng = np.random.default_rng(0)
+    pairs = Counter(tuple(kmeans_plusplus(x, 2, rng).tolist()) for _ in range(6000))
+    # First each with 1/3; then by D²: from 0 to 1 and 3 as 1 : 9, from 1 as 1 : 4, from 3 as 9 : 4.
+    expected = {(0, 1): 1 / 10, (0, 2): 9 / 10, (1, 0): 1 / 5, (1, 2): 4 / 5}
+    expected |= {(2, 0): 9 / 13, (2, 1): 4 / 13}
+    for pair, share in expected.items():
+        assert pairs[pair] / 2000 == pytest.approx(share, abs=0.045), pair
 
 
 def test_kmeans_moves_empty_clusters():

@@ -17,6 +17,7 @@ from mmselect.core.coverage.gcnal import gcnal
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import cluster_centres, kmeans
 from mmselect.core.coverage.typiclust import typiclust
+from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.core.scores.deepfool import class_distances, deepfool
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.core.side_by_side import side_by_side
@@ -438,7 +439,7 @@ def test_both_variants_pick_by_what_the_network_says() -> None:
         gcn._Adjacency.of(unit, Engine(1)), np.isin(rows, labeled), np.random.default_rng(2), 0.3
     )
     _, s, h = dense_training(x, a, network.labeled, network, 30)
-    how = {"labeled": labeled, "candidates": candidates, "steps": 30}
+    how = {"labeled": labeled, "candidates": candidates, "epochs": 30}
     found = gcnal(features, 12, np.random.default_rng(2), **how)
     own = np.searchsorted(rows, candidates)
     np.testing.assert_allclose(found.scores, s[own], rtol=1e-3)
@@ -452,10 +453,10 @@ def test_both_variants_pick_by_what_the_network_says() -> None:
 
 def test_rows_of_zeros_and_opposite_rows_do_no_harm() -> None:
     z = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    found = gcnal({"x": z}, 1, np.random.default_rng(0), labeled=np.array([0]), steps=3)
+    found = gcnal({"x": z}, 1, np.random.default_rng(0), labeled=np.array([0]), epochs=3)
     assert found.picks.tolist() == [1] and np.isfinite(found.losses).all()
     zero = np.vstack([np.zeros((4, 2)), np.eye(2), np.zeros((1, 2))])
-    found = gcnal({"x": zero}, 3, np.random.default_rng(0), labeled=np.array([0, 4]), steps=3)
+    found = gcnal({"x": zero}, 3, np.random.default_rng(0), labeled=np.array([0, 4]), epochs=3)
     assert found.zero_rows == 5 and found.picks.tolist()[:2] != [5, 6]
     # Equal rows have equal scores: the lower ones come first.
     assert [row for row in found.picks.tolist() if row != 5] == [1, 2, 3][: 3 - (5 in found.picks)]
@@ -465,7 +466,7 @@ def test_gcnal_reads_rows_that_take_part_and_no_others() -> None:
     rng = np.random.default_rng(3)
     features = features_of(60, rng)
     labeled, candidates = np.arange(0, 20), np.arange(20, 50)
-    how = {"labeled": labeled, "candidates": candidates, "steps": 5}
+    how = {"labeled": labeled, "candidates": candidates, "epochs": 5}
     before = gcnal(features, 5, np.random.default_rng(0), **how)
     for z in features.values():
         z[50:] = np.nan
@@ -479,8 +480,8 @@ def test_what_gcnal_refuses() -> None:
         gcnal(features, 3, rng, labeled=np.empty(0, np.intp))
     with pytest.raises(ParameterError, match="variant: expected uncertain or core, found 'x'"):
         gcnal(features, 3, rng, labeled=np.arange(3), variant="x")  # type: ignore[arg-type]
-    with pytest.raises(ParameterError, match="at least 1 step"):
-        gcnal(features, 3, rng, labeled=np.arange(3), steps=0)
+    with pytest.raises(ParameterError, match="epochs: expected a whole number of at least 1"):
+        gcnal(features, 3, rng, labeled=np.arange(3), epochs=0)
     with pytest.raises(SelectionError, match="17"):
         gcnal(features, 18, rng, labeled=np.arange(3))
     features["audio"] = features["audio"].astype(np.float64)
@@ -499,7 +500,7 @@ def literal_typiclust(
     clusters = []
     for c in np.unique(owner):
         rows = np.flatnonzero(owner == c)
-        clusters.append((len(rows) <= 5, int(known[rows].sum()), -len(rows), c, rows))
+        clusters.append((len(rows) <= 5, int(known[rows].sum()), -len(rows), rows[0], rows))
     clusters.sort(key=lambda cluster: cluster[:4])
     picks: list[int] = []
     scores: list[float] = []
@@ -533,7 +534,8 @@ def test_typiclust_is_the_literal_loop(seed: int, known_rows: int, k: int) -> No
     x, _ = side_by_side(features)
     x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
     found = typiclust(features, k, np.random.default_rng(9), labeled=labeled, clusters=11)
-    centres = cluster_centres(x, min(11, known_rows + k), np.random.default_rng(9))
+    count, same = min(11, known_rows + k), np.random.default_rng(9)
+    centres = cluster_centres(x, count, same, start=x[kmeans_plusplus(x, count, same)])
     wide = x.astype(np.float64)
     owner = np.linalg.norm(wide[:, None] - centres, axis=2).argmin(axis=1)
     expected, typicality = literal_typiclust(wide, owner, np.isin(np.arange(100), labeled), k)

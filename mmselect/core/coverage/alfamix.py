@@ -22,6 +22,7 @@ from mmselect.arrays import (
     same_length,
 )
 from mmselect.core.coverage.kmeans import kmeans
+from mmselect.core.limits import check_limits
 from mmselect.core.side_by_side import side_by_side, wide_rows
 from mmselect.engine import SERIAL, Engine, blas_threads, compute_rows, join_rows, map_rows
 from mmselect.errors import DataError, ParameterError, SelectionError
@@ -110,7 +111,8 @@ def alfamix(
     Raises
     ------
     ParameterError
-        If shapes do not fit together, or there are fewer than two classes.
+        If shapes do not fit together, there are fewer than two classes, or `cap` or `iterations`
+        is out of range (:mod:`mmselect.core.limits`).
     SelectionError, BudgetError
         If nothing is labeled, or `k` does not fit the candidates.
     DataError
@@ -132,8 +134,7 @@ def alfamix(
     if candidates is None:
         candidates = np.setdiff1d(np.arange(n), labeled)
     check_budget(k, len(candidates))
-    if not 0 < cap <= 1:
-        raise ParameterError(f"cap: expected a number above 0 and up to 1, found {cap}")
+    check_limits(cap=cap, iterations=iterations)
     thresholds = mix_thresholds(
         features, weight, bias, labels, labeled=labeled, candidates=candidates, engine=engine
     )
@@ -146,7 +147,7 @@ def alfamix(
         return Mixed(candidates[best], thresholds[best], epsilon, near, 0)
     inside = np.flatnonzero(thresholds < epsilon)
     unit, zero_rows = side_by_side(features, candidates[inside], unit="row", engine=engine)
-    found = kmeans([unit], k, rng, iterations=iterations, threads=engine.threads)
+    found = kmeans([unit], k, rng, iterations=iterations, engine=engine)
     best = inside[found.picks]
     return Mixed(candidates[best], thresholds[best], epsilon, near, zero_rows)
 

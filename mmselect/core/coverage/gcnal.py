@@ -24,14 +24,15 @@ from mmselect.arrays import (
     same_length,
 )
 from mmselect.core.coverage.kcenter import kcenter
+from mmselect.core.limits import check_limits
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
-from mmselect.errors import ParameterError, SelectionError
+from mmselect.errors import SelectionError
 
 Variant = Literal["uncertain", "core"]
 
-HIDDEN, DROPOUT, STEPS = 128, 0.3, 200
-"""Units of the hidden layer; share of them that a step leaves out; steps of training."""
+HIDDEN, DROPOUT, EPOCHS = 128, 0.3, 200
+"""Units of the hidden layer; share of them that a step leaves out; steps over all samples."""
 
 RATE, DECAY = 1e-3, 5e-4
 """Learning rate and weight decay of Adam."""
@@ -78,7 +79,7 @@ def gcnal(
     labeled: Index,
     candidates: Index | None = None,
     variant: Variant = "uncertain",
-    steps: int = STEPS,
+    epochs: int = EPOCHS,
     dropout: float = DROPOUT,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
@@ -108,9 +109,10 @@ def gcnal(
         Rows to pick from, increasing; None is all that are not labeled. Others take no part.
     variant : {"uncertain", "core"}
         The samples with s nearest to 0.1, or k-center on H from the labeled rows.
-    steps : int
+    epochs : int
+        Steps of training, each over all samples.
     dropout : float
-        Share of the hidden units that are left out in each step, at least 0 and below 1.
+        Share of the hidden units that each step leaves out.
     engine : Engine, optional
     progress : callable, optional
         Told the steps done.
@@ -122,7 +124,7 @@ def gcnal(
     Raises
     ------
     ParameterError
-        If `variant`, `steps` or `dropout` is out of range.
+        If `variant`, `epochs` or `dropout` is out of range (:mod:`mmselect.core.limits`).
     SelectionError, BudgetError
         If nothing is labeled, or `k` does not fit the candidates.
     DataError
@@ -131,7 +133,7 @@ def gcnal(
     Examples
     --------
     >>> x = {"x": np.random.default_rng(0).normal(size=(30, 4))}
-    >>> found = gcnal(x, 3, np.random.default_rng(0), labeled=np.arange(5), steps=20)
+    >>> found = gcnal(x, 3, np.random.default_rng(0), labeled=np.arange(5), epochs=20)
     >>> len(set(found.picks.tolist())), found.losses[-1] < found.losses[0]
     (3, True)
     """
@@ -141,18 +143,14 @@ def gcnal(
         np.setdiff1d(np.arange(n), labeled) if candidates is None else candidates, n
     )
     check_budget(k, len(candidates))
-    if variant not in ("uncertain", "core"):
-        raise ParameterError(f"variant: expected uncertain or core, found {variant!r}")
-    if steps < 1 or not 0 <= dropout < 1:
-        expected = "at least 1 step and a dropout from 0 to below 1"
-        raise ParameterError(f"expected {expected}, found {steps} and {dropout}")
+    check_limits(variant=variant, epochs=epochs, dropout=dropout)
     if not len(labeled):
         raise SelectionError("expected labeled samples, to tell from unlabeled ones, found none")
     rows = np.union1d(labeled, candidates)
     x, zero_rows = side_by_side(features, rows, unit="row", engine=engine)
     with blas_threads():
         network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
-        losses = tuple(network.train(steps, progress))
+        losses = tuple(network.train(epochs, progress))
         hidden, logit = network.forward(exact=True)
     score = _sigmoid(logit)
     own = np.searchsorted(rows, candidates)
@@ -161,7 +159,7 @@ def gcnal(
         best = np.argsort(-gain, kind="stable")[:k]
         return Graph(candidates[best], gain[best], score[own], losses, zero_rows)
     at = np.searchsorted(rows, labeled)
-    cover = kcenter([hidden], k, labeled=at, threads=engine.threads, progress=progress)
+    cover = kcenter([hidden], k, labeled=at, engine=engine, progress=progress)
     return Graph(rows[cover.picks], cover.gains, score[own], losses, zero_rows)
 
 

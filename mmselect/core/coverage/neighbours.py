@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from mmselect.core.features import Progress
-from mmselect.engine import map_ordered, ranges
+from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.engine import Engine, Progress, ranges
 
-Floats = NDArray[np.float32]
-Index = NDArray[np.signedinteger[Any]]
-Values = NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 FLAT_UP_TO = 50_000
 """Rows up to which neighbours are searched exhaustively."""
@@ -27,7 +24,7 @@ TIE = 1e-7
 """Difference of gains, relative to 10 more than the gain, below which they are equal."""
 
 
-def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, str]:
+def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_array, str]:
     """Similarities of each row to its most similar rows, negative ones left out.
 
     Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (faiss); the
@@ -37,7 +34,7 @@ def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, 
     ----------
     x : float32 array, shape (n, d)
     count : int
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -48,15 +45,18 @@ def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, 
 
     Examples
     --------
-    >>> edges, name = nearest_neighbours(np.eye(3, dtype=np.float32), 1, 1)
+    >>> from mmselect.engine import SERIAL
+    >>> edges, name = nearest_neighbours(np.eye(3, dtype=np.float32), 1, SERIAL)
     >>> edges.toarray().tolist() == np.eye(3).tolist(), name
     (True, 'sparse: 1 nearest neighbours, exhaustive search')
     """
+    from scipy.sparse import csr_array
+
     n = len(x)
     count = min(count, n)
     index, name = _index(x)
 
-    def search(rows: tuple[int, int]) -> tuple[Floats, NDArray[np.int64]]:
+    def search(rows: tuple[int, int]) -> tuple[Singles, Index]:
         import faiss
 
         faiss.omp_set_num_threads(1)  # of the calling thread only: blocks are the unit of work
@@ -67,7 +67,7 @@ def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, 
         similar[missing, -1] = np.einsum("ij,ij->i", x[own[missing]], x[own[missing]])
         return similar, found
 
-    parts = list(map_ordered(search, ranges(0, n, QUERIES), threads))
+    parts = list(engine.map(search, ranges(0, n, QUERIES)))
     similar = np.concatenate([part[0] for part in parts])
     found = np.concatenate([part[1] for part in parts])
     valid = (found >= 0) & (similar > 0)
@@ -76,7 +76,7 @@ def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, 
     return edges, f"sparse: {count} nearest neighbours, {name}"
 
 
-def _index(x: Floats) -> tuple[Any, str]:
+def _index(x: Singles) -> tuple[Any, str]:
     import faiss
 
     n, d = x.shape
@@ -95,8 +95,12 @@ def _index(x: Floats) -> tuple[Any, str]:
 
 
 def sparse_greedy(
-    edges: csr_array, best: Floats, k: int, progress: Progress | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    edges: csr_array,
+    best: Singles,
+    k: int,
+    weights: Floats | None = None,
+    progress: Progress | None = None,
+) -> tuple[Index, Floats]:
     """Greedy facility location over known similarities, exactly; unknown ones are 0.
 
     Every gain is kept up to date: a pick changes only the candidates that its clients know.
@@ -108,6 +112,8 @@ def sparse_greedy(
     best : float32 array, shape (clients,)
         What each client has already.
     k : int
+    weights : float64 array, shape (clients,), optional
+        What each client counts, of mean 1; None is 1.
     progress : callable, optional
 
     Returns
@@ -119,18 +125,15 @@ def sparse_greedy(
 
     Examples
     --------
+    >>> from scipy.sparse import csr_array
     >>> edges = csr_array(np.array([[1.0, 0.5], [0.9, 1.0]], dtype=np.float32))
     >>> sparse_greedy(edges, np.zeros(2, dtype=np.float32), 2)[0]
     array([0, 1])
     """
     by_candidate = edges.tocsc()
-    similar = edges.data.astype(np.float64)
     have = best.astype(np.float64)
-    n = edges.shape[1]
-    client = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
-    gain: NDArray[np.float64] = np.zeros(n)
-    gain += np.bincount(edges.indices, np.maximum(similar - have[client], 0), minlength=n)
-    picks, gains = np.empty(k, dtype=np.int64), np.zeros(k)
+    gain = _first_gains(edges, have, weights)
+    picks, gains = np.empty(k, dtype=np.intp), np.zeros(k)
     for step in range(k):
         top = gain.max()
         pick = int(np.argmax(gain >= top - TIE * (10 + abs(top))))
@@ -139,16 +142,32 @@ def sparse_greedy(
         clients = by_candidate.indices[column]
         new = by_candidate.data[column].astype(np.float64)
         better = new > have[clients]
-        lose(edges, gain, clients[better], have[clients[better]], new[better])
-        have[clients[better]] = new[better]
+        clients, new = clients[better], new[better]
+        subtract_covered(edges, gain, clients, have[clients], new, weights)
+        have[clients] = new
         gain[pick] = -np.inf
         if progress is not None:
             progress(step + 1, k)
     return picks, gains
 
 
-def lose(
-    edges: csr_array, gain: NDArray[np.float64], clients: Index, old: Values, new: Values
+def _first_gains(edges: csr_array, have: Floats, weights: Floats | None) -> Floats:
+    client = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
+    excess = np.maximum(edges.data.astype(np.float64) - have[client], 0)
+    if weights is not None:
+        excess *= weights[client]
+    gains = np.zeros(edges.shape[1])
+    gains += np.bincount(edges.indices, excess, minlength=len(gains))
+    return gains
+
+
+def subtract_covered(
+    edges: csr_array,
+    gain: Floats,
+    clients: Array,
+    old: Array,
+    new: Array,
+    weights: Array | None = None,
 ) -> None:
     """Take from the gains what clients no longer need, having `new` instead of `old`.
 
@@ -159,11 +178,14 @@ def lose(
         Changed in place.
     clients : int array, shape (b,)
     old, new : float array, shape (b,)
+    weights : float array, shape (clients,), optional
+        What each client counts; None is 1.
 
     Examples
     --------
+    >>> from scipy.sparse import csr_array
     >>> edges, gain = csr_array(np.array([[1.0, 0.5]])), np.array([1.0, 0.5])
-    >>> lose(edges, gain, np.array([0]), np.array([0.0]), np.array([0.8]))
+    >>> subtract_covered(edges, gain, np.array([0]), np.array([0.0]), np.array([0.8]))
     >>> gain.round(6).tolist()
     [0.2, 0.0]
     """
@@ -173,4 +195,6 @@ def lose(
     similar = edges.data[place].astype(np.float64)
     had, have = np.repeat(old, known), np.repeat(new, known)
     lost = np.maximum(similar - had, 0) - np.maximum(similar - have, 0)
+    if weights is not None:
+        lost *= np.repeat(weights[clients], known)
     np.subtract.at(gain, edges.indices[place], lost)

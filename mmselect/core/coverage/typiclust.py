@@ -22,9 +22,10 @@ from mmselect.arrays import (
     same_length,
 )
 from mmselect.core.coverage.kmeans import cluster_centres
+from mmselect.core.limits import check_limits
+from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
-from mmselect.errors import ParameterError
 
 CLUSTERS, NEIGHBOURS, SMALL = 500, 20, 5
 """Most clusters; neighbours that make a sample typical; clusters up to this size come last."""
@@ -96,7 +97,7 @@ def typiclust(
     Raises
     ------
     ParameterError
-        If `clusters` or `iterations` is not positive.
+        If `clusters` or `iterations` is out of range (:mod:`mmselect.core.limits`).
     SelectionError, BudgetError
         If `k` does not fit the candidates.
     DataError
@@ -109,9 +110,7 @@ def typiclust(
     [1, 7]
     """
     n = same_length(list(features.values()))
-    if clusters < 1 or iterations < 1:
-        found = f"{clusters} and {iterations}"
-        raise ParameterError(f"clusters, iterations: expected at least 1, found {found}")
+    check_limits(clusters=clusters, iterations=iterations)
     labeled = np.empty(0, np.intp) if labeled is None else check_rows(labeled, n)
     candidates = check_rows(
         np.setdiff1d(np.arange(n), labeled) if candidates is None else candidates, n
@@ -121,8 +120,10 @@ def typiclust(
     x, _ = side_by_side(features, rows, unit="modality" if unit else "none", engine=engine)
     x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)  # distances stay, products get finer
     known = np.isin(rows, labeled)
+    count = min(len(labeled) + k, clusters, len(rows))
     with blas_threads():
-        centres = cluster_centres(x, min(len(labeled) + k, clusters, len(rows)), rng, iterations)
+        start = x[kmeans_plusplus(x, count, rng, engine)]
+        centres = cluster_centres(x, count, rng, iterations, start=start)
     members = _members(x, centres, engine)
     turns = _turns(members, known, k)
     picks, typicality = np.empty(k, np.intp), np.empty(k)
@@ -157,14 +158,15 @@ def _turns(members: list[Index], known: Array, k: int) -> Index:
     size = np.array([len(rows) for rows in members])
     count = np.array([int(known[rows].sum()) for rows in members])
     small = size <= SMALL
-    order = np.lexsort([-size, count, small])
+    first_row = np.array([rows[0] if len(rows) else -1 for rows in members])
+    order = np.lexsort([first_row, -size, count, small])
     place = np.empty(len(size), np.intp)
     place[order] = np.arange(len(size))
     cluster = np.repeat(np.arange(len(size)), size - count)
     free = size - count
     turn = np.arange(len(cluster)) - np.repeat(np.cumsum(free) - free, free)
-    first: Index = cluster[np.lexsort([place[cluster], turn, small[cluster]])[:k]]
-    return first
+    turns: Index = cluster[np.lexsort([place[cluster], turn, small[cluster]])[:k]]
+    return turns
 
 
 def _typicality(

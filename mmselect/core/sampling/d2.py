@@ -68,6 +68,7 @@ def d2_sample(
     candidates: Index | None = None,
     weights: Array | None = None,
     norms: Floats | None = None,
+    first: int | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Sampled:
@@ -94,6 +95,8 @@ def d2_sample(
     norms : (r,) ndarray of float64, optional
         ‖g_i‖² of each candidate, if the caller has them (gradients only): saves the pass over all
         rows.
+    first : int, optional
+        Position of the first pick among the candidates; None is the largest w_i ‖g_i‖².
     engine : Engine, optional
         Who does the work; no pick depends on it.
     progress : callable, optional
@@ -129,7 +132,9 @@ def d2_sample(
         else:
             own = size = _check_norms(norms, rows, points)
         run = _Run(points, rows, np.sqrt(own), scale, engine)
-        return _sample(run, size, budget, rng, progress)
+        weight = run.weighted(size)
+        first = int(weight.argmax()) if first is None else first
+        return _sample(run, first, float(weight[first]), budget, rng, progress)
 
 
 def nearest_picks(
@@ -205,12 +210,15 @@ class _Run:
 
 
 def _sample(
-    run: _Run, size: Floats, budget: int, rng: np.random.Generator, progress: Progress | None
+    run: _Run,
+    first: int,
+    gain: float,
+    budget: int,
+    rng: np.random.Generator,
+    progress: Progress | None,
 ) -> Sampled:
     """Lazy rejection; positions are positions in `run.rows`."""
-    weight = run.weighted(size)
-    first = int(weight.argmax())
-    picks, gains = [first], [float(weight[first])]
+    picks, gains = [first], [gain]
     run.picked.add(run.units(np.array([first])), run.norms[[first]])
     table = _bound(run, shortest := float(run.norms[first]))
     table[first] = 0
