@@ -43,7 +43,7 @@ UNLABELED_WEIGHT = 1.2
 MARGIN = 0.1
 """The score next to which ``uncertain`` picks: nearly surely unlabeled."""
 
-BLOCK = 4096
+BLOCK = 1024
 """Rows worked on at once; every sum over rows is taken block by block, in order."""
 
 
@@ -93,8 +93,9 @@ def gcnal(
 
     S is ``Y Yᵀ`` with ``Y = [X, 1]/√2``, so ``A M = Y (Yᵀ (M/colsum)) − M/colsum + M``: no n × n
     matrix. In the first layer X itself is on the right, so ``Xᵀ diag(1/colsum) X`` (D × D) is
-    computed once, and a step is two products of X with 256 columns; nothing of size n × D is made
-    but X.
+    computed once, and a step is a product of X with 128 columns and one back; nothing of size
+    n × D is made but X. In float64 but for terms of the order 1/n: a network that is trained
+    amplifies rounding, and the picks are not to depend on the processor.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def gcnal(
     with blas_threads():
         network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
         losses = tuple(network.train(epochs, progress))
-        hidden, logit = network.forward(exact=True)
+        logit = network.forward()
     score = _sigmoid(logit)
     own = np.searchsorted(rows, candidates)
     if variant == "uncertain":
@@ -159,7 +160,9 @@ def gcnal(
         best = np.argsort(-gain, kind="stable")[:k]
         return Graph(candidates[best], gain[best], score[own], losses, zero_rows)
     at = np.searchsorted(rows, labeled)
-    cover = kcenter([hidden], k, labeled=at, engine=engine, progress=progress)
+    cover = kcenter(
+        [network.hidden.astype(np.float32)], k, labeled=at, engine=engine, progress=progress
+    )
     return Graph(rows[cover.picks], cover.gains, score[own], losses, zero_rows)
 
 
@@ -174,10 +177,13 @@ class _Adjacency:
     inverse : (n,) ndarray
         1 over the column sums of S − diag S; 0 where a sample is similar to no other.
     own : (n,) ndarray
-        Of each sample, 1 less its similarity to itself over its column sum: the diagonal of A less
-        that of Y Yᵀ diag(1/colsum).
+        The diagonal of A less that of Y Yᵀ diag(1/colsum), which is 1 less a sample's similarity to
+        itself over its column sum, relative to `usual`.
+    usual : float
+        Mean of these diagonals. The differences to it are of the order 1/n, so that their part of a
+        product may be computed in float32.
     kernel : (D, D) ndarray
-        Xᵀ diag(1/colsum) X / 2.
+        Xᵀ diag(1/colsum) X / 2 + usual · I: X times it is A X, but for `own` and `total`.
     total : (D,) ndarray
         Σ x_i / colsum_i / 2.
     engine : Engine
@@ -186,6 +192,7 @@ class _Adjacency:
     x: Singles
     inverse: Floats
     own: Floats
+    usual: float
     kernel: Floats
     total: Floats
     engine: Engine
@@ -194,51 +201,48 @@ class _Adjacency:
     def of(cls, x: Singles, engine: Engine) -> _Adjacency:
         n, width = x.shape
         blank = np.zeros(0)
-        bare = cls(x, np.ones(n), blank, np.zeros((0, 0)), blank, engine)
-        itself = np.concatenate(
-            list(bare.over(lambda a, b: (1 + np.square(x[a:b], dtype=np.float64).sum(axis=1)) / 2))
-        )
-        sums = bare.spread(*bare.gather(np.ones(n), exact=True), exact=True) - itself
+        bare = cls(x, np.ones(n), blank, 0.0, np.zeros((0, 0)), blank, engine)
+        itself = np.concatenate(list(bare.over(lambda _, wide: (1 + np.vecdot(wide, wide)) / 2)))
+        sums = bare.similar(np.ones(n)) - itself
         inverse = np.divide(1.0, sums, out=np.zeros(n), where=sums > 1e-12 * n)
+        own = 1 - itself * inverse
 
-        def weighed(a: int, b: int) -> tuple[Floats, Floats]:
-            wide = x[a:b].astype(np.float64)
-            scaled = wide * inverse[a:b, None]
+        def weighed(block: slice, wide: Floats) -> tuple[Floats, Floats]:
+            scaled = wide * inverse[block, None]
             return wide.T @ scaled, scaled.sum(axis=0)
 
         kernel, total = np.zeros((width, width)), np.zeros(width)
         for own_kernel, own_total in bare.over(weighed):
             kernel += own_kernel / 2
             total += own_total / 2
-        return cls(x, inverse, 1 - itself * inverse, kernel, total, engine)
+        usual = float(own.mean())
+        kernel += usual * np.eye(width)
+        return cls(x, inverse, own - usual, usual, kernel, total, engine)
 
-    def over(self, function: Callable[[int, int], Any]) -> Iterator[Any]:
-        """Results of a function of first and last row over blocks, in order."""
-        return self.engine.map(lambda block: function(*block), ranges(0, len(self.x), BLOCK))
+    def over(self, function: Callable[[slice, Floats], Any]) -> Iterator[Any]:
+        """Results of a function over blocks, in order: it takes their place, and X in float64."""
 
-    def gather(self, v: Floats, exact: bool = False) -> tuple[Floats, float]:
-        """√2 Yᵀ v, its last number apart; products in float32 unless `exact`."""
-        kind = np.float64 if exact else np.float32
-        total = np.zeros(self.x.shape[1])
-        for part in self.over(
-            lambda a, b: v[a:b].astype(kind) @ self.x[a:b].astype(kind, copy=False)
-        ):
-            total += part
-        return total, float(v.sum())
+        def run(ends: tuple[int, int]) -> Any:
+            block = slice(*ends)
+            return function(block, self.x[block].astype(np.float64))
 
-    def spread(self, u: Floats, last: float, exact: bool = False) -> Floats:
-        """Y [u, last] / √2: with :meth:`gather`, Y Yᵀ v."""
-        kind = np.float64 if exact else np.float32
-        parts = list(self.over(lambda a, b: self.x[a:b].astype(kind, copy=False) @ u.astype(kind)))
-        return (np.concatenate(parts, dtype=np.float64) + last) / 2
+        return self.engine.map(run, ranges(0, len(self.x), BLOCK))
 
-    def times(self, v: Floats, exact: bool = False) -> Floats:
+    def similar(self, v: Floats) -> Floats:
+        """Compute Y Yᵀ v."""
+        u = np.zeros(self.x.shape[1])
+        for part in self.over(lambda block, wide: v[block] @ wide):
+            u += part
+        product: Floats = np.concatenate(list(self.over(lambda _, wide: wide @ u)))
+        return (product + v.sum()) / 2
+
+    def times(self, v: Floats) -> Floats:
         """Compute A v."""
-        return self.spread(*self.gather(v * self.inverse, exact), exact) + self.own * v
+        return self.similar(v * self.inverse) + (self.usual + self.own) * v
 
-    def transposed(self, v: Floats, exact: bool = False) -> Floats:
+    def transposed(self, v: Floats) -> Floats:
         """Compute Aᵀ v."""
-        return self.spread(*self.gather(v, exact), exact) * self.inverse + self.own * v
+        return self.similar(v) * self.inverse + (self.usual + self.own) * v
 
 
 @dataclass
@@ -254,7 +258,7 @@ class _Network:
     dropout : float
     key : int
         Seed of what dropout leaves out: with step and row it gives the same on any thread.
-    hidden : (n, 128) ndarray of float32
+    hidden : (n, 128) ndarray
         H of the latest pass.
     """
 
@@ -263,7 +267,7 @@ class _Network:
     weights: list[Floats]
     dropout: float
     key: int
-    hidden: Singles
+    hidden: Floats
 
     @classmethod
     def draw(
@@ -278,7 +282,7 @@ class _Network:
             rng.uniform(-1, 1, 1),
         ]
         key = int(rng.integers(1 << 62))
-        return cls(graph, labeled, weights, dropout, key, np.empty((n, HIDDEN), np.float32))
+        return cls(graph, labeled, weights, dropout, key, np.empty((n, HIDDEN)))
 
     def train(self, steps: int, progress: Progress | None) -> Iterator[float]:
         """Take steps of Adam, weight decay being a part of the gradient; the loss before each."""
@@ -295,58 +299,57 @@ class _Network:
             if progress:
                 progress(step, steps)
 
-    def forward(self, step: int = 0, *, exact: bool = False) -> tuple[Singles, Floats]:
-        """H and the logit of s; with a `step` above 0 as dropout leaves it in that step."""
+    def forward(self, step: int = 0) -> Floats:
+        """Logit of s, and H in `hidden`; with a `step` above 0 as its dropout leaves it."""
         graph, (first, bias, second, last) = self.graph, self.weights
-        kind: Any = np.float64 if exact else np.float32
-        both: Array = np.hstack([graph.kernel @ first, first]).astype(kind)
-        shared, final = graph.total @ first + bias, second.astype(kind)
+        mixed, small = graph.kernel @ first, first.astype(np.float32)
+        shared = graph.total @ first + bias
 
-        def layer(a: int, b: int) -> Array:
-            products = graph.x[a:b].astype(kind, copy=False) @ both
-            products[:, HIDDEN:] *= graph.own[a:b, None].astype(kind)
-            h = products[:, :HIDDEN] + products[:, HIDDEN:] + shared.astype(kind)
+        def layer(block: slice, wide: Floats) -> Floats:
+            h = wide @ mixed
+            h += graph.own[block, None] * (graph.x[block] @ small)
+            h += shared
             np.maximum(h, 0, out=h)
             if step and self.dropout:
-                h *= self.kept(step, a, b) * kind(1 / (1 - self.dropout))
-            self.hidden[a:b] = h
-            summed: Array = h @ final
-            return summed
+                h *= self.kept(step, block) / (1 - self.dropout)
+            self.hidden[block] = h
+            return h @ second
 
-        whole = np.concatenate(list(graph.over(layer)), dtype=np.float64)
-        return self.hidden, graph.times(whole, exact) + last
+        return graph.times(np.concatenate(list(graph.over(layer)))) + last
 
-    def kept(self, step: int, a: int, b: int) -> Array:
-        """Which hidden units of rows `a` to `b`, a block, dropout leaves in this step."""
-        rng = np.random.default_rng((self.key, step, a))
-        kept: Array = rng.random((b - a, HIDDEN), dtype=np.float32) >= self.dropout
+    def kept(self, step: int, block: slice) -> Array:
+        """Which hidden units of a block's rows dropout leaves in this step."""
+        rng = np.random.default_rng((self.key, step, block.start))
+        shape = (block.stop - block.start, HIDDEN)
+        kept: Array = rng.random(shape, dtype=np.float32) >= self.dropout
         return kept
 
     def gradients(self, step: int) -> tuple[float, list[Floats]]:
         """Loss in a step, and its gradient by each of the weights."""
         graph, (_, _, second, _) = self.graph, self.weights
-        _, logit = self.forward(step)
+        logit = self.forward(step)
         count = int(self.labeled.sum())
         share = np.where(self.labeled, 1 / count, UNLABELED_WEIGHT / (len(logit) - count))
         signed = np.where(self.labeled, -logit, logit)
         loss = float(np.logaddexp(0, signed) @ share)
         by_logit = np.where(self.labeled, -share, share) * _sigmoid(signed)
         by_summed = graph.transposed(by_logit)
-        scale = (second / (1 - self.dropout * bool(step))).astype(np.float32)
+        scale = second / (1 - self.dropout * bool(step))
 
-        def back(a: int, b: int) -> tuple[Array, Array, Array]:
-            here, h = by_summed[a:b, None].astype(np.float32), self.hidden[a:b]
-            delta = np.where(h > 0, here * scale, np.float32(0))
-            both = np.hstack([delta, delta * graph.own[a:b, None].astype(np.float32)])
-            return graph.x[a:b].T @ both, delta.sum(axis=0), here[:, 0] @ h
+        def back(block: slice, wide: Floats) -> tuple[Array, ...]:
+            here, h = by_summed[block], self.hidden[block]
+            delta = np.where(h > 0, here[:, None] * scale, 0.0)
+            rest = (graph.own[block, None] * delta).astype(np.float32)
+            return wide.T @ delta, graph.x[block].T @ rest, delta.sum(axis=0), here @ h
 
-        parts = np.zeros((graph.x.shape[1], 2 * HIDDEN)), np.zeros(HIDDEN), np.zeros(HIDDEN)
+        width = graph.x.shape[1]
+        shapes: tuple[Any, ...] = ((width, HIDDEN), (width, HIDDEN), HIDDEN, HIDDEN)
+        parts = [np.zeros(shape) for shape in shapes]
         for part in graph.over(back):
             for whole, own in zip(parts, part, strict=True):
                 whole += own
-        products, bias, final = parts
-        first = graph.kernel @ products[:, :HIDDEN] + products[:, HIDDEN:]
-        first += np.outer(graph.total, bias)
+        mixed, rest, bias, final = parts
+        first = graph.kernel @ mixed + rest + np.outer(graph.total, bias)
         return loss, [first, bias, final, np.array([by_logit.sum()])]
 
 
