@@ -234,7 +234,7 @@ class _Adjacency:
         for part in self.over(lambda block, wide: v[block] @ wide):
             u += part
         product: Floats = np.concatenate(list(self.over(lambda _, wide: wide @ u)))
-        return (product + v.sum()) / 2
+        return (product + float(v.sum())) / 2
 
     def times(self, v: Floats) -> Floats:
         """Compute A v."""
