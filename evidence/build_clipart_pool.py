@@ -13,8 +13,9 @@ all but one of the copies of a drawing that lies in several folders.
 Usage
 -----
 Run from the repository root on Debian (``apt-get`` and ``dpkg-deb``; elsewhere put the two ``.deb``
-into the cache by hand), in an environment with the dependency group ``evidence``::
+into the cache by hand)::
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_clipart_pool.py clipart.h5
 
 Sources and licences
@@ -36,21 +37,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from encoders import encode_images, encode_texts, reduce, square
+from encoders import as_features, encode_images, encode_texts, reduce, square
 from PIL import Image
 from pool_building import (
     Arrays,
     Package,
     arguments,
     as_text,
+    classes_of,
+    columns,
     draw_test_groups,
     fetch,
     finish,
-    folder_classes,
     read_deb,
-    without,
-    words_of,
+    without_class_names,
 )
 from threadpoolctl import threadpool_limits
 
@@ -147,26 +147,22 @@ def without_copies(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 def build(drawings: Sequence[Drawing]) -> tuple[Arrays, dict[str, Any]]:
     """Every dataset of the pool, and the attributes of the file."""
-    classes = folder_classes([drawing.folder for drawing in drawings], SMALLEST_CLASS)
-    class_names, label = np.unique(classes, return_inverse=True)
-    forbidden = words_of(" ".join(class_names)) - {"and", "other"}
-    texts = [without(f"{one.title}. {one.description}", forbidden) for one in drawings]
-    test = draw_test_groups(label, [drawing.series for drawing in drawings])
-
+    label, class_names = classes_of([drawing.folder for drawing in drawings], SMALLEST_CLASS)
+    texts = [f"{drawing.title}. {drawing.description}" for drawing in drawings]
     pictures = [square(Image.open(io.BytesIO(drawing.picture))) for drawing in drawings]
-    image, image_kept = reduce(encode_images(pictures))
-    text, text_kept = reduce(encode_texts(texts))
+    test = draw_test_groups(label, [drawing.series for drawing in drawings])
+    features, kept = as_features(
+        {
+            "image": reduce(encode_images(pictures)),
+            "text": reduce(encode_texts(without_class_names(texts, class_names))),
+        }
+    )
     arrays = {
-        "features/image": image,
-        "features/text": text,
-        "label": label.astype(np.int32),
-        "class_names": as_text(class_names.tolist()),
-        "id": as_text([drawing.path for drawing in drawings]),
+        **features,
+        **columns([drawing.path for drawing in drawings], label, class_names, test),
         "metadata/title": as_text([drawing.title for drawing in drawings]),
-        "metadata/split": as_text(["test" if held else "train" for held in test]),
     }
-    kept = {"image_variance_kept": image_kept, "text_variance_kept": text_kept}
-    return arrays, {"credits": CREDITS, **{name: round(x, 4) for name, x in kept.items()}}
+    return arrays, {"credits": CREDITS, **kept}
 
 
 def main() -> int:

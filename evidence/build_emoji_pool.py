@@ -10,9 +10,9 @@ same bytes on every run.
 
 Usage
 -----
-Run from the repository root, in an environment with the dependency group ``emoji`` (``npm`` must
-be on the path)::
+Run from the repository root (``npm`` must be on the path)::
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_emoji_pool.py                  # build, then print the report
     python evidence/build_emoji_pool.py --check          # rebuild and compare with the shipped file
     python evidence/build_emoji_pool.py --report-only    # print the report of the shipped file
@@ -49,7 +49,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from encoders import COMPONENTS, encode_images, encode_texts, reduce
+from encoders import COMPONENTS, as_features, encode_images, encode_texts, reduce
 from PIL import Image, ImageDraw
 from pool_building import (
     SEED,
@@ -57,6 +57,7 @@ from pool_building import (
     Arrays,
     Package,
     as_text,
+    columns,
     draw_test,
     fetch,
     read_pool,
@@ -300,18 +301,15 @@ def fit_heads(features: Arrays, label: Array, labeled: Array, character: Array) 
 # --- the pool --------------------------------------------------------------------------------
 
 
-def metadata(emoji: Sequence[Emoji], vendor: Array, test: Array) -> dict[str, list[str]]:
-    """One value per row and column, vendors one after the other."""
-    rows = [*emoji] * len(VENDORS)
+def metadata(rows: Sequence[Emoji], vendor: Array) -> dict[str, list[str]]:
+    """One value per row and column."""
     return {
-        "id": [f"{v}/{slug(e.name)}" for v, e in zip(vendor, rows, strict=True)],
         "metadata/name": [e.name for e in rows],
         "metadata/character": [e.character for e in rows],
         "metadata/keywords": [", ".join(e.keywords) for e in rows],
         "metadata/group": [e.group for e in rows],
         "metadata/subgroup": [e.subgroup for e in rows],
         "metadata/vendor": [str(v) for v in vendor],
-        "metadata/split": ["test" if t else "train" for t in test],
     }
 
 
@@ -337,20 +335,22 @@ def build(emoji: Sequence[Emoji], drawings: Sequence[Image.Image]) -> tuple[Arra
     label_of_emoji = np.array([class_names.index(name) for name in classes])
     number = np.tile(np.arange(len(emoji)), len(VENDORS))  # row -> emoji
     label, test = label_of_emoji[number], draw_test(label_of_emoji, TEST_SHARE)[number]
-    columns = metadata(emoji, np.repeat(VENDORS, len(emoji)), test)
+    vendor, rows = np.repeat(VENDORS, len(emoji)), [*emoji] * len(VENDORS)
+    ids = [f"{v}/{slug(e.name)}" for v, e in zip(vendor, rows, strict=True)]
+    described = metadata(rows, vendor)
 
-    image, image_kept = reduce(encode_images(drawings))
-    text, text_kept = reduce(encode_texts(texts)[number])
-    features = {"image": image, "text": text}
+    reduced = {
+        "image": reduce(encode_images(drawings)),
+        "text": reduce(encode_texts(texts)[number]),
+    }
+    arrays, kept = as_features(reduced)
+    features = {name: matrix for name, (matrix, _) in reduced.items()}
     labeled = draw_labeled(label, test, SEED)
-    heads = fit_heads(features, label, labeled, np.array(columns["metadata/character"]))
-    arrays: Arrays = {f"features/{name}": matrix for name, matrix in features.items()}
+    heads = fit_heads(features, label, labeled, np.array(described["metadata/character"]))
     arrays |= {name: array for name, array in heads.items() if not name.startswith("strength/")}
-    arrays |= {"label": label.astype(np.int32), "labeled": labeled}
-    arrays |= {name: as_text(values) for name, values in columns.items()}
-    arrays["class_names"] = as_text(class_names)
-    kept = {"image_variance_kept": image_kept, "text_variance_kept": text_kept}
-    return arrays, {"credits": CREDITS, **{name: round(x, 4) for name, x in kept.items()}}
+    arrays |= columns(ids, label, class_names, test)
+    arrays |= {name: as_text(values) for name, values in described.items()}
+    return {**arrays, "labeled": labeled}, {"credits": CREDITS, **kept}
 
 
 def compare(shipped: Path, rebuilt: Path) -> bool:

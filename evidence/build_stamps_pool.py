@@ -10,8 +10,9 @@ stands for the average recording; the column ``absent`` says so.
 Usage
 -----
 Run from the repository root on Debian (``apt-get`` and ``dpkg-deb``; elsewhere put the ``.deb``
-into the cache by hand), in an environment with the dependency group ``evidence``::
+into the cache by hand)::
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_stamps_pool.py stamps.h5
 
 Sources and licences
@@ -32,20 +33,28 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from encoders import encode_images, encode_speech, encode_texts, reduce, reduce_present, square
+from encoders import (
+    as_features,
+    encode_images,
+    encode_speech,
+    encode_texts,
+    reduce,
+    reduce_present,
+    square,
+)
 from PIL import Image
 from pool_building import (
     Arrays,
     Package,
     arguments,
     as_text,
+    classes_of,
+    columns,
     draw_test_groups,
     fetch,
     finish,
-    folder_classes,
     read_deb,
-    without,
-    words_of,
+    without_class_names,
 )
 from threadpoolctl import threadpool_limits
 
@@ -117,33 +126,26 @@ def draw(picture: bytes) -> Image.Image:
 
 def build(stamps: list[Stamp], wheel: Path) -> tuple[Arrays, dict[str, Any]]:
     """Every dataset of the pool, and the attributes of the file."""
-    classes = folder_classes([stamp.folder for stamp in stamps], SMALLEST_CLASS)
-    class_names, label = np.unique(classes, return_inverse=True)
-    forbidden = words_of(" ".join(class_names)) - {"other"}
-    texts = [without(stamp.text, forbidden) for stamp in stamps]
+    label, class_names = classes_of([stamp.folder for stamp in stamps], SMALLEST_CLASS)
+    texts = without_class_names([stamp.text for stamp in stamps], class_names)
     spoken = np.array([bool(stamp.recording) for stamp in stamps])
     test = draw_test_groups(label, [stamp.text.lower() for stamp in stamps])
 
-    image, image_kept = reduce(encode_images([draw(stamp.picture) for stamp in stamps]))
-    text, text_kept = reduce(encode_texts(texts))
     recordings = [stamp.recording for stamp in stamps if stamp.recording]
-    speech, speech_kept = reduce_present(encode_speech(recordings, wheel), spoken)
-    kept = {"image": image_kept, "speech": speech_kept, "text": text_kept}
+    features, kept = as_features(
+        {
+            "image": reduce(encode_images([draw(stamp.picture) for stamp in stamps])),
+            "speech": reduce_present(encode_speech(recordings, wheel), spoken),
+            "text": reduce(encode_texts(texts)),
+        }
+    )
     arrays = {
-        "features/image": image,
-        "features/speech": speech,
-        "features/text": text,
-        "label": label.astype(np.int32),
-        "class_names": as_text(class_names.tolist()),
-        "id": as_text([stamp.path for stamp in stamps]),
+        **features,
+        **columns([stamp.path for stamp in stamps], label, class_names, test),
         "metadata/description": as_text([stamp.text for stamp in stamps]),
         "metadata/absent": as_text(["" if there else "speech" for there in spoken]),
-        "metadata/split": as_text(["test" if held else "train" for held in test]),
     }
-    return arrays, {
-        "credits": CREDITS,
-        **{f"{name}_variance_kept": round(share, 4) for name, share in kept.items()},
-    }
+    return arrays, {"credits": CREDITS, **kept}
 
 
 def main() -> int:

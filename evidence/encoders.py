@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from pool_building import Array
+from pool_building import Array, Arrays
 from scipy.signal import resample_poly
 from sklearn.decomposition import PCA
 
@@ -170,6 +170,12 @@ def reduce(vectors: Array) -> tuple[Array, float]:
     components = pca.transform(vectors)
     scaled = components / np.sqrt(np.mean(components**2))
     return scaled.astype(np.float16), float(pca.explained_variance_ratio_.sum())
+
+
+def as_features(reduced: dict[str, tuple[Array, float]]) -> tuple[Arrays, dict[str, float]]:
+    """Datasets and attributes of the modalities that `reduce` gave."""
+    arrays = {f"features/{name}": rows for name, (rows, _) in reduced.items()}
+    return arrays, {f"{name}_variance_kept": round(kept, 4) for name, (_, kept) in reduced.items()}
 
 
 def reduce_present(vectors: Array, present: Array) -> tuple[Array, float]:

@@ -1,6 +1,6 @@
 """Draw first batches on the emoji pool: ``docs/images/coldstart.png``, and the numbers beside it.
 
-    python -m pip install matplotlib
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/plot_coldstart.py
 
 Every label is hidden from the strategies. The picture shows the picks on the two main directions of

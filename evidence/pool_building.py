@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 SEED = 0
+NO_CLUES = {"and", "other"}  # words of class names that may stay in a text
 
 
 # --- packages --------------------------------------------------------------------------------
@@ -119,6 +120,18 @@ def folder_classes(folders: Sequence[Sequence[str]], smallest: int) -> list[str]
     return [name if size[name] >= smallest else "other" for name in names]
 
 
+def classes_of(folders: Sequence[Sequence[str]], smallest: int) -> tuple[Array, list[str]]:
+    """Label of each file, and the names of the classes."""
+    names, label = np.unique(folder_classes(folders, smallest), return_inverse=True)
+    return label, names.tolist()
+
+
+def without_class_names(texts: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """Take every word of a class name out of every text, whatever its own class."""
+    forbidden = words_of(" ".join(class_names)) - NO_CLUES
+    return [without(text, forbidden) for text in texts]
+
+
 # --- split -----------------------------------------------------------------------------------
 
 
@@ -146,6 +159,16 @@ def as_text(values: Sequence[str]) -> Array:
     encoded = [value.encode() for value in values]
     dtype = h5py.string_dtype("utf-8", max(map(len, encoded)))
     return np.array(encoded, dtype=dtype)
+
+
+def columns(ids: Sequence[str], label: Array, class_names: Sequence[str], test: Array) -> Arrays:
+    """Make what every pool holds besides its features."""
+    return {
+        "id": as_text(ids),
+        "label": label.astype(np.int32),
+        "class_names": as_text(class_names),
+        "metadata/split": as_text(["test" if held_out else "train" for held_out in test]),
+    }
 
 
 def write_pool(path: Path, arrays: Arrays, attributes: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ Usage
 -----
 ::
 
+    python -m pip install -r evidence/requirements.txt -e .
     python evidence/pool_difficulty.py mfeat.h5 stamps.h5 clipart.h5
 """
 

@@ -211,18 +211,6 @@ def same_length(sources: Sequence[Rows]) -> int:
     return lengths.pop()
 
 
-def check_logits(top: Array, rows: Index | None) -> None:
-    """Accept rows by their largest logit: nan and +inf show in it, and so does all −inf."""
-    if np.isfinite(top).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(top))
-    found = {0: "nan", 1: "+inf", -1: "-inf in every class"}
-    value = top[bad[0]]
-    kind = found[0 if np.isnan(value) else int(np.sign(value))]
-    named = bad if rows is None else rows[bad]
-    raise DataError(f"expected finite logits, found {kind}", rows=named.tolist())
-
-
 def check_finite(size: Array, rows: Index, name: str) -> None:
     """Accept feature rows by a number in which nan and infinities show."""
     if not np.isfinite(size).all():

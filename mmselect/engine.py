@@ -15,7 +15,6 @@ nor an injected mapper can change a bit.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,12 +24,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from math import prod
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-import numpy as np
-
-from mmselect.arrays import Array, Index, Rows, concurrent, dense, take
 from mmselect.errors import UsageError
+
+if TYPE_CHECKING:  # the command line takes sizes and defaults from here, and NumPy is slow to load
+    from mmselect.arrays import Array, Index, Rows
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told ``(done, total)`` now and then."""
@@ -49,8 +48,6 @@ DEFAULT_MEMORY = 256 << 20
 
 AHEAD = 8 << 20
 """Bytes that the system is told of before they are read, where no ``--memory`` is needed."""
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def compute_rows(width: int) -> int:
@@ -90,30 +87,6 @@ def thread_count(threads: int | None = None) -> int:
     if threads < 1:
         raise UsageError(f"threads: expected at least 1, found {threads}")
     return threads
-
-
-def parse_memory(text: str) -> int:
-    """Bytes in an amount such as ``4GB``, ``512MiB`` or ``1e9``.
-
-    Raises
-    ------
-    UsageError
-        If the text is not an amount of at least one byte.
-
-    Examples
-    --------
-    >>> parse_memory("4GB"), parse_memory("512MiB"), parse_memory("1.5k")
-    (4000000000, 536870912, 1500)
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    if match:
-        number, unit, binary = match.groups()
-        factor = _UNITS[unit.upper()]
-        if binary:
-            factor = 1 << (10 * list(_UNITS).index(unit.upper()))
-        if (size := int(float(number) * factor)) >= 1:
-            return size
-    raise UsageError(f"memory: expected an amount such as 4GB or 512MiB, found {text!r}")
 
 
 def format_bytes(size: float) -> str:
@@ -221,6 +194,8 @@ def map_rows(
     >>> list(map_rows(lambda rows, blocks: float(blocks[0].sum()), [x], np.arange(5), step=2))
     [1.0, 5.0, 4.0]
     """
+    from mmselect.arrays import concurrent
+
     mapper = engine.mapper
     own = [mapper is None and concurrent(source) for source in sources]
     windows = _windows(sources, rows, step, own, engine.memory)
@@ -257,6 +232,8 @@ def join_rows(
     >>> join_rows([(np.ones(2), np.arange(2)), (np.zeros(1), np.arange(1))], 3)
     (array([1., 1., 0.]), array([0, 1, 0]))
     """
+    import numpy as np
+
     joined: tuple[Array, ...] = ()
     done = 0
     for parts in results:
@@ -274,6 +251,8 @@ def _windows(
     sources: Sequence[Rows], rows: Index, step: int, own: Sequence[bool], memory: int
 ) -> Iterator[list[RowTask]]:
     """Tasks whose common sources were read in one piece: half of `memory`, as the next is read."""
+    from mmselect.arrays import take
+
     if not len(rows):
         yield [RowTask(rows, [source[0:0] for source in sources])]
         return
@@ -295,6 +274,8 @@ def _windows(
 
 def _announce(sources: Sequence[Rows], rows: Index) -> None:
     """Tell sources that lie on disk which rows are read next, so that the disk is ahead of us."""
+    from mmselect.arrays import dense
+
     if dense(rows):
         for source in sources:
             if announce := getattr(source, "announce", None):
@@ -305,11 +286,20 @@ def _reader(
     function: Callable[[Index, list[Array]], Result], sources: Sequence[Rows], step: int
 ) -> Callable[[RowTask], Result]:
     """Make what does a task on any thread: each reads into the same memory again and again."""
+    import numpy as np
+
+    from mmselect.arrays import take
+
     kept = threading.local()
+
+    def room(source: Rows) -> Array | None:
+        """Memory for a source that can read into it: twice a block, as gaps are read too."""
+        shape = (2 * step, *source.shape[1:])
+        return np.empty(shape, source.dtype) if hasattr(source, "read") else None
 
     def run(task: RowTask) -> Result:
         if not kept.__dict__:
-            kept.rooms = [_room(source, 2 * step) for source in sources]
+            kept.rooms = [room(source) for source in sources]
         blocks = [
             take(source, task.rows, room) if block is None else block
             for source, room, block in zip(sources, kept.rooms, task.loaded, strict=True)
@@ -317,11 +307,6 @@ def _reader(
         return function(task.rows, blocks)
 
     return run
-
-
-def _room(source: Rows, rows: int) -> Array | None:
-    """Memory for `rows` rows of a source that can read into it."""
-    return np.empty((rows, *source.shape[1:]), source.dtype) if hasattr(source, "read") else None
 
 
 def _apply(function: Callable[[Index, list[Array]], Result], task: RowTask) -> Result:

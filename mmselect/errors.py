@@ -114,7 +114,7 @@ class BudgetError(UsageError):
     """A budget that is neither a positive count nor a share in (0 %, 100 %]."""
 
 
-class Rows(Protocol):
+class RowNumbers(Protocol):
     """A sequence or an array of row numbers."""
 
     def __getitem__(self, row: int, /) -> SupportsInt: ...
@@ -140,7 +140,7 @@ class located:
         *,
         file: str | None = None,
         dataset: str | None = None,
-        rows: Rows | None = None,
+        rows: RowNumbers | None = None,
         place: Callable[[list[int]], tuple[str, list[int]]] | None = None,
     ) -> None:
         self.file, self.dataset, self.rows, self.place = file, dataset, rows, place

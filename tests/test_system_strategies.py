@@ -235,6 +235,8 @@ def test_scores_rank_from_the_least_sure(pool: Path) -> None:
         order = np.argsort(-table.score, kind="stable")[:5]
         picks = mmselect.select(pool, name, 5)
         assert picks.indices.tolist() == table.indices[order].tolist()
+        nobody = mmselect.score(pool, name, among=[])
+        assert nobody.score.shape == (0,) and not nobody.components
     data, rows = arrays(), mmselect.score(pool, "deepfool")
     weight = np.hstack([data["classifier_weight"][m] for m in ("image", "text")])
     f = data["multimodal_logits"][rows.indices].astype(np.float64)

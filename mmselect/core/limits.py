@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -44,7 +45,8 @@ class Limits:
         """Whether `value` has the type and lies in the range; nan and infinities never do."""
         typed = isinstance(value, _KINDS[self.kind])
         if self.kind in (int, float):
-            return bool(typed and np.isfinite(value) and self.minimum <= value <= self.maximum)
+            largest = sys.float_info.max if self.kind is float else 2**63 - 1
+            return bool(typed and abs(value) <= largest and self.minimum <= value <= self.maximum)
         return typed and (not self.choices or value in self.choices)
 
     @property

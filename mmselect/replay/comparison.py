@@ -68,6 +68,17 @@ def labels_to_reach(labeled: Curves, accuracy: Curves, target: float) -> float:
     return float(labeled[i - 1] + share * (labeled[i] - labeled[i - 1]))
 
 
+def joint_confidence(comparisons: int) -> float:
+    """Confidence of each of several intervals that hold all at once with `INTERVAL` (Bonferroni).
+
+    Examples
+    --------
+    >>> round(joint_confidence(1), 6), round(joint_confidence(5), 6)
+    (0.95, 0.99)
+    """
+    return 1 - (1 - INTERVAL) / max(comparisons, 1)
+
+
 def interval(
     values: NDArray[np.float64], confidence: float = INTERVAL
 ) -> tuple[float, float, float]:

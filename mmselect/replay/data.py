@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +10,16 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import check_finite
 from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
-from mmselect.output import plain
+from mmselect.output.tables import plain
 from mmselect.pool.reading import Pool
+from mmselect.pool.schema import match
 from mmselect.request import fingerprint
 from mmselect.strategies.record import datasets_of
 
 SPLIT = "/metadata/split"
+HIDDEN = ("/id", "/label", "/label_share", "/labeled")
+"""Datasets that no strategy gets as the pool has them."""
+
 TEST_FRACTION = 0.2
 """Share of the samples that is kept for testing where the pool has no split of its own."""
 
@@ -38,8 +40,8 @@ class Data(NamedTuple):
         Row numbers in the pool.
     labeled : (n,) boolean array
         What the pool says is labeled.
-    metadata : dict of dataset path to (n,) array
-        Columns of numbers, for strategies that rank by one.
+    columns : dict of dataset path to array
+        What else strategies may see, such as metadata to rank by.
     test : (n,) boolean array or None
         Samples that the pool keeps for testing; None where it does not say.
     digest : str
@@ -52,7 +54,7 @@ class Data(NamedTuple):
     classes: int
     rows: NDArray[np.intp]
     labeled: NDArray[np.bool_]
-    metadata: dict[str, NDArray[Any]]
+    columns: dict[str, NDArray[Any]]
     test: NDArray[np.bool_] | None
     digest: str
 
@@ -104,38 +106,46 @@ def load(pool: Pool, use_split: bool = True) -> Data:
     labels = pool.columns["/label"][:].astype(np.int64)
     keep, test = labels >= 0, None
     if use_split and SPLIT in pool.columns:
-        words = _words(pool)
+        words = _split_words(pool)
         test = words == "test"
         keep &= test | (words == "train")
     rows = np.flatnonzero(keep)
     if not len(rows):
         raise SelectionError("expected samples with a known label, found none", file=pool.files[0])
-    classes = max(pool.sizes.get("c", 0), int(labels.max()) + 1)
-    numbers = {
-        path: column[rows]
-        for path, column in pool.columns.items()
-        if path.startswith("/metadata/") and column.dtype.kind in "iufb"
-    }
     features = {name: _features(pool, name, rows) for name in pool.names("/features")}
+    kept = {path: pool.columns[path][rows] for path in _visible(pool)}
+    split = None if test is None else test[rows]
+    labeled = pool.labeled[rows]
+    parts = [rows.astype(np.int64), labels[rows], labeled, *features.values()]
     return Data(
         file=pool.files[0],
         features=features,
         labels=labels[rows],
-        classes=classes,
+        classes=max(pool.sizes.get("c", 0), int(labels.max()) + 1),
         rows=rows,
-        labeled=pool.labeled[rows],
-        metadata=numbers,
-        test=None if test is None else test[rows],
-        digest=_digest(
-            pool,
-            [rows.astype(np.int64), labels[rows], pool.labeled[rows], *features.values()],
-            [] if test is None else [test[rows]],
-            [*numbers.values()],
-        ),
+        labeled=labeled,
+        columns=kept,
+        test=split,
+        digest=_digest(pool, *parts, *([] if split is None else [split]), *kept.values()),
     )
 
 
-def _words(pool: Pool) -> NDArray[Any]:
+def _visible(pool: Pool) -> list[str]:
+    """Columns, besides features, that a strategy may see: no text, no labels, nothing of a model.
+
+    Logits in the pool would know the labels that the replay hides.
+    """
+    return [
+        path
+        for path, column in pool.columns.items()
+        if column.dtype.kind in "iufb"
+        and (place := match(path))
+        and not place.dataset.is_logits
+        and place.dataset.group not in ("/features", *HIDDEN)
+    ]
+
+
+def _split_words(pool: Pool) -> NDArray[Any]:
     """Read the pool's split; both words must occur."""
     column = pool.columns[SPLIT]
     found = [str(value) for value in plain(column[:])]
@@ -154,10 +164,10 @@ def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float
     return z
 
 
-def _digest(pool: Pool, *arrays: Sequence[NDArray[Any]]) -> str:
+def _digest(pool: Pool, *arrays: NDArray[Any]) -> str:
     """Digest of everything that a replay works on."""
     digest = hashlib.sha256(fingerprint(pool).encode())
-    for array in itertools.chain(*arrays):
+    for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return f"sha256:{digest.hexdigest()[:32]}"
 

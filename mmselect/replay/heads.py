@@ -18,8 +18,11 @@ from sklearn.model_selection import KFold
 
 from mmselect.errors import SelectionError
 
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+C_GRID = tuple(10.0**power for power in range(-5, 7))
 """Inverse strengths of the penalty (scikit-learn's C) that cross-validation chooses from."""
+
+FLAT = 0.02
+"""Losses count as equal within this share of what the best gains over the strongest penalty."""
 
 FOLDS = 5
 MOST_STEPS = 5000
@@ -51,6 +54,11 @@ class Head(NamedTuple):
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     converged: bool = True
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Classes that have a labeled sample."""
+        return np.asarray(self.bias != UNSEEN)
 
 
 def views(modalities: Sequence[str]) -> list[View]:
@@ -101,7 +109,7 @@ def fit_heads(
     rows: NDArray[np.intp],
     labels: NDArray[np.int64],
     classes: int,
-    strengths: Mapping[View, float],
+    penalties: Mapping[View, float],
     scale: Mapping[str, float],
     before: Mapping[View, Head] | None = None,
 ) -> dict[View, Head]:
@@ -116,8 +124,8 @@ def fit_heads(
         Their classes.
     classes : int
         c; a class that is not among `labels` gets probability 0.
-    strengths, scale
-        From `choose_strengths` and `scales`.
+    penalties, scale
+        From `choose_penalties` and `scales`.
     before : mapping of view to Head, optional
         Where the fits start.
 
@@ -127,11 +135,11 @@ def fit_heads(
         If all labeled samples are of one class.
     """
     heads = {}
-    for view, strength in strengths.items():
+    for view, c in penalties.items():
         x = side_by_side(features, view, rows)
         factors = _factors(features, view, scale)
         warm = before[view] if before else None
-        heads[view] = _fit(x, labels, classes, strength, factors, warm)
+        heads[view] = _fit(x, labels, classes, c, factors, warm)
     return heads
 
 
@@ -144,7 +152,7 @@ def _fit(
     x: NDArray[np.float32],
     y: NDArray[np.int64],
     classes: int,
-    strength: float,
+    c: float,
     factors: NDArray[np.float32],
     warm: Head | None = None,
 ) -> Head:
@@ -152,7 +160,7 @@ def _fit(
     if len(seen) < 2:
         message = "expected labeled samples of at least 2 classes to fit a head, found 1 class"
         raise SelectionError(message)
-    model = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=MOST_STEPS, warm_start=True)
+    model = LogisticRegression(C=c, tol=TOLERANCE, max_iter=MOST_STEPS, warm_start=True)
     if warm is not None:
         model.coef_, model.intercept_ = _to_sklearn(warm, seen, factors)
     _quietly(model.fit, x * factors, y)
@@ -180,7 +188,7 @@ def _quietly(fit: Any, x: NDArray[np.float32], y: NDArray[np.int64]) -> None:
         fit(x, y)
 
 
-def choose_strengths(
+def choose_penalties(
     features: Features,
     rows: NDArray[np.intp],
     labels: NDArray[np.int64],
@@ -190,8 +198,9 @@ def choose_strengths(
 ) -> dict[View, float]:
     """Choose each head's penalty by cross-validation on the first labeled samples.
 
-    The log loss decides, over the held-out samples whose class the other folds have; ties go to
-    the stronger penalty. Parameters as for `fit_heads`.
+    The log loss decides, over the held-out samples whose class the other folds have. Where it
+    hardly changes any more (samples that a line separates), the strongest of those penalties is
+    taken, so that no head ends at the weak edge of the grid. Parameters as for `fit_heads`.
 
     Returns
     -------
@@ -205,16 +214,17 @@ def choose_strengths(
     chosen = {}
     for view in views(list(features)):
         x, factors = side_by_side(features, view, rows), _factors(features, view, scale)
-        loss = np.zeros(len(STRENGTHS))
+        loss = np.zeros(len(C_GRID))
         for fit, held in folds:
             held = held[np.isin(labels[held], labels[fit])]
             if not len(held) or len(np.unique(labels[fit])) < 2:
                 continue
-            warm = None
-            for i, strength in enumerate(STRENGTHS):
-                warm = _fit(x[fit], labels[fit], classes, strength, factors, warm)
-                loss[i] += _log_loss(warm, x[held], labels[held])
-        chosen[view] = STRENGTHS[int(loss.argmin())] if loss.any() else 1.0
+            head = None
+            for i, c in enumerate(C_GRID):
+                head = _fit(x[fit], labels[fit], classes, c, factors, head)
+                loss[i] += _log_loss(head, x[held], labels[held])
+        equal = loss <= loss.min() + FLAT * (loss[0] - loss.min())
+        chosen[view] = C_GRID[int(equal.argmax())] if loss.any() else 1.0
     return chosen
 
 

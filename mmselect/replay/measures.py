@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,22 @@ from mmselect.core.scores.shapley import contributions, shapley_values
 from mmselect.replay.heads import Features, Head, View, by_modality, logits
 
 
+def accuracies(modalities: Sequence[str]) -> list[str]:
+    """Names of the measures that say how often heads are right.
+
+    Examples
+    --------
+    >>> accuracies(["a"])
+    ['accuracy', 'accuracy.a', 'accuracy.balanced', 'accuracy.balanced.a', 'macro_f1']
+    """
+    heads = ["", *(f".{m}" for m in modalities)]
+    kinds = ("accuracy", "accuracy.balanced")
+    return [*(f"{kind}{head}" for kind in kinds for head in heads), "macro_f1"]
+
+
 def measure(
     heads: Mapping[View, Head], features: Features, labels: NDArray[np.int64]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Measure heads on test samples.
 
     Parameters
@@ -28,24 +41,33 @@ def measure(
 
     Returns
     -------
-    dict of str to float
+    dict of str to float or None
         ``accuracy`` (top-1 of the fused head, a share), ``accuracy.{m}`` (of the head on one
-        modality), ``macro_f1`` (mean over the classes of the test samples), ``contribution.{m}``
-        (mean Φ_m of the probability that the fused head gives to the true class) and
+        modality), ``accuracy.balanced`` and ``accuracy.balanced.{m}`` (the mean over the classes of
+        the test samples of the share that is right), ``macro_f1`` (mean over the same classes),
+        ``contribution.{m}`` (mean Φ_m of the probability that the fused head gives to the true
+        class, over the samples whose class has a label; None where there is no such sample) and
         ``contribution_difference`` (the largest of them less the smallest): BMMAL, Figs. 2 and 3.
     """
     fused = next(iter(heads))
-    guess = {view: logits(features, view, head).argmax(axis=1) for view, head in heads.items()}
-    right = {view: float((found == labels).mean()) for view, found in guess.items()}
-    present = np.unique(labels)
-    f1 = f1_score(labels, guess[fused], labels=present, average="macro", zero_division=0)
-    share = truth_contributions(heads[fused], features, labels).mean(axis=0)
+    present, index, size = np.unique(labels, return_inverse=True, return_counts=True)
+    found: dict[str, float | None] = {}
+    for view in (fused, *((m,) for m in fused)):
+        guess = logits(features, view, heads[view]).argmax(axis=1)
+        recalls = np.bincount(index, guess == labels) / size
+        head = "" if view is fused else f".{view[0]}"
+        found[f"accuracy{head}"] = float((guess == labels).mean())
+        found[f"accuracy.balanced{head}"] = float(recalls.mean())
+        if view is fused:
+            f1 = f1_score(labels, guess, labels=present, average="macro", zero_division=0)
+            found["macro_f1"] = float(f1)
+    known = heads[fused].seen[labels]
+    share = truth_contributions(heads[fused], {m: features[m][known] for m in fused}, labels[known])
+    mean = share.mean(axis=0).tolist() if len(share) else [None] * len(fused)
     return {
-        "accuracy": right[fused],
-        **{f"accuracy.{m}": right[(m,)] for m in fused},
-        "macro_f1": float(f1),
-        **{f"contribution.{m}": float(x) for m, x in zip(fused, share, strict=True)},
-        "contribution_difference": float(share.max() - share.min()),
+        **found,
+        **{f"contribution.{m}": x for m, x in zip(fused, mean, strict=True)},
+        "contribution_difference": max(mean) - min(mean) if len(share) else None,
     }
 
 

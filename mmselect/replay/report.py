@@ -9,13 +9,14 @@ from string import Template
 from typing import Any
 
 from mmselect.files import make_folder
-from mmselect.output import emit
+from mmselect.output.emitting import emit
 from mmselect.replay.plots import FORMS as FIGURE_FORMS
 from mmselect.replay.plots import contribution_curves, learning_curves, render, wins_matrix
 from mmselect.replay.runs import Replay
-from mmselect.replay.tables import FORMS, between, settings_rows, summary_rows, verdict
+from mmselect.replay.tables import FORMS, between, head_rows, settings_rows, summary_rows, verdict
 
 PAGE = "report.html"
+TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: str) -> list[Path]:
@@ -68,17 +69,21 @@ def page(found: Replay, summary: dict[str, Any], drawn: dict[str, bytes], comman
     """Make the page: verdict, table, curves, contributions, wins and differences, settings."""
     settings = found.settings
     files = ", ".join(Path(file).name for file in settings["pool"]["paths"])
-    measures = {"accuracy": "all modalities", "macro_f1": "all modalities, macro-F1"}
-    if len(settings["modalities"]) > 1:
-        measures |= {f"accuracy.{m}": f"{m} alone" for m in settings["modalities"]}
+    names, modalities = settings["strategies"], settings["modalities"]
+    titles = {"accuracy": "all modalities", "macro_f1": "all modalities, macro-F1"}
+    titles["accuracy.balanced"] = "all modalities, balanced over classes"
+    for m in modalities if len(modalities) > 1 else ():
+        titles |= {f"accuracy.{m}": f"{m} alone", f"accuracy.balanced.{m}": f"{m} alone, balanced"}
     pairs = "".join(
-        _pairs(title, settings["strategies"], summary["wins"][m], summary["differences"][m])
-        for m, title in measures.items()
+        _pairs(title, names, summary["wins"][m], summary["differences"][m])
+        for m, title in titles.items()
     )
-    return Template(_PAGE).substitute(
+    return Template(TEMPLATE.read_text()).substitute(
         title=html.escape(f"Replay of {files}"),
         verdict="".join(f"<li>{html.escape(line)}</li>" for line in verdict(summary)),
-        table=_table(summary_rows(summary, settings["strategies"])),
+        baseline=html.escape(summary["baseline"]),
+        table=_table(summary_rows(summary, names)),
+        heads=_table(head_rows(summary, names, modalities)),
         curves=_svg(drawn["learning-curves.svg"]),
         contributions=_svg(drawn["contributions.svg"]),
         pairs=pairs,
@@ -130,49 +135,3 @@ def _svg(file: bytes) -> str:
     """Take the element to put into a page out of an SVG file."""
     text = file.decode()
     return text[text.index("<svg") :]
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-       max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-th, td { padding: 0.3rem 0.8rem; text-align: left; border-bottom: 1px solid #ddd;
-         white-space: nowrap; }
-.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-code { display: block; background: #f4f4f4; padding: 0.8rem; overflow-x: auto; }
-small, p.how { color: #555; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<ul>$verdict</ul>
-$table
-<p class=how>Mean accuracy: the area under the learning curve over its width. Every strategy starts
-from the same samples for the same seed; differences are taken within a seed. ± and brackets: 95 %
-intervals of Student's t over the seeds. With many strategies, one interval in twenty leaves out 0
-by chance.</p>
-<h2>Learning curves</h2>
-$curves
-<h2>What each modality contributes to the true class</h2>
-$contributions
-<h2>Pairwise comparison</h2>
-<p class=how>Bold: the share of the rounds in which the row's strategy is better than the column's
-by a two-sided t-test over seeds at 0.9 confidence (by chance alone: $chance). Below: the paired
-difference of the areas under the curves, in points, with its 95 % interval.</p>
-$pairs
-<h2>What was played</h2>
-$settings
-<h3>Command</h3>
-<code>$command</code>
-<h3>Warnings</h3>
-<ul>$warnings</ul>
-</body>
-</html>
-"""

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
+from mmselect.ask import Selecting
 from mmselect.errors import SelectionError, UsageError
+from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
 from mmselect.pool.reading import Pool
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
@@ -20,14 +22,14 @@ from mmselect.replay.heads import (
     Head,
     View,
     by_modality,
-    choose_strengths,
+    choose_penalties,
     fit_heads,
     logits,
     scales,
     views,
 )
 from mmselect.replay.measures import measure
-from mmselect.request import Request, parse_budget, prepare
+from mmselect.request import Request, prepare
 from mmselect.selection import pick
 
 LABELED = "labeled"
@@ -66,7 +68,7 @@ class Start(NamedTuple):
         Positions in the data.
     labeled : integer array
         The first labeled samples, as positions in `train`.
-    strengths : dict of view to float
+    penalties : dict of view to float
         scikit-learn's C of each head.
     heads : dict of view to Head
         Fitted on the first labeled samples.
@@ -75,7 +77,7 @@ class Start(NamedTuple):
     train: NDArray[np.intp]
     test: NDArray[np.intp]
     labeled: NDArray[np.intp]
-    strengths: dict[View, float]
+    penalties: dict[View, float]
     heads: dict[View, Head]
 
 
@@ -103,27 +105,39 @@ class Run:
     warnings: list[str]
 
 
-def parse_strategy(text: str) -> tuple[str, dict[str, str]]:
-    """Read ``NAME`` or ``NAME:PARAMETER=VALUE:…``.
+class Spec(NamedTuple):
+    """What ``NAME:PARAMETER=VALUE:…`` says: strategy, parameters, how a score is spread."""
+
+    name: str
+    parameters: dict[str, str]
+    spread: str | None
+
+
+def parse_strategy(text: str) -> Spec:
+    """Read ``NAME`` or ``NAME:PARAMETER=VALUE:…``; ``spread`` is no parameter of the strategy.
 
     Raises
     ------
     UsageError
-        If a part is not a name and a value.
+        If a part is not a name and a value, or a name is given twice.
 
     Examples
     --------
-    >>> parse_strategy("smem:diversify=4:beta=0.5")
-    ('smem', {'diversify': '4', 'beta': '0.5'})
-    >>> parse_strategy("column:loss")
-    ('column:loss', {})
+    >>> parse_strategy("smem:spread=d2:beta=0.5")
+    Spec(name='smem', parameters={'beta': '0.5'}, spread='d2')
+    >>> parse_strategy("column:loss").name
+    'column:loss'
     """
     name, *parts = text.split(":")
     if name == "column" and parts:
         name = f"column:{parts.pop(0)}"
     if bad := [part for part in parts if not all(part.partition("="))]:
         raise UsageError(f"strategies: expected NAME:PARAMETER=VALUE, found {bad[0]!r} in {text!r}")
-    return name, dict(part.split("=", 1) for part in parts)
+    parameters = dict(part.split("=", 1) for part in parts)
+    if len(parameters) < len(parts):
+        raise UsageError(f"strategies: expected each parameter once, found {text!r}")
+    spread = parameters.pop("spread", None)
+    return Spec(name, parameters, spread)
 
 
 def begin(data: Data, settings: Settings, seed: int) -> Start:
@@ -140,9 +154,9 @@ def begin(data: Data, settings: Settings, seed: int) -> Start:
     with engine.blas_threads(1):
         labeled = _first(data, settings, seed, train, features)
         truth, scale = data.labels[train][labeled], scales(features)
-        strengths = choose_strengths(features, labeled, truth, data.classes, scale, seed)
-        heads = fit_heads(features, labeled, truth, data.classes, strengths, scale)
-    return Start(train, test, labeled, strengths, heads)
+        penalties = choose_penalties(features, labeled, truth, data.classes, scale, seed)
+        heads = fit_heads(features, labeled, truth, data.classes, penalties, scale)
+    return Start(train, test, labeled, penalties, heads)
 
 
 def _first(
@@ -171,8 +185,8 @@ def _check_budget(settings: Settings, first: int, train: int, file: str) -> None
 
 
 def _prepared(pool: Pool, strategy: str) -> Request:
-    name, parameters = parse_strategy(strategy)
-    return prepare(pool, name, parameters=parameters, threads=1)
+    name, parameters, spread = parse_strategy(strategy)
+    return prepare(pool, Selecting(strategy=name, parameters=parameters, spread=spread, threads=1))
 
 
 def _seed(seed: int, round_: int) -> int:
@@ -209,7 +223,7 @@ def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start)
             if number:
                 labels = known[rows]
                 heads = fit_heads(
-                    features, rows, labels, data.classes, start.strengths, scale, heads
+                    features, rows, labels, data.classes, start.penalties, scale, heads
                 )
             row = {"round": number, "labeled": len(rows), **measure(heads, held_out, truth)}
             coverage = len(np.unique(known[picks])) / present
@@ -253,7 +267,7 @@ def snapshot(
         arrays[f"/features/{name}"] = features[name]
         arrays[f"/unimodal_logits/{name}"] = logits(features, (name,), heads[(name,)])
         arrays[f"/classifier/weight/{name}"] = weight
-    return hold({**arrays, **{path: v[train] for path, v in data.metadata.items()}}, data.file)
+    return hold({**arrays, **{path: v[train] for path, v in data.columns.items()}}, data.file)
 
 
 def check_strategies(data: Data, settings: Settings, strategies: list[str]) -> None:

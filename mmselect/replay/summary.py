@@ -14,9 +14,11 @@ from mmselect.replay.comparison import (
     Curves,
     area,
     interval,
+    joint_confidence,
     labels_to_reach,
     wins,
 )
+from mmselect.replay.measures import accuracies
 from mmselect.replay.runs import Replay
 
 
@@ -32,12 +34,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``baseline``, ``target``, ``strategies`` (per strategy: area under the curve with its
-        interval, paired difference of areas to the baseline with its interval, accuracy in the last
-        round with its interval, labels to reach the target, the same relative to the baseline,
-        seconds to select), ``wins`` (per measure: the matrix of BMMAL's Fig. 5),
-        ``differences`` (per measure: paired differences of areas between all strategies, with
-        intervals).
+        ``baseline``, ``target``, ``strategies`` (per strategy: area under the curve of each measure
+        with its interval, its paired difference to the baseline with an interval that holds for all
+        strategies at once, accuracy in the last round with its interval, labels to reach the
+        target, the same relative to the baseline, seconds to select), ``wins`` (per measure: the
+        matrix of BMMAL's Fig. 5), ``differences`` (per measure: paired differences of areas between
+        all strategies, each with its own interval).
 
     Raises
     ------
@@ -47,20 +49,23 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     check_target(target)
     accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
     base, names = found.baseline, found.settings["strategies"]
+    confidence = joint_confidence(len(names) - 1)
     # as the mean curve has it, to the last bit: the baseline itself must reach it
     goal = float(accuracy[base].mean(axis=0)[-1]) if target is None else target
-    areas = {name: area(labeled[name], accuracy[name]) for name in names}
+    measures = accuracies(found.settings["modalities"])
+    areas = {m: _areas(labeled, found.curves(m)) for m in measures}
     prices = {name: _price(labeled[name], accuracy[name], goal) for name in names}
     seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
-    measures = ["accuracy", *(f"accuracy.{m}" for m in found.settings["modalities"]), "macro_f1"]
     return {
         "baseline": base,
         "target": goal,
-        "confidence": {"intervals": INTERVAL, "tests": TEST},
+        "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
         "strategies": {
             name: {
-                "area": interval(areas[name]),
-                "area_difference": interval(areas[name] - areas[base]),
+                "area": {m: interval(areas[m][name]) for m in measures},
+                "area_difference": {
+                    m: interval(areas[m][name] - areas[m][base], confidence) for m in measures
+                },
                 "last": interval(accuracy[name][:, -1]),
                 "labels_to_target": prices[name],
                 "relative_labels": prices[name] / prices[base],
@@ -69,7 +74,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
             for name in names
         },
         "wins": {m: _wins(found.curves(m), names) for m in measures},
-        "differences": {m: _differences(labeled, found.curves(m), names) for m in measures},
+        "differences": {m: _differences(areas[m], names) for m in measures},
     }
 
 
@@ -96,38 +101,46 @@ def _wins(curves: dict[str, Curves], names: list[str]) -> list[list[float]]:
     return [[0.0 if a == b else wins(after[a], after[b]) for b in names] for a in names]
 
 
+def _areas(labeled: dict[str, Curves], curves: dict[str, Curves]) -> dict[str, Curves]:
+    return {name: area(labeled[name], values) for name, values in curves.items()}
+
+
 def _differences(
-    labeled: dict[str, Curves], curves: dict[str, Curves], names: list[str]
+    areas: dict[str, Curves], names: list[str]
 ) -> list[list[tuple[float, float, float]]]:
     """Entry i, j: mean and interval of the area of i less that of j, within each seed."""
-    areas = {name: area(labeled[name], curves[name]) for name in names}
     return [[interval(areas[a] - areas[b]) for b in names] for a in names]
 
 
 def noteworthy(summary: dict[str, Any]) -> list[str]:
     """Say in words which strategies differ from the baseline by more than noise, in points.
 
-    That is: the interval of the paired difference of mean accuracies leaves out 0. Nothing for
-    one seed, or where seeds are alike.
+    That is: the interval of the paired difference of mean accuracies, which holds for all
+    strategies at once, leaves out 0. Nothing for one seed, or where seeds are alike.
 
     Examples
     --------
     >>> noteworthy({"baseline": "random", "strategies": {
-    ...     "random": {"area_difference": (0, 0, 0)},
-    ...     "bmmal": {"area_difference": (0.02, 0.01, 0.03)}}})
+    ...     "random": {"area_difference": {"accuracy": (0, 0, 0)}},
+    ...     "bmmal": {"area_difference": {"accuracy": (0.02, 0.01, 0.03)}}}})
     ['better than random, beyond noise: bmmal (+2.0)', 'worse than random, beyond noise: none']
     """
     base = summary["baseline"]
-    others = [row for name, row in summary["strategies"].items() if name != base]
-    if all(math.isnan(row["area_difference"][1]) for row in others):
+    differences = {
+        name: row["area_difference"]["accuracy"]
+        for name, row in summary["strategies"].items()
+        if name != base
+    }
+    if all(math.isnan(low) for _, low, _ in differences.values()):
         return []  # one seed, or copies: nothing can be said
     lines = []
     for word, sign in (("better", 1), ("worse", -1)):
         names = [
             f"{name} ({100 * mean:+.1f})"
-            for name, row in summary["strategies"].items()
-            for mean, low, high in [row["area_difference"]]
-            if name != base and sign * (low if sign > 0 else high) > 0
+            for name, (mean, low, high) in differences.items()
+            if sign * (low if sign > 0 else high) > 0
         ]
         lines.append(f"{word} than {base}, beyond noise: {', '.join(names) or 'none'}")
+    if len(differences) > 1:
+        lines.append(f"intervals against {base} hold for all {len(differences)} strategies at once")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mmselect.output import aligned, as_csv, as_json
+from mmselect.output.tables import aligned, as_csv, as_json
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy
 
@@ -36,14 +36,27 @@ def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[st
         rows.append(
             (
                 name,
-                plus_minus(row["area"]),
-                "" if name == base else between(row["area_difference"]),
+                plus_minus(row["area"]["accuracy"]),
+                "" if name == base else between(row["area_difference"]["accuracy"]),
                 plus_minus(row["last"]),
                 f"{price:,.0f}" if price == price else "not reached",
                 f"{100 * share:.0f} %" if share == share else "–",
                 f"{row['seconds']:.2g}",
             )
         )
+    return rows
+
+
+def head_rows(
+    summary: dict[str, Any], names: Sequence[str], modalities: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Make the table of mean accuracies by head: of all test samples, and balanced over classes."""
+    heads = ["", *(f".{m}" for m in modalities if len(modalities) > 1)]
+    rows = [("accuracy / balanced", "all modalities", *(f"{head[1:]} alone" for head in heads[1:]))]
+    for name in names:
+        area = summary["strategies"][name]["area"]
+        pairs = [(area[f"accuracy{head}"], area[f"accuracy.balanced{head}"]) for head in heads]
+        rows.append((name, *(f"{100 * a[0]:.1f} / {100 * b[0]:.1f}" for a, b in pairs)))
     return rows
 
 
@@ -101,7 +114,8 @@ def as_text(found: Replay, summary: dict[str, Any]) -> Iterator[bytes]:
     names = found.settings["strategies"]
     # without the seconds: the same replay prints the same bytes
     shown = [row[:-1] for row in summary_rows(summary, names)]
-    tables: list[Sequence[tuple[str, ...]]] = [settings_rows(found), shown]
+    heads = head_rows(summary, names, found.settings["modalities"])
+    tables: list[Sequence[tuple[str, ...]]] = [settings_rows(found), shown, heads]
     if len(found.settings["seeds"]) > 1:
         tables.append(win_rows(summary, names, "accuracy"))
     tables.append([(line,) for line in verdict(summary)])

@@ -12,8 +12,8 @@ import numpy as np
 
 from mmselect.arrays import Floats
 from mmselect.core.coverage.facility import facility
+from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
-from mmselect.core.scores.information import least_confidence
 from mmselect.errors import located
 from mmselect.strategies.covering import FEATURES, covered, footprint, known
 from mmselect.strategies.record import (

@@ -63,7 +63,7 @@ class Parameter:
         kind = self.limits.kind
         try:
             parsed = _TRUTH[str(value).lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             parsed = None
         if not self.limits.allows(parsed):
             raise ParameterError(f"{self.name}: expected {self.expected}, found {value!r}")
@@ -236,9 +236,6 @@ class Batch:
     def group(self, name: str) -> list[str]:
         """Per-sample datasets in a group, sorted."""
         return datasets_of(name, set(self.columns))
-
-
-ScoreFunction: TypeAlias = Callable[[Arrays, Parameters], Columns]
 
 
 def _as_they_are(constants: Arrays) -> Arrays:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from mmselect.errors import UsageError
 from mmselect.strategies import (
@@ -31,14 +30,15 @@ BUILT_IN: dict[str, Strategy] = {
     for strategy in family.STRATEGIES
 }
 
-AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("bmmal", {}),
-    ("facility", {}),
-    ("smem", {}),
-    ("entropy", {}),
-    ("random", {}),
+AUTO: tuple[tuple[str, str | None], ...] = (
+    ("bmmal", None),
+    ("smem", "d2"),
+    ("facility", None),
+    ("smem", None),
+    ("entropy", None),
+    ("random", None),
 )
-"""What ``auto`` tries, best first, each with the parameters it sets."""
+"""What ``auto`` tries, best first, each with how its score is spread."""
 
 
 def installed() -> tuple[dict[str, Strategy], list[str]]:

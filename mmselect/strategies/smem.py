@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from mmselect.core.scores import information
+from mmselect.core.scores.information import entropy, information
 from mmselect.errors import ParameterError
 from mmselect.strategies.record import (
     Arrays,
@@ -40,15 +40,15 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     heads = {path: block for path, block in arrays.items() if path.startswith(HEADS)}
     modalities = [path.removeprefix(f"{HEADS}/") for path in heads]
     activation = parameters["activation"]
-    found = information.information(heads, activation=activation)
+    found = information(heads, activation=activation)
     total = parameters["beta"] * found.jsd
-    for modality, entropy in zip(modalities, found.entropy, strict=True):
-        total = total + parameters[f"alpha.{modality}"] * entropy
+    for modality, own in zip(modalities, found.entropy, strict=True):
+        total = total + parameters[f"alpha.{modality}"] * own
     columns = {f"entropy.{m}": h for m, h in zip(modalities, found.entropy, strict=True)}
     columns["jsd"] = found.jsd
     if FUSED not in arrays:
         return {"score": total, **columns}
-    fused = information.entropy(arrays[FUSED], activation=activation, name=FUSED)
+    fused = entropy(arrays[FUSED], activation=activation, name=FUSED)
     if len(modalities) == 2:
         for modality, other in zip(modalities, found.entropy[::-1], strict=True):
             columns[f"information.{modality}"] = other - fused

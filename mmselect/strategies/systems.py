@@ -14,10 +14,16 @@ from mmselect.core.coverage.typiclust import CLUSTERS, typiclust
 from mmselect.core.scores.deepfool import class_distances, deepfool
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.errors import NeedsError, located
-from mmselect.pool.schema import names_in
 from mmselect.strategies.coldstart import UNIT
 from mmselect.strategies.covering import footprint as features_footprint
-from mmselect.strategies.gradients import BIAS, CLASSIFIER, FEATURES, FUSED, WEIGHT, in_group
+from mmselect.strategies.gradients import (
+    CLASSIFIER,
+    FEATURES,
+    FUSED,
+    WEIGHT,
+    model_of,
+    unpaired,
+)
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -25,6 +31,7 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
+    datasets_of,
     limited,
     need,
 )
@@ -39,8 +46,8 @@ ITERATIONS = limited("iterations", 20, "Lloyd iterations of k-means")
 def head_distances(constants: Arrays) -> Arrays:
     """Distances between the classes' rows of the linear head."""
     with located(dataset=WEIGHT):
-        weight = np.concatenate(list(in_group(constants, WEIGHT).values()), axis=1)
-        return {DISTANCES: class_distances(weight)}
+        blocks = [constants[path] for path in datasets_of(WEIGHT, set(constants))]
+        return {DISTANCES: class_distances(np.concatenate(blocks, axis=1))}
 
 
 def boundary(arrays: Arrays, _parameters: Parameters) -> Columns:
@@ -59,11 +66,12 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick among the samples whose prediction a mix of features changes."""
     _require_labeled(batch, "alfa-mix", "whose means it mixes with")
     assert batch.labels is not None  # it needs /label
+    model = model_of({**batch.columns, **batch.constants})
     with located(dataset=LABEL):  # errors about features or head name those
         found = alfamix(
-            _features(batch),
-            {f"{FEATURES}/{name}": w for name, w in in_group(batch.constants, WEIGHT).items()},
-            batch.constants.get(BIAS),
+            model.features,
+            model.head,
+            model.bias,
             batch.labels,
             k,
             rng,
@@ -150,10 +158,7 @@ def two_classes(_paths: set[str], sizes: Mapping[str, int], _parameters: Paramet
 
 def whole_head(paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
     """Say which part of a linear head over all features is missing."""
-    names, weights = set(names_in(FEATURES, paths)), set(names_in(WEIGHT, paths))
-    lacking = [f"{WEIGHT}/{name}" for name in sorted(names - weights)]
-    lacking += [f"{FEATURES}/{name}" for name in sorted(weights - names)]
-    return lacking or two_classes(paths, sizes, parameters)
+    return unpaired(paths) or two_classes(paths, sizes, parameters)
 
 
 def _graph_footprint(request: Any, k: int) -> int:

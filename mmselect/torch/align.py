@@ -6,28 +6,25 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mmselect.core.scores.alignment import Alignment
-from mmselect.engine import DEFAULT_MEMORY, Progress, compute_rows, thread_count
+from mmselect.describe import alignment_pairs, measure_alignment
+from mmselect.engine import DEFAULT_MEMORY, Progress, thread_count
 from mmselect.errors import MmselectError, NeedsError, few
-from mmselect.files import check_targets, replacing
-from mmselect.output import as_json
-from mmselect.pool.reading import Pool, PoolPath, as_stored, open_pool, opened_pool
-from mmselect.pool.schema import FORMAT, VERSION
-from mmselect.pool.writing import check_ids
-from mmselect.reporting import alignment_pairs, measure_alignment
+from mmselect.files import check_targets
+from mmselect.output.tables import as_json
+from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
+from mmselect.pool.writing import PoolWriter
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
 from mmselect.torch.losses import TAU
-from mmselect.torch.projectors import Losses, Projector, Settings, check, train
+from mmselect.torch.projectors import STEP, Losses, Projector, Settings, check, train
 from mmselect.version import __version__
 
 WIDEST = 512
@@ -182,7 +179,7 @@ def align_features(
         )
         check(how)
         with opened.located():
-            check_ids(opened.ids)
+            _ = opened.ids  # refuses ids that the new pool could not hold
             old = measure_alignment(opened, memory)  # also finds rows with nan
             projectors = _projectors(opened, paths, how, memory)
             if prototypes is None:
@@ -314,35 +311,19 @@ def _write(
         "losses": [loss._asdict() for loss in losses],
         "pool": {"paths": pool.files, "fingerprint": fingerprint(pool)},
     }
-    kept = [path for path in sorted(pool.paths) if not path.startswith(OF_THE_OLD_FEATURES)]
-    with replacing(target) as temporary, h5py.File(temporary, "w") as handle:
-        handle.attrs.update(format=FORMAT, format_version=VERSION, provenance=as_json(made))
-        for path in kept:
-            if path in aligned:
-                _write_features(handle, aligned[path], how.dim)
-            else:
-                _copy(handle, pool, path, memory)
+    fixed = {path: array for path, array in pool.constants.items() if _fits(path)}
+    kept = [path for path in sorted(pool.columns) if _fits(path) and path not in aligned]
+    share = memory // (1 + len(aligned))
+    blocks = [projector.blocks(share) for projector in aligned.values()]
+    with PoolWriter(target, fixed, rows=pool.n, attributes={"provenance": as_json(made)}) as writer:
+        for (_, block), *features in zip(pool.blocks(kept, STEP, share), *blocks, strict=True):
+            for projector, rows in zip(aligned.values(), features, strict=True):
+                half = pool.columns[projector.path].dtype.itemsize == 2
+                block[projector.path] = (
+                    rows.cpu().numpy().astype(np.float16 if half else np.float32)
+                )
+            writer.append({path: block[path] for path in sorted(block)})
 
 
-def _write_features(handle: h5py.File, projector: Projector, dim: int) -> None:
-    half = projector.pool.columns[projector.path].dtype.itemsize == 2
-    shape, dtype = (projector.pool.n, dim), np.float16 if half else np.float32
-    dataset = handle.create_dataset(projector.path, shape, dtype, track_times=False)
-    start = 0
-    for block in projector.blocks():
-        dataset[start : start + len(block)] = block.cpu().numpy()
-        start += len(block)
-
-
-def _copy(handle: h5py.File, pool: Pool, path: str, memory: int) -> None:
-    """Copy a dataset, in row blocks over the borders of shards; text is stored as UTF-8."""
-    values = pool.constants.get(path)
-    source = pool.columns[path] if values is None else values
-    text = source.dtype.kind in "OSU"
-    dtype = h5py.string_dtype() if text else source.dtype
-    dataset = handle.create_dataset(path, source.shape, dtype, track_times=False)
-    step = compute_rows(prod(source.shape[1:]))
-    parts = [(0, {path: values})] if values is not None else pool.blocks([path], step, memory)
-    for start, block in parts:
-        rows = as_stored(block[path]) if text else block[path]
-        dataset[start : start + len(rows)] = rows
+def _fits(path: str) -> bool:
+    return not path.startswith(OF_THE_OLD_FEATURES)

@@ -117,9 +117,9 @@ class Projector:
         return functional.normalize(centred @ self.weight.T, dim=1)
 
     @torch.no_grad()
-    def blocks(self) -> Iterator[Tensor]:
-        """Project all rows, block by block."""
-        for _, block in self.pool.blocks([self.path], STEP, self.memory):
+    def blocks(self, memory: int) -> Iterator[Tensor]:
+        """Project all rows, in blocks of `STEP`; `memory` is how many bytes to read at a time."""
+        for _, block in self.pool.blocks([self.path], STEP, memory):
             yield self(block[self.path])
 
     @torch.no_grad()
@@ -296,9 +296,9 @@ def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
     rows = prototypes.sampled_rows(n)
     with located(dataset=projector.path):
         if len(rows) == n:
-            prototypes.refresh(torch.cat(list(projector.blocks())))
+            prototypes.refresh(torch.cat(list(projector.blocks(projector.memory))))
         else:
-            prototypes.refresh(projector.blocks(), projector.take(rows), n)
+            prototypes.refresh(projector.blocks(projector.memory), projector.take(rows), n)
 
 
 def _batches(

@@ -18,8 +18,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.pool.ids import as_stored
 from mmselect.pool.schema import FORMAT, VERSION
-from mmselect.pool.writing import store
+from mmselect.pool.storage import TEXT
 
 COPY_BYTES = 16 << 20
 
@@ -60,7 +61,9 @@ def lay_out(
     with plain_errors(), h5py.File(path, "w") as handle:
         handle.attrs.update(format=FORMAT, format_version=VERSION)
         for name, array in constants.items():
-            store(handle, name, array)
+            text = array.dtype.kind in "OSU"
+            values, kind = (as_stored(array), TEXT) if text else (array, array.dtype)
+            handle.create_dataset(name, data=values, dtype=kind, track_times=False)
         for name, spec in specs.items():
             handle.create_dataset(name, (n, *spec.tail), spec.dtype, dcpl=places, track_times=False)
     sync(path)

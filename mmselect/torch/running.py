@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.coalitions import coalition_names
 from mmselect.errors import DataError, ParameterError, SchemaError
-from mmselect.pool.checking import bad_rows
 from mmselect.pool.schema import match, names_in
+from mmselect.pool.values import bad_rows
 from mmselect.pool.writing import check_arrays, to_numpy
 from mmselect.torch.agreeing import agree
 from mmselect.torch.batches import Inputs, Key, arguments, check_arguments, column, moved
@@ -318,9 +318,7 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> dict[str, NDArra
         place = match(path)
         assert place is not None  # check_arrays refuses others
         for problem, bad in bad_rows(place, array, sizes).items():
-            below = path == "/label" and (array[bad] < -1).any()
-            hint = ": -1 is unknown" if below else ""
-            raise DataError(f"{problem}{hint}", dataset=path, rows=bad.tolist())
+            raise DataError(problem, dataset=path, rows=bad.tolist())
     return arrays
 
 

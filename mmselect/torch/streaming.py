@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from mmselect.errors import PoolError, SchemaError, few
 from mmselect.files import writing
 from mmselect.pool.checking import like_probabilities, name_problems
-from mmselect.pool.layout import Layout, Shard
 from mmselect.pool.schema import match
 from mmselect.pool.writing import to_numpy
 from mmselect.torch.batches import column
@@ -167,9 +166,7 @@ def _kind(spec: Spec | None) -> str:
 
 def _check_names(arrays: Mapping[str, NDArray[Any]]) -> None:
     """Refuse sets of names that do not fit together, before hours of work."""
-    layout = Layout([Shard("", None, dict.fromkeys(arrays))])
-    for problem in name_problems(layout):
-        problem.file = None
+    for problem in name_problems(arrays):
         raise problem
 
 

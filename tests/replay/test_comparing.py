@@ -8,14 +8,25 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
+import mmselect
 from mmselect.core.scores.coalitions import linear_shapley
 from mmselect.core.scores.shapley import contributions
+from mmselect.demo import EMOJI
 from mmselect.replay.comparison import area, interval, labels_to_reach, wins
-from mmselect.replay.heads import Head, choose_strengths, fit_heads, logits, scales, views
-from mmselect.replay.measures import measure, truth_contributions
-from mmselect.replay.rounds import Run
+from mmselect.replay.data import load
+from mmselect.replay.heads import (
+    C_GRID,
+    Head,
+    choose_penalties,
+    fit_heads,
+    logits,
+    scales,
+    views,
+)
+from mmselect.replay.measures import accuracies, measure, truth_contributions
+from mmselect.replay.rounds import Run, Settings, begin
 from mmselect.replay.runs import Replay
-from mmselect.replay.summary import summarize
+from mmselect.replay.summary import noteworthy, summarize
 
 RNG = np.random.default_rng(3)
 
@@ -83,8 +94,8 @@ def test_the_penalty_suits_the_noise() -> None:
     clear = {"a": np.where(labels[:, None] == 1, 2.0, -2.0) + 0.1 * rng.standard_normal((60, 2))}
     clear = {"a": clear["a"].astype(np.float32)}
     rows = np.arange(60)
-    weak = choose_strengths(clear, rows, labels, 2, scales(clear), 0)[("a",)]
-    strong = choose_strengths(noise, rows, labels, 2, scales(noise), 0)[("a",)]
+    weak = choose_penalties(clear, rows, labels, 2, scales(clear), 0)[("a",)]
+    strong = choose_penalties(noise, rows, labels, 2, scales(noise), 0)[("a",)]
     assert strong < 0.1 < weak
 
 
@@ -161,7 +172,7 @@ def test_features_of_any_size() -> None:
     heads = []
     for z in (small, large):
         scale = scales(z)
-        strengths = choose_strengths(z, rows, labels[rows], 4, scale, 0)
+        strengths = choose_penalties(z, rows, labels[rows], 4, scale, 0)
         found = fit_heads(z, rows, labels[rows], 4, strengths, scale)
         heads.append({view: logits(z, view, head) for view, head in found.items()})
     for view in heads[0]:
@@ -184,4 +195,86 @@ def test_the_baseline_reaches_its_own_last_accuracy() -> None:
 
 
 def _row(number: int, accuracy: float) -> dict[str, float | None]:
-    return {"labeled": 10 + number, "accuracy": accuracy, "macro_f1": accuracy, "seconds": 0.1}
+    rates = ("accuracy", "accuracy.balanced", "macro_f1")
+    return {"labeled": 10 + number, "seconds": 0.1, **dict.fromkeys(rates, accuracy)}
+
+
+def test_balanced_accuracy_counts_every_class_the_same() -> None:
+    """Class 0 has six samples, all right; class 1 two, one right; class 2 none."""
+    z = np.array([1.0] * 6 + [1.0, -1.0])
+    features = {"a": z[:, None].astype(np.float32)}
+    head = Head(np.array([[1.0], [-1.0], [0.0]]), np.array([0.0, 0.0, -9.0]))
+    found = measure({("a",): head}, features, np.array([0] * 6 + [1, 1]))
+    assert found["accuracy"] == found["accuracy.a"] == 7 / 8
+    assert found["accuracy.balanced"] == found["accuracy.balanced.a"] == (1 + 1 / 2) / 2
+    assert set(accuracies(["a"])) <= found.keys()
+
+
+def test_contributions_leave_out_classes_without_a_label() -> None:
+    features, labels = problem()
+    rows = np.flatnonzero(labels != 3)
+    scale, penalties = scales(features), dict.fromkeys(views(["a", "b"]), 0.1)
+    heads = fit_heads(features, rows, labels[rows], 4, penalties, scale)
+    found = measure(heads, features, labels)
+    known = {m: z[labels != 3] for m, z in features.items()}
+    share = truth_contributions(heads["a", "b"], known, labels[labels != 3]).mean(axis=0)
+    assert found["contribution.a"] == pytest.approx(share[0])
+    assert found["contribution_difference"] == pytest.approx(abs(share[0] - share[1]))
+    everyone = truth_contributions(heads["a", "b"], features, labels).mean(axis=0)
+    assert abs(everyone[0] - share[0]) > 0.01  # the others would look balanced
+    alone = measure(heads, features, np.full(len(labels), 3))
+    assert alone["contribution.a"] is None and alone["contribution_difference"] is None
+
+
+def test_the_grid_is_wide_enough_for_real_features() -> None:
+    """The first heads of a replay of the emoji pool end inside the grid."""
+    with mmselect.open_pool(EMOJI) as pool:
+        data = load(pool)
+    for seed in (0, 1):
+        penalties = begin(data, Settings(), seed).penalties
+        assert len(penalties) == 3
+        assert all(C_GRID[0] < c < C_GRID[-1] for c in penalties.values())
+
+
+def test_clear_classes_take_no_weaker_penalty_than_they_need() -> None:
+    """The loss falls towards 0 for ever then; where it is flat the stronger penalty is taken."""
+    labels = np.arange(60) % 3
+    noise = 0.1 * np.random.default_rng(0).standard_normal((60, 3))
+    features = {"a": (np.eye(3)[labels] + noise).astype(np.float32)}
+    c = choose_penalties(features, np.arange(60), labels, 3, scales(features), 0)[("a",)]
+    assert 0.1 < c < C_GRID[-1]
+
+
+@pytest.mark.parametrize("rivals", [1, 8])
+def test_beyond_noise_holds_for_all_strategies_at_once(rivals: int) -> None:
+    """Of many replays of equally good strategies, one in twenty calls any of them different."""
+    rng, wrong, times = np.random.default_rng(7), 0, 300
+    names = ["random", *(f"s{i}" for i in range(rivals))]
+    for _ in range(times):
+        runs = [
+            Run(name, seed, [_row(r, a) for r, a in enumerate(rng.random(2))], [], [])
+            for name in names
+            for seed in range(5)
+        ]
+        lines = noteworthy(summarize(Replay({"strategies": names, "modalities": []}, runs, [])))
+        wrong += not all(line.endswith(": none") for line in lines[:2])
+        assert len(lines) == (2 if rivals == 1 else 3)
+    assert wrong / times < 0.09  # 0.05 expected; 0.3 for eight intervals of 95 % each
+
+
+def test_intervals_against_the_baseline_are_bonferronis() -> None:
+    rng = np.random.default_rng(1)
+    names = ["random", "a", "b", "c"]
+    values = {name: rng.random(6) for name in names}
+    runs = [
+        Run(name, seed, [_row(0, x), _row(1, x)], [], [])
+        for name in names
+        for seed, x in enumerate(values[name].tolist())
+    ]
+    found = summarize(Replay({"strategies": names, "modalities": []}, runs, []))
+    less = values["b"] - values["random"]
+    expected = stats.t.interval(1 - 0.05 / 3, 5, loc=less.mean(), scale=stats.sem(less))
+    for measured in ("accuracy", "accuracy.balanced"):
+        _, low, high = found["strategies"]["b"]["area_difference"][measured]
+        assert (low, high) == pytest.approx(expected)
+    assert found["differences"]["accuracy"][2][0] == pytest.approx(interval(less))

@@ -28,7 +28,19 @@ def test_text(cli: Callable[..., Result], known: Path) -> None:
     lines = found.out.splitlines()
     assert any(re.match(r"bmmal +\d+\.\d ± \d+\.\d +[+-]\d+\.\d \[", line) for line in lines)
     assert any(line.startswith("wins over") for line in lines)
+    assert any(re.match(r"bmmal +\d+\.\d / \d+\.\d +\d+\.\d / \d+\.\d", line) for line in lines)
     assert lines[-1].startswith("worse than random, beyond noise:")
+
+
+def test_many_strategies_are_named_with_the_correction(
+    cli: Callable[..., Result], known: Path, tmp_path: Path
+) -> None:
+    play = ["replay", known, *PLAY[:-1], "bmmal,entropy,random", "--seeds", "2"]
+    found = cli(*play, "--report", tmp_path / "report")
+    last = "intervals against random hold for all 2 strategies at once"
+    assert found.out.splitlines()[-1] == last
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert last in page and "accuracy / balanced" in page and "$" not in page
 
 
 def test_one_seed_claims_nothing(cli: Callable[..., Result], known: Path) -> None:
@@ -50,7 +62,7 @@ def test_csv_and_json(cli: Callable[..., Result], known: Path, tmp_path: Path) -
     assert found["summary"]["target"] == 0.3 and found["settings"]["seeds"] == [0, 1]
     assert [r["accuracy"] for r in found["rounds"]] == [float(r["accuracy"]) for r in rows]
     assert len(found["picks"]) == 4 and len(found["picks"][0]["picks"]) == 3
-    assert found["summary"]["strategies"]["random"]["area_difference"] == [0, 0, 0]
+    assert found["summary"]["strategies"]["random"]["area_difference"]["accuracy"] == [0, 0, 0]
 
 
 def test_the_report_needs_nothing_beside_it(
@@ -99,7 +111,7 @@ def test_without_matplotlib(
     [
         (["--format", "xml"], 2, "format: expected one of text, csv, json, found 'xml'"),
         (["--target", "60"], 2, "target: expected an accuracy above 0 and up to 1, found 60"),
-        (["-s", "random,"], 2, "strategy: expected one of"),
+        (["-s", "random,"], 2, "strategies: expected text, found ''"),
         (["-s", "bald"], 1, "strategy bald needs /dropout_logits"),
         (["-b", "900"], 1, "rounds of 900"),
         (["--report", "{file}"], 1, "cannot be written"),

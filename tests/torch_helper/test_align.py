@@ -209,6 +209,7 @@ def test_a_pool_of_many_windows(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(projectors, "CHUNK", 8)
     monkeypatch.setattr(projectors, "WINDOW", 5)
     monkeypatch.setattr(projectors, "STEP", 32)
+    monkeypatch.setattr("mmselect.torch.align.STEP", 32)
     monkeypatch.setattr("mmselect.torch.prototypes.SAMPLED", 10)
     rng = np.random.default_rng(0)
     rows = list(projectors._windows(203, rng))

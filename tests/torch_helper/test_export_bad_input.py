@@ -85,8 +85,8 @@ ODD: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "other rows": (
         lambda z: z[:20],
         "odd",
-        r"p\.h5: /multimodal_logits: expected n = 22, as in /features/a, found 20|"
-        r"/multimodal_logits: expected n = 20, as in /features/a, found 22",
+        r"p\.h5: /multimodal_logits: expected 22 rows, as in /features/a, found 20|"
+        r"/multimodal_logits: expected 20 rows, as in /features/a, found 22",
     ),
     "integers": (lambda z: z.long(), "odd", "/features/a: expected floats .*found int64"),
     "never called": (
@@ -222,7 +222,7 @@ COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
     "empty id": (
         lambda: changed("id", 1, lambda ids: ["", *ids[1:]]),
         {},
-        "/id: row 5: .*found b''",
+        "/id: row 5: .*found ''",
     ),
     "None": (
         lambda: changed("id", 1, lambda ids: [None, *ids[1:]]),
@@ -234,11 +234,11 @@ COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
         {},
         "/id: row 5: expected UTF",
     ),
-    "fewer ids": (lambda: changed("id", 1, lambda ids: ids[1:]), {}, "expected n = 5, .*found 4"),
+    "fewer ids": (lambda: changed("id", 1, lambda ids: ids[1:]), {}, "expected 5 rows, .*found 4"),
     "a class too high": (
         lambda: changed("label", 1, lambda labels: labels + 2),
         {},
-        r"/label: rows 6, 7: expected -1 or a class from 0 to 3, found another number \(id s06, s0",
+        r"/label: rows 6, 7: -1 \(unknown\) or a class from 0 to 3, found another number \(id s06",
     ),
     "labels as floats": (
         lambda: loader(),
@@ -248,7 +248,7 @@ COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
     "one label that is unknown": (
         lambda: changed("label", 1, lambda labels: labels * 0 - 100),
         {},
-        r"/label: rows 5, .* from 0 to 3, found another number: -1 is unknown \(id s05",
+        r"/label: rows 5, .* from 0 to 3, found another number \(id s05",
     ),
     "several labels": (
         lambda: loader(),
@@ -504,7 +504,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "classes": (
         {"class_names": ["a", "b"]},
-        r"/class_names: expected c = 4, as in /multimodal_logits, found 2",
+        r"/class_names: expected 4 classes, as in /multimodal_logits, found 2",
     ),
     "inputs": (
         {"labels": None},

@@ -16,13 +16,13 @@ budget are the first picks of any larger one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, check_budget, check_rows, gather
-from mmselect.core.sampling.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
+from mmselect.core.sampling.distances import TILE_ROWS, Tile, Tiles, Units, between, nearest, unit
 from mmselect.core.sampling.points import Points, both_norms
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, join_rows, map_rows
 from mmselect.errors import DataError, ParameterError
@@ -281,20 +281,22 @@ def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
 
 def _whole_pass(run: _Run, base: int, progress: Progress | None = None) -> tuple[Floats, Index]:
     """Squared distance of every candidate to its nearest pick from `base` on, and which it is."""
-    tiles = run.picked.since(base)
-
-    def block(rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Index]:
-        units = unit(run.points.factors(rows, arrays))
-        norms = np.sqrt(run.points.squared_norms(rows, arrays)[0])
-        squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
-        for start, tile, lengths in tiles:
-            found, at = nearest(units, norms, tile, lengths)
-            better = found < squared
-            squared[better], which[better] = found[better], start + at[better]
-        return squared, which
-
+    block = partial(_nearest_of_block, run.points.detached(), run.picked.since(base))
     blocks = map_rows(block, run.points.sources, run.rows, step=PASS_ROWS, engine=run.engine)
     squared, which = join_rows(blocks, len(run.rows), progress)
+    return squared, which
+
+
+def _nearest_of_block(
+    points: Points, tiles: list[Tile], rows: Index, arrays: list[Array]
+) -> tuple[Floats, Index]:
+    units = unit(points.factors(rows, arrays))
+    norms = np.sqrt(points.squared_norms(rows, arrays)[0])
+    squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
+    for start, tile, lengths in tiles:
+        found, at = nearest(units, norms, tile, lengths)
+        better = found < squared
+        squared[better], which[better] = found[better], start + at[better]
     return squared, which
 
 

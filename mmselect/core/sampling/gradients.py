@@ -22,11 +22,11 @@ from mmselect.arrays import (
     Rows,
     Singles,
     check_finite,
-    check_logits,
     check_rows,
     native,
     same_length,
 )
+from mmselect.core.scores.softmax import check_logits, odds
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import ParameterError
 
@@ -75,6 +75,13 @@ class GradientPoints:
 
     def __len__(self) -> int:
         return self.logits.shape[0]
+
+    def detached(self) -> GradientPoints:
+        """Return the same arithmetic without the samples."""
+        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        weights = None if self.weights is None else self.weights[:0]
+        logits = np.empty((0, self.logits.shape[1]), self.logits.dtype)
+        return GradientPoints(logits, empty, weights, self.multilabel)
 
     @property
     def sources(self) -> tuple[Rows, ...]:
@@ -214,7 +221,7 @@ def norm_parts(
     """
     rows = check_rows(rows, len(points))
     step = 4 * compute_rows(max(points.widths))
-    blocks = map_rows(points.norm_parts, points.sources, rows, step=step, engine=engine)
+    blocks = map_rows(points.detached().norm_parts, points.sources, rows, step=step, engine=engine)
     a, z = join_rows(blocks, len(rows))
     return a, z
 
@@ -268,15 +275,10 @@ def _odds(logits: Array, rows: Index | None) -> tuple[Singles, Index, Floats]:
     """e^(f − f_ŷ) with 0 at ŷ (b, c), ŷ (b,) and Σ of the former (b,)."""
     x = native(logits)
     label = x.argmax(axis=1)
-    at = np.arange(len(x)), label
-    top = x[at]
+    top = x[np.arange(len(x)), label]
     check_logits(top, rows)
-    # The difference is taken in the logits' own type: it is what decides, not its rounding.
-    with np.errstate(over="ignore"):  # −inf is what a difference beyond float32 means here
-        e = np.subtract(x, top[:, None]).astype(np.float32, copy=False)
-    np.exp(e, out=e)
-    e[at] = 0
-    return e, label, e.sum(axis=1, dtype=np.float64)
+    e, others = odds(x, top, label)
+    return e, label, others
 
 
 def _far_probability(logits: Array, rows: Index | None) -> Singles:

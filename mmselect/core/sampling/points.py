@@ -45,6 +45,9 @@ class Points(Protocol):
     def __len__(self) -> int:
         """Count the samples of the pool."""
 
+    def detached(self) -> Points:
+        """Return the same arithmetic without the samples, which can be sent anywhere."""
+
     def factors(self, rows: Index, arrays: Sequence[Array]) -> tuple[Singles, ...]:
         """Factors of `rows`, (b, width) each, from the rows of the sources."""
 
@@ -65,6 +68,11 @@ class FeaturePoints:
 
     def __len__(self) -> int:
         return same_length(list(self.features.values()))
+
+    def detached(self) -> FeaturePoints:
+        """Return the same arithmetic without the samples."""
+        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        return FeaturePoints(empty, self.origin)
 
     @property
     def sources(self) -> tuple[Rows, ...]:
@@ -198,6 +206,8 @@ def both_norms(points: Points, rows: Index, engine: Engine) -> tuple[Floats, Flo
     """Both results of `points.squared_norms` over `rows`, (r,) each."""
     # A few compute blocks at once: norms are so quick that handing them out would show.
     step = 4 * compute_rows(max(points.widths))
-    blocks = map_rows(points.squared_norms, points.sources, rows, step=step, engine=engine)
+    blocks = map_rows(
+        points.detached().squared_norms, points.sources, rows, step=step, engine=engine
+    )
     about_origin, about_zero = join_rows(blocks, len(rows))
     return about_origin, about_zero

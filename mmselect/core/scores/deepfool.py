@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, check_logits
+from mmselect.arrays import Array, Floats
+from mmselect.core.scores.softmax import check_logits
 from mmselect.engine import blas_threads
 from mmselect.errors import DataError, ParameterError
 
@@ -99,7 +100,7 @@ def deepfool(logits: Array, distances: Floats) -> Floats:
     f = logits.astype(np.float64)
     y = f.argmax(axis=1)
     top = np.take_along_axis(f, y[:, None], axis=1)
-    check_logits(top[:, 0], None)
+    check_logits(top[:, 0])
     apart = distances[y]
     steps = np.divide(top - f, apart, out=np.full(f.shape, np.inf), where=apart > 0)
     nearest: Floats = steps.min(axis=1, initial=np.inf)

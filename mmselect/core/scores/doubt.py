@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows
-from mmselect.core.scores.information import least_confidence
+from mmselect.core.scores.confidence import least_confidence
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import located
 

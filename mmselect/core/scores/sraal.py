@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, check_logits
+from mmselect.arrays import Array, Floats
+from mmselect.core.scores.softmax import check_logits
 
 
 def sraal_indicator(logits: Array) -> Floats:
@@ -43,7 +44,7 @@ def sraal_indicator(logits: Array) -> Floats:
     f = logits.astype(np.float64)
     y = f.argmax(axis=1)[:, None]
     top = np.take_along_axis(f, y, axis=1)
-    check_logits(top[:, 0], None)
+    check_logits(top[:, 0])
     below = f - top
     e = np.exp(below)
     np.put_along_axis(e, y, 0.0, axis=1)

@@ -1,0 +1,81 @@
+"""Worker processes of a replay, which end with the process that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from joblib import Parallel, delayed
+
+PR_SET_PDEATHSIG = 1
+SIGKILL = 9
+POLL_SECONDS = 0.5
+
+
+def run_tasks(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int
+) -> Iterator[tuple[int, Any]]:
+    """Call a function with each tuple of arguments.
+
+    Parameters
+    ----------
+    function : callable
+    tasks : sequence of tuple
+        Arguments of each call.
+    jobs : int
+        Processes; with 1 everything runs in this one.
+
+    Yields
+    ------
+    int, object
+        Position of a task and what its call returned, as calls finish.
+    """
+    if jobs == 1:
+        for i, task in enumerate(tasks):
+            yield i, function(*task)
+        return
+    calls = (delayed(_in_worker)(os.getpid(), i, function, task) for i, task in enumerate(tasks))
+    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+
+
+def _in_worker(
+    parent: int, i: int, function: Callable[..., Any], task: tuple[Any, ...]
+) -> tuple[int, Any]:
+    end_with(parent)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
+    return i, function(*task)
+
+
+@cache
+def end_with(parent: int) -> None:
+    """Let this process end as soon as its parent does, however that one ends.
+
+    Linux kills it then, without a signal that the parent could fail to send; elsewhere a thread
+    looks twice a second whether the parent is still there.
+    """
+    if not _killed_by_kernel():
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    elif os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)
+
+
+def _killed_by_kernel() -> bool:
+    """Ask Linux for SIGKILL at the parent's end; False where there is no such call."""
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, TypeError, AttributeError):
+        return False
+    return int(prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(SIGKILL), *[ctypes.c_ulong(0)] * 3)) == 0
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
