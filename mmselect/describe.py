@@ -360,7 +360,7 @@ def _spread_memory(request: Request, k: int) -> int:
     """Estimate what spreading keeps: of D² the picks' features, of facility location all."""
     width = sum(column.shape[1] for column in request.spread_columns.values())
     if request.spread == "facility":
-        return covering.footprint(request, k)
+        return covering.facility_footprint(request, k)
     return 4 * k * width + 100 * len(request.candidates) if request.spread else 0
 
 

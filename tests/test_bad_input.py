@@ -393,7 +393,7 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
         "from mmselect.cli import run\n"
         f"sys.exit(run(['score', {str(pool)!r}, '-s', 'smem', '-o', {str(target)!r}]))\n"
     )
-    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         assert process.stderr.readline() == "writing\n"

@@ -227,7 +227,7 @@ def test_diversified_smem_needs_features(tmp_path: Path, cli) -> None:
     found = cli("select", path, "-s", "smem", "-b", 5, "--spread", "d2")
     assert found.code == 1 and "strategy smem needs /features" in found.err
     auto = cli("select", path, "-b", 5)
-    assert auto.code == 0 and "strategy auto: smem (" in auto.err
+    assert auto.code == 0 and "strategy auto: margin (facility lacks /features)" in auto.err
 
 
 def test_a_broken_row_is_named(pool: Path, cli) -> None:
@@ -255,13 +255,6 @@ def test_a_missing_coalition_or_weight_is_named(tmp_path: Path, cli) -> None:
     path = written(tmp_path / "b.h5", **pool, multimodal_logits=np.zeros((N, C)))
     found = cli("select", path, "-s", "bmmal", "-b", 5)
     assert found.code == 1 and "/classifier/weight/sound" in found.err
-    path = written(tmp_path / "c.h5", **pool)
-    found = cli("select", path, "-s", "badge", "-b", 5)
-    assert found.code == 1 and "badge needs /classifier/weight/sound" in found.err
-    del coalitions["image+sound+text"]
-    path = written(tmp_path / "d.h5", features=pool["features"], coalition_logits=coalitions)
-    found = cli("select", path, "-s", "badge", "-b", 5)
-    assert found.code == 1 and "badge needs /coalition_logits/image+sound+text" in found.err
 
 
 def test_all_rows_equal_are_drawn_uniformly_with_a_warning(tmp_path: Path, cli) -> None:

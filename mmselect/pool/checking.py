@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, MmselectError, SchemaError, few
+from mmselect.errors import DataError, MmselectError, SchemaError, few, printable
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
@@ -158,11 +158,12 @@ def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
             return found
         for kind, rows in bad_rows(place_of(part.path), block, sizes).items():
             bad.setdefault(kind, []).extend((rows + start).tolist())
-        zero_rows += int((~block.reshape(len(block), -1).any(axis=1)).sum()) if is_float else 0
+        if is_float:
+            zero_rows += int((block.reshape(len(block), -1) == 0).all(axis=1).sum())
         sums_to_one = sums_to_one and like_probabilities(block)
     for kind, numbers in bad.items():
         found.problems.append(DataError(kind, file=part.file, dataset=part.path, rows=numbers))
-    where = f"{part.file}: {part.path}"
+    where = printable(f"{part.file}: {part.path}")
     if sums_to_one and len(part):
         found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
     if zero_rows and dataset.group == "/features":
@@ -174,5 +175,6 @@ def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
 
 def like_probabilities(block: NDArray[Any]) -> bool:
     """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
-    rows = block.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
+        rows = block.astype(np.float64)
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -92,8 +92,8 @@ def check_size(
     chunk = properties.get_chunk() if properties.get_layout() == h5d.CHUNKED else ()
     largest = max(prod(shape), prod(chunk)) * item
     if largest > SPARE + MOST_EXPANDED * stored:
-        found = f"{stored:,} stored bytes"
-        raise SchemaError(f"expected what fits its {format_bytes(largest)}, found {found}")
+        declared = f"expected data for the {format_bytes(largest)} that it declares"
+        raise SchemaError(f"{declared}, found {stored:,} bytes")
 
 
 def is_native(dataset: h5py.Dataset) -> bool:

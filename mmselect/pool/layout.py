@@ -84,12 +84,13 @@ def survey(paths: Iterable[Path]) -> Layout:
         folder = Folder(path)
         try:
             shard = Shard(str(path), folder.open(path), folder)
-            layout.shards.append(shard)
-            layout.problems += [*_version_problems(shard), *_find(shard, shard.source, "/", "")]
         except FormatError as error:
             folder.close()
             layout.problems.append(error)
             continue
+        layout.shards.append(shard)
+        layout.problems += _version_problems(shard)
+        layout.problems += _find(shard, shard.source, "/", "")
         layout.problems += _size_problems(shard, axes)
     layout.problems += _shard_problems(layout.shards)
     layout.sizes = {**axes.sizes, "n": sum(shard.rows for shard in layout.shards)}
@@ -97,9 +98,13 @@ def survey(paths: Iterable[Path]) -> Layout:
 
 
 def _version_problems(shard: Shard) -> Iterator[MmselectError]:
-    with hdf5(shard.file):
-        attributes = shard.source.handle.attrs
-        name, version = (_text(attributes.get(key)) for key in ("format", "format_version"))
+    try:
+        with hdf5(shard.file):
+            attributes = shard.source.handle.attrs
+            name, version = (_text(attributes.get(key)) for key in ("format", "format_version"))
+    except FormatError as error:
+        yield error
+        return
     if name != FORMAT:
         found = "none" if name is None else f"{name!r:.60}"
         yield FormatError(f"expected attribute format = {FORMAT!r}, found {found}", file=shard.file)
@@ -119,9 +124,13 @@ def _text(value: Any) -> str | None:
 
 def _find(shard: Shard, source: Source, group: Any, prefix: str) -> Iterator[MmselectError]:
     """Sort what stands in a group into known datasets, unknown names and problems."""
-    with hdf5(shard.file, prefix or None):
-        start = h5g.open(source.handle.id, b"/") if group == "/" else group
-        names = sorted(name.decode("utf-8", "surrogateescape") for name in start)
+    try:
+        with hdf5(shard.file, prefix or None):
+            start = h5g.open(source.handle.id, b"/") if group == "/" else group
+            names = sorted(name.decode("utf-8", "surrogateescape") for name in start)
+    except FormatError as error:
+        yield error
+        return
     for name in names:
         path = f"{prefix}/{name}"
         if match(path) is None and path not in _GROUPS:

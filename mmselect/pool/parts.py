@@ -71,10 +71,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Stored(Part):
-    """Read through HDF5: in chunks, behind filters, or of a type that HDF5 has to convert."""
+    """Read through HDF5: in chunks, behind filters, or of a type that HDF5 has to convert.
+
+    `texts` says where the lengths and places of texts lie, if they do so in a row, and how long the
+    file is.
+    """
 
     dataset: h5py.Dataset
     filtered: bool
+    texts: tuple[BinaryIO, int, int] | None = None
 
     @property
     def plain(self) -> bool:
@@ -88,12 +93,24 @@ class Stored(Part):
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows from `start` to `stop`; in `out`, if it is given."""
+        self._check_texts(start, stop)
         with hdf5(self.file, self.path):
             block: NDArray[Any] = self.dataset[start:stop]
         if out is None:
             return block
         out[...] = block
         return out
+
+    def _check_texts(self, start: int, stop: int) -> None:
+        """Refuse texts longer than the file: HDF5 takes memory for them before it looks."""
+        if self.texts is not None:
+            file, place, size = self.texts
+            found = os.pread(file.fileno(), 16 * (stop - start), place + 16 * start)
+            lengths = np.frombuffer(found[: len(found) // 16 * 16], "<u4")[::4]
+            if (lengths > size).any():
+                rows = np.flatnonzero(lengths > size) + start
+                message = f"expected text shorter than the file, found {lengths.max():,} bytes"
+                raise FormatError(message, file=self.file, dataset=self.path, rows=rows.tolist())
 
     def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
         """Whole chunks, each once."""

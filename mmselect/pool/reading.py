@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, MmselectError, RowNumbers, SchemaError, located
+from mmselect.errors import DataError, MmselectError, RowNumbers, SchemaError, located, printable
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
@@ -264,7 +264,7 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     Returns
     -------
     Pool
-        Names, shapes and types are read and checked; no numbers yet.
+        Names, shapes, types and ids are read and checked; no numbers yet.
 
     Raises
     ------
@@ -272,6 +272,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
         If a file is not a pool, is truncated, or has another major version.
     SchemaError
         If a dataset's name, shape or type is not what the format says, or shards differ.
+    DataError
+        If ids repeat, or cannot be printed on a line.
 
     Examples
     --------
@@ -295,10 +297,13 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
                 pool.columns[path] = _column(path, parts, layout.check)
             else:
                 pool.constants[path] = parts[0].read(0, len(parts[0]))
+        pool.unknown = [
+            printable(f"{shard.file}: {path}") for shard in layout.shards for path in shard.unknown
+        ]
+        _ = pool.ids  # no command works on ids that it could not print
     except MmselectError:
         layout.close()
         raise
-    pool.unknown = [f"{shard.file}: {path}" for shard in layout.shards for path in shard.unknown]
     return pool
 
 

@@ -96,6 +96,8 @@ class Folder:
             with hdf5(str(path)):
                 handle = h5py.File(Medium(file), "r")
                 self.files.callback(handle.close)
+                if handle.id.get_create_plist().get_sizes() != (8, 8):
+                    raise FormatError("expected addresses of 8 bytes", file=str(path))
         except FormatError as error:
             if stored := re.search(r"stored_eof\s*=\s*(\d+)", error.message):
                 lengths = f"expected {int(stored[1]):,} bytes, found {state.st_size:,}"
@@ -199,7 +201,9 @@ class Folder:
         check_size(found, properties, shape)
         offset, size = found.get_offset(), prod(shape) * dtype.itemsize
         if offset is None or not size or not is_native(dataset):
-            return Stored(where, path, shape, dtype, dataset, filtered)
+            in_a_row = offset is not None and size and dtype.kind == "O"
+            texts = (source.file, offset, source.state.st_size) if in_a_row else None
+            return Stored(where, path, shape, dtype, dataset, filtered, texts)
         if offset + size > source.state.st_size:
             held = f"{source.state.st_size:,} bytes of file"
             raise SchemaError(f"expected numbers up to byte {offset + size:,}, found {held}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,22 @@ class Medium:
 
     def readinto(self, buffer: Any) -> int:
         """As of a file."""
-        return os.preadv(self._fd, [buffer], self._place)
+        got = os.preadv(self._fd, [buffer], self._place)
+        if bytes(memoryview(buffer)[:4]) == b"GCOL" and not self._heap_ends():
+            raise OSError("a heap of strings is damaged")
+        return got
+
+    def _heap_ends(self) -> bool:
+        """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
+        size = int.from_bytes(os.pread(self._fd, 8, self._place + 8), "little")
+        heap, place = os.pread(self._fd, min(size, self._size), self._place), 16
+        while place + 16 <= len(heap):
+            index, length = struct.unpack_from("<H6xQ", heap, place)
+            step = 16 + (length + 7) // 8 * 8 if index else length
+            if not 16 <= step <= len(heap) - place:
+                return False
+            place += step
+        return True
 
     def write(self, data: Any) -> int:
         """As of a file, but never fails."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
@@ -70,3 +71,11 @@ def footprint(request: Any, k: int) -> int:
     columns = request.pool.columns
     width = sum(c.shape[1] for p, c in columns.items() if p.startswith(f"{FEATURES}/"))
     return int(6 * len(request.candidates) * width + 8 * k * width + 300_000_000)
+
+
+def facility_footprint(request: Any, k: int) -> int:
+    """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
+    n = len(request.candidates)
+    pairs = max(PAIRS, request.parameters.get("neighbours", 64) * n)
+    matrix = 4 * n * n
+    return footprint(request, k) + (matrix if matrix <= MATRIX_BYTES else 24 * pairs)

@@ -1,6 +1,6 @@
 """Facility location whose clients count by what the model doubts: cover, from first label to last.
 
-Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978; ``docs/methods.md``.
+Nemhauser, Wolsey and Fisher, 1978; ``docs/methods.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
 from mmselect.errors import located
-from mmselect.strategies.covering import FEATURES, covered, footprint, known
+from mmselect.strategies.covering import FEATURES, covered, facility_footprint, known
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -140,7 +140,7 @@ STRATEGIES = (
         ),
         conditions=conditions,
         reference="Nemhauser, Wolsey and Fisher, Mathematical Programming 1978",
-        footprint=footprint,
+        footprint=facility_footprint,
         distance=True,
     ),
     Strategy(

@@ -30,15 +30,11 @@ BUILT_IN: dict[str, Strategy] = {
     for strategy in family.STRATEGIES
 }
 
-AUTO: tuple[tuple[str, str | None], ...] = (
-    ("bmmal", None),
-    ("smem", "d2"),
-    ("facility", None),
-    ("smem", None),
-    ("entropy", None),
-    ("random", None),
-)
-"""What ``auto`` tries, best first, each with how its score is spread."""
+AUTO = ("facility", "margin", "random")
+"""What ``auto`` tries, best first (``docs/evidence.md``)."""
+
+AUTO_SCORES = ("doubt", "margin")
+"""What ``auto`` tries where a score is asked for: what facility location counts samples by."""
 
 
 def installed() -> tuple[dict[str, Strategy], list[str]]:

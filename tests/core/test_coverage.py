@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmselect.core.coverage import exact, gains, neighbours, products, traversal
+from mmselect.core.coverage import facility as facility_module
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
@@ -53,6 +55,15 @@ def naive_kcenter(features, k, labeled=(), unit=False):
     return picks, gains
 
 
+@pytest.fixture(params=["sketches", "products"])
+def ways(request, monkeypatch):
+    """Both ways to compare rows with centers: by sketches first, or by whole products at once."""
+    if request.param == "sketches":
+        monkeypatch.setattr(traversal, "SKETCHED", 0)
+    return request.param
+
+
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("labeled", [(), (7,), tuple(range(0, 2000, 9))])
 @pytest.mark.parametrize("widths", [(24, 16), (150, 90)])
@@ -64,6 +75,7 @@ def test_kcenter_is_the_naive_traversal(unit, labeled, widths):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
     rng = np.random.default_rng(1)
@@ -76,6 +88,7 @@ def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
     assert found.zero_rows["0"] >= 18
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_with_a_block_of_near_ties_larger_than_a_block():
     features = [np.eye(1400, dtype=np.float32)]
     assert kcenter(features, 20).picks.tolist() == list(range(20))
@@ -92,6 +105,7 @@ def test_kcenter_small(seed, n, labeled):
     assert found.picks.tolist() == naive_kcenter(features, k, sorted(rows))[0]
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_prefix_and_threads():
     features = pool(3000, seed=5)
     whole = kcenter(features, 200, engine=Engine(1))
@@ -101,6 +115,7 @@ def test_kcenter_prefix_and_threads():
     np.testing.assert_array_equal(whole.gains, again.gains)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("rank", [3, 60, 200])
 def test_kcenter_where_the_sketch_says_little_or_all(rank):
     rng = np.random.default_rng(6)
@@ -109,6 +124,7 @@ def test_kcenter_where_the_sketch_says_little_or_all(rank):
     assert kcenter([x], 300).picks.tolist() == naive_kcenter([x], 300)[0]
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("unit", [False, True])
 def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     features = pool(60, (300, 200), groups=5)
@@ -119,6 +135,7 @@ def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     assert found.zero_rows == {"0": 1, "1": 1}
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_far_from_the_origin():
     features = [f.astype(np.float64) + 1e6 for f in pool(800, (150, 90))]
     assert kcenter(features, 300).picks.tolist() == naive_kcenter(features, 300)[0]
@@ -127,9 +144,32 @@ def test_kcenter_far_from_the_origin():
 def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
-    for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
+    sizes = (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1))
+    for name, value in (("SKETCHED", 0), *sizes):
         monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
+
+
+def test_kcenter_multiplies_whole_blocks_where_the_sketch_says_little(monkeypatch):
+    rng = np.random.default_rng(6)
+    isotropic = rng.standard_normal((1500, 400)).astype(np.float32)
+    flat = isotropic[:, :60] @ rng.standard_normal((60, 400)).astype(np.float32)
+    whole = kcenter([isotropic], 300).work["compared"]  # products alone
+    monkeypatch.setattr(traversal, "SKETCHED", 0)
+    by_sketch = kcenter([isotropic], 300).work
+    # Sketches leave nearly all pairs of isotropic rows; measured one by one that would be 450,000.
+    assert by_sketch["compared"] > 1.3 * whole
+    assert by_sketch["measured"] < 45_000
+    decided = kcenter([flat], 300).work
+    assert decided["measured"] < 45_000
+    monkeypatch.setattr(traversal, "LEFT", 1)
+    assert kcenter([flat], 300).work == decided  # no product was needed
+    assert kcenter([isotropic], 300).work["measured"] > 4 * by_sketch["measured"]
+
+
+def test_kcenter_of_few_picks_measures_few_distances():
+    work = kcenter(pool(1500, (150, 90)), 100).work
+    assert 0 < work["measured"] < 0.3 * work["compared"] < 0.3 * 1500 * 200
 
 
 @pytest.mark.parametrize("unit", [False, True])
@@ -234,16 +274,40 @@ def test_facility_is_the_naive_greedy(center, labeled):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pairs", [1, 20_000])
-def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
+def test_candidates_are_moved_up_without_a_second_copy(monkeypatch):
+    monkeypatch.setattr(facility_module, "TILE", 7)
+    x = np.arange(120, dtype=np.float32).reshape(60, 2)
+    rows = np.setdiff1d(np.arange(60), [0, 1, 8, 30, 59])
+    expected = x[rows]
+    moved = facility_module._moved_up(x, rows)
+    assert np.shares_memory(moved, x)
+    np.testing.assert_array_equal(moved, expected)
+
+
+@pytest.fixture(params=["matrix", "rows", "pairs"])
+def similarities_from(request, monkeypatch):
+    """Where the exact form takes similarities from: all held, rows when needed, or pairs soon."""
+    monkeypatch.setattr(exact, "TILE", 128)
+    monkeypatch.setattr(gains, "TILE", 256)
+    if request.param != "matrix":
+        monkeypatch.setattr(exact, "MATRIX_BYTES", 0)
+        monkeypatch.setattr(exact, "PAIRS", {"rows": 1, "pairs": 20_000}[request.param])
+    return request.param
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_facility_from_wherever_similarities_come(similarities_from, weighed):
     features = pool(600)
-    picks, _ = naive_facility(similarities(features, True), 100)
-    assert facility(features, 100).picks.tolist() == picks
+    weights = np.random.default_rng(3).gamma(0.5, size=600) if weighed else None
+    s = similarities(features, True)
+    picks, gain = naive_facility(s, 300, weights=weights)
+    found = facility(features, 300, weights=weights)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gain, rtol=1e-4, atol=1e-5)
+    assert found.work["rows"] < 6 * 600
 
 
+@pytest.mark.usefixtures("similarities_from")
 @pytest.mark.parametrize("center", [False, True])
 def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center):
     rng = np.random.default_rng(4)
@@ -307,20 +371,11 @@ def test_facility_small(seed, n, pairs):
     weights = rng.choice([0.0, 0.5, 1.0, 7.0], n - len(rows))
     weights[0] = 1.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
+        patch.setattr(exact, "PAIRS", pairs)
+        patch.setattr(exact, "MATRIX_BYTES", 0)
         found = facility(features, k, labeled=rows, weights=weights)
     picks, _ = naive_facility(similarities(features, True), k, rows, weights=weights)
     assert found.picks.tolist() == picks
-
-
-@pytest.mark.parametrize("pairs", [1, 20_000])
-def test_facility_with_weights_and_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.exact.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.exact.COLUMNS", 4)
-    features, weights = pool(600), np.random.default_rng(2).gamma(0.5, size=600)
-    picks, _ = naive_facility(similarities(features, True), 100, weights=weights)
-    assert facility(features, 100, weights=weights).picks.tolist() == picks
 
 
 def test_facility_with_equal_weights_is_facility_without():
@@ -339,29 +394,7 @@ def test_weights_that_do_not_fit():
             facility(features, 1, weights=np.where(np.arange(10) == 3, bad, 1.0))
 
 
-@pytest.mark.parametrize(
-    ("pairs", "passes", "evaluated"),
-    [(12_000_000, 1, 0), (1_000_000, 6, 4_000), (200_000, 8, 7_000)],
-)
-def test_facility_does_not_evaluate_more_than_it_has_to(monkeypatch, pairs, passes, evaluated):
-    monkeypatch.setattr("mmselect.core.coverage.exact.PAIRS", pairs)
-    features = pool(3000, groups=150)
-    for weights in (None, np.random.default_rng(2).gamma(0.5, size=3000)):
-        work = facility(features, 200, weights=weights).work
-        # The plain greedy evaluates 3,000 candidates for each of the 200 picks.
-        assert work["passes"] <= passes
-        assert work["evaluated"] <= evaluated
-        assert work["decided"] < 16_000
-
-
-def test_kcenter_does_not_compare_more_than_it_has_to():
-    work = kcenter(pool(3000, (150, 90)), 300).work
-    # The plain traversal measures 900,000 distances between rows of 240 numbers.
-    assert work["measured"] < 20_000
-    assert work["decided"] < 100
-    assert work["compared"] < 1_200_000
-
-
+@pytest.mark.usefixtures("similarities_from")
 def test_facility_where_every_sample_covers_itself_only():
     features = [np.eye(300, dtype=np.float32)]
     assert facility(features, 250, center=False).picks.tolist() == list(range(250))
@@ -393,6 +426,72 @@ def test_facility_with_inverted_lists(monkeypatch):
     two = facility(features, 50, form="sparse", neighbours=20, engine=Engine(3))
     assert "inverted lists" in one.form
     assert one.picks.tolist() == two.picks.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 500])
+def test_neighbours_are_the_most_similar_rows(monkeypatch, count):
+    monkeypatch.setattr(products, "TILE", 200)
+    monkeypatch.setattr(products, "QUERIES", 64)
+    x, _, _ = join(as_modalities(pool(500)), center=True)
+    x[::7] = x[3]  # rows that are equally similar
+    similar, found = products.among_all(x, count, Engine(2))
+    s = x.astype(np.float64) @ x.astype(np.float64).T
+    np.testing.assert_allclose(similar, np.take_along_axis(s, found, 1), atol=1e-6)
+    least = np.sort(s, axis=1)[:, -count]
+    assert (similar >= least[:, None] - 1e-6).all()
+    assert (np.diff(found, axis=1) > 0).all()
+    assert (found == np.arange(500)[:, None]).any(axis=1).all()
+
+
+def test_largest_takes_the_lower_of_equals():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (50, 1300)).astype(np.float32)
+    x[3] = 1
+    x[4, 20:] = -np.inf
+    for count in (1, 20, 400, 1300):
+        by_definition = np.argsort(-x, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(products.largest(x, count), by_definition)
+
+
+@pytest.mark.parametrize("memory", [1 << 25, 4000])
+def test_lists_are_searched_as_faiss_does(monkeypatch, memory):
+    import faiss
+
+    monkeypatch.setattr(products, "PRODUCTS", memory)
+    monkeypatch.setattr(products, "LISTED", 700)
+    x, _, _ = join(as_modalities(pool(3000, groups=40)), center=True)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(40), 40, 60, faiss.METRIC_INNER_PRODUCT)
+    index.train(x)
+    index.add(x)
+    index.nprobe = 4
+    expected = index.search(x, 30)[1]
+    centres = index.quantizer.reconstruct_n(0, 60)
+    lists = products.inverted_lists(x, centres, 4, Engine(2))
+    one, many = (products.among_lists(x, lists, 30, Engine(threads)) for threads in (1, 3))
+    for first, second in zip(one, many, strict=True):
+        assert first.tobytes() == second.tobytes()
+    similar, found = one
+    known = np.isfinite(similar)
+    assert (known.sum(axis=1) == (expected >= 0).sum(axis=1)).all()
+    recall = [
+        np.isin(e[e >= 0], f[ok]).mean() for e, f, ok in zip(expected, found, known, strict=True)
+    ]
+    assert np.mean(recall) >= 0.9999
+
+
+def test_sparse_greedy_looks_at_few_blocks_of_gains(monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 16)
+    looked_at = []
+
+    class Counted(neighbours._Highest):
+        def first(self):
+            pick = super().first()
+            looked_at.append(self.looked_at)
+            return pick
+
+    monkeypatch.setattr(neighbours, "_Highest", Counted)
+    facility(pool(4000, groups=300), 400, form="sparse", neighbours=20)
+    assert looked_at[-1] < 0.1 * 400 * 250
 
 
 @pytest.mark.parametrize("form", ["exact", "sparse"])

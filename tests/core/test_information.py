@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from scipy.special import expit, softmax
 from scipy.stats import entropy as scipy_entropy
 
 from mmselect.core.scores import information as info
+from mmselect.core.scores import softmax as kernel
 from mmselect.core.scores.confidence import least_confidence, margin
 from mmselect.errors import DataError, ParameterError, SchemaError
 
@@ -121,6 +124,21 @@ def test_confidence_measures_equal_their_definitions() -> None:
     p = np.sort(softmax(x.astype(float), axis=1), axis=1)
     np.testing.assert_allclose(least_confidence(x), 1 - p[:, -1], rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(margin(x), 1 - (p[:, -1] - p[:, -2]), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("measure", [margin, least_confidence])
+def test_confidence_measures_over_several_strips(
+    measure: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = three_heads(200, 7)[0]
+    whole = measure(x)
+    monkeypatch.setattr(kernel, "STRIP_ELEMENTS", 7 * 24)  # nine strips, the last one short
+    found = measure(x)
+    assert len(list(kernel.strips({"x": x}, "softmax"))) == 9
+    assert (found == whole).all()
+    x[150, 3] = np.nan
+    with pytest.raises(DataError, match="row 150"):
+        measure(x)
 
 
 def test_bald_is_the_divergence_of_the_passes() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -44,3 +47,14 @@ def test_shapes_are_checked() -> None:
     ):
         with pytest.raises(ParameterError, match=said):
             LinearLogits(features, weight, bias)
+
+
+def test_the_core_offers_its_parts_without_scipy() -> None:
+    code = (
+        "import sys; from mmselect.core import gradients, information, parametric, sampling;"
+        "from mmselect.core import shapley;"
+        "sampling.d2_sample, information.bald, gradients.residual, shapley.contributions;"
+        "sys.exit(str(sorted({'scipy', 'faiss', 'h5py', 'mmselect.pool'} & set(sys.modules))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr == "[]\n"

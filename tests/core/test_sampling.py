@@ -235,6 +235,45 @@ def test_passes_do_not_depend_on_threads_or_memory():
     assert same(one, d2_sample(points, 290, np.random.default_rng(1), engine=Engine(2, 5000)))
 
 
+def counted(monkeypatch):
+    """Note, for every whole pass, the picks that the table already knew and those it learns."""
+    passes, whole = [], sampling._whole_pass
+
+    def noted(run, base, progress=None):
+        passes.append((base, run.picked.count))
+        return whole(run, base, progress)
+
+    monkeypatch.setattr(sampling, "_whole_pass", noted)
+    return passes
+
+
+def test_few_rows_are_drawn_where_gradients_differ(monkeypatch):
+    passes = counted(monkeypatch)
+    picked = d2_sample(gradients(3000, 40, 32, seed=0), 600, np.random.default_rng(1))
+    assert (picked.passes, passes) == (0, [])
+    assert picked.drawn < 2 * 600
+
+
+def test_whole_passes_come_when_rejections_have_cost_as_much(monkeypatch):
+    # Almost parallel gradients: bounds from lengths reject nearly everything.
+    passes = counted(monkeypatch)
+    points = gradients(300, 2, 3, seed=0, offset=12.0)
+    picked = d2_sample(points, 290, np.random.default_rng(1))
+    assert picked.passes == len(passes)
+    # Each pass goes on where the last one ended, so a pick is passed over once: 3 passes here.
+    assert [base for base, _ in passes] == [0, *(count for _, count in passes[:-1])]
+    assert 2 <= picked.passes <= 4
+    assert picked.drawn < 4000
+
+
+def test_equal_rows_take_one_pass_and_no_more(monkeypatch):
+    passes = counted(monkeypatch)
+    points = GradientPoints(np.tile([[1.0, 0.5]], (5000, 1)), {"a": np.ones((5000, 3))})
+    picked = d2_sample(points, 300, np.random.default_rng(0))
+    assert passes == [(0, 1)]
+    assert 5000 <= picked.drawn < 5000 + 2 * sampling.BATCH[2]
+
+
 def test_excluded_rows_are_as_if_absent():
     points, keep = gradients(300, 5, 4, seed=7), np.flatnonzero(np.arange(300) % 3)
     fewer = GradientPoints(

@@ -200,6 +200,10 @@ def test_errors_name_rows_and_what_is_missing():
     assert error.value.rows == [7]
     with pytest.raises(NeedsError, match="none"):
         exported_shapley({"a": even}, ["a"])
+    with pytest.raises(ParameterError, match="same classes in every coalition"):
+        exported_shapley({"none": even, "a": np.zeros((30, 3))}, ["a"])
+    with pytest.raises(ParameterError, match=r"same samples, found \[29, 30\]"):
+        exported_shapley({"none": even, "a": even[1:]}, ["a"])
     for wrong in ({"audio": w["audio"]}, {"audio": w["audio"], "image": np.zeros((3, 5))}):
         with pytest.raises(ParameterError):
             linear_shapley(z, wrong, b)

@@ -1,4 +1,4 @@
-"""Greedy facility location over all similarities, exactly, and never holding them all."""
+"""Greedy facility location over all similarities, exactly."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
-from mmselect.core.coverage.gains import TILE, all_gains, part_of, positive_sum
-from mmselect.core.coverage.neighbours import subtract_covered
+from mmselect.core.coverage.gains import (
+    WIDENED,
+    all_gains,
+    all_pairs,
+    all_products,
+    covered_sum,
+)
+from mmselect.core.coverage.neighbours import first_gains, subtract_covered
 from mmselect.core.features import Originals
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-COLUMNS = 64
-"""Candidates evaluated together."""
+MATRIX_BYTES = 1 << 30
+"""Bytes that all n² similarities may take: up to some 16,000 clients they are held."""
 
-KEPT_BYTES = 96 << 20
-"""Similarities of promising candidates that are kept, so that their gains stay up to date."""
+TILE = 2048
+"""Side of a block of similarities between clients and candidates."""
 
 PAIRS = 12_000_000
-"""Once no more pairs than this can still matter, they are all kept, and nothing else is."""
+"""Once no more pairs than this can still matter, they are held, and nothing else is."""
 
 SAMPLED = 256
 """Clients from which the number of such pairs is estimated."""
@@ -55,12 +61,12 @@ class Similarity:
 
 
 class ExactGreedy:
-    """The exact greedy: lazy first, then on the pairs that still matter.
+    """The exact greedy, all gains up to date after every pick.
 
-    Gains only fall, so the last known gain of a candidate is an upper bound (`bound`). A candidate
-    that comes to the top is evaluated, and its similarities to all clients are kept in a slot:
-    from then on a pick changes its gain only through the clients that the pick covers better.
-    When evaluations have cost as much, all gains are computed anew, each similarity serving two.
+    A pick changes gains only through the clients that it covers better, and by their similarities
+    to the candidates. While picks cover many clients better, whole rows of similarities are taken
+    from the matrix of all, if it may be held, or computed. Else, once few pairs are left in which
+    a client can still improve, those are held.
 
     Two samples that know each other best have exactly the same gain, so ties are common: float32
     gains choose who may win, float64 similarities decide.
@@ -77,33 +83,26 @@ class ExactGreedy:
     ) -> None:
         n, d = x.shape
         self.x, self.exactly, self.k, self.engine = x, exactly, k, engine
-        self.exact_weights = weights
-        self.weights = None if weights is None else weights.astype(np.float32)
-        # Errors of n similarities add up like this, be they weighed or not (then it is √n).
-        self.spread = float(np.sqrt(n) if weights is None else np.linalg.norm(weights))
-        self.work = {"evaluated": 0, "passes": 0, "decided": 0}
+        self.weights = np.ones(n) if weights is None else weights
+        # Errors of n similarities add up like this: √n where all count the same.
+        self.spread = float(np.linalg.norm(self.weights))
+        self.work = {"rows": 0, "passes": 0, "decided": 0}
         self.best, self.exact_best = best, best.astype(np.float64)
         self.rounding = np.float32((d / 8 + 16) * 2.0**-23)
-        slots = min(max(KEPT_BYTES // (4 * n), 2 * COLUMNS), n)
-        self.columns = np.empty((slots, n), dtype=np.float32)
-        self.owner = np.full(slots, -1, dtype=np.int64)
-        self.gain = np.full(slots, -np.inf)
-        self.fresh = np.zeros(n, dtype=bool)  # in a slot, or picked
-        self.bound = np.zeros(n)
-        self.evaluated = self.checked = 0
+        self.matrix = all_products(x, engine) if 4 * n * n <= MATRIX_BYTES else None
         self.edges: csr_array | None = None
+        self.since = 0  # clients covered better since pairs were counted
 
     def run(self, progress: Progress | None) -> tuple[Index, Floats]:
         """Pick until the budget is spent: picks in order, and what each added."""
         picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
-        self._compute_all()
+        self.gain = self._all_gains()
         for step in range(self.k):
-            if self.edges is None:
-                self._bring_up_to_date()
+            self._look_for_few_pairs()
             pick, gain = self._choose()
             if gain < NOISE:
                 # Nothing is left to cover: the lower rows first.
-                picks[step:] = np.flatnonzero(self.bound > -np.inf)[: self.k - step]
+                picks[step:] = np.flatnonzero(self.gain > -np.inf)[: self.k - step]
                 break
             picks[step], gains[step] = pick, gain
             self._cover(pick)
@@ -117,20 +116,18 @@ class ExactGreedy:
         """Difference of two gains that float32 similarities may turn round."""
         return 4e-7 * (gain + self.spread)
 
-    def _compute_all(self) -> None:
-        """All gains anew; and from here on the pairs that still matter, if they are few enough."""
-        n = len(self.x)
-        few = self._few_pairs()
-        least = self.best - self.rounding if few else None
-        gains, edges = all_gains(self.x, least, self.best, self.engine, self.weights)
+    def _all_gains(self) -> Floats:
         self.work["passes"] += 1
-        picked = np.isneginf(self.bound)
-        self.bound = np.where(picked, -np.inf, gains)
-        self.owner[:], self.gain[:], self.fresh[:] = -1, -np.inf, picked
-        self.evaluated = self.checked = 0
-        if edges is not None:
-            self.edges, self.by_candidate = edges, edges.tocsc()
-            self.columns = np.empty((0, n), dtype=np.float32)
+        if self.matrix is None:
+            return all_gains(self.x, self.best, self.weights, self.engine)
+        return self._sums(np.arange(len(self.x)), self.best, np.full_like(self.best, np.inf))
+
+    def _look_for_few_pairs(self) -> None:
+        """Hold the pairs that still matter and nothing else, if they are few enough."""
+        if self.matrix is None and self.edges is None and 8 * self.since >= len(self.x):
+            self.since = 0
+            if self._few_pairs():
+                self._hold_pairs()
 
     def _few_pairs(self) -> bool:
         """Whether the pairs in which a client can still improve may be kept."""
@@ -140,78 +137,50 @@ class ExactGreedy:
             np.count_nonzero(self.x[part] @ self.x.T > self.best[part, None])
             for part in np.array_split(rows, max(len(rows) // 16, 1))
         ]
-        self.checked = self.evaluated
         return sum(matter) / len(rows) * n < 0.9 * PAIRS
 
-    def _bring_up_to_date(self) -> None:
-        """Evaluate candidates until no stale one can be the best, or tie with it."""
-        while True:
-            top = float(self.gain.max())
-            least = top - self._window(top) if np.isfinite(top) else -np.inf
-            stale = np.where(self.fresh, -np.inf, self.bound)
-            highest = stale.max()
-            if highest == -np.inf or (np.isfinite(top) and highest <= max(least, NOISE / 2)):
-                return
-            n, since = len(self.x), self.evaluated - self.checked
-            costly = self.evaluated >= max(n // 3, 4 * COLUMNS)
-            if costly or (since >= max(n // 12, COLUMNS) and self._few_pairs()):
-                self._compute_all()
-                if self.edges is not None:
-                    return
-                continue
-            count = min(COLUMNS, int(np.isfinite(stale).sum()))
-            order = np.argpartition(-stale, count - 1)[:count]
-            self._evaluate(order[np.argsort(-stale[order], kind="stable")])
+    def _hold_pairs(self) -> None:
+        self.edges = all_pairs(self.x, self.best - self.rounding, self.engine)
+        self.by_candidate = self.edges.tocsc()
+        gain = first_gains(self.edges, self.best.astype(np.float64), self.weights)
+        self.gain = np.where(np.isneginf(self.gain), -np.inf, gain)
+        self.work["passes"] += 1
 
-    def _evaluate(self, candidates: Index) -> None:
-        slots = self._release(len(candidates), float(self.bound[candidates].max()))
-        candidates = candidates[: len(slots)]
-        points = self.x[candidates]
+    def _sums(self, clients: Index, old: Singles, new: Singles) -> Floats:
+        """Sum, for every candidate, what it gives these clients beyond `old`, up to `new`."""
+        step = TILE if self.matrix is None else WIDENED
 
-        def evaluate(rows: tuple[int, int]) -> Floats:
-            part = slice(*rows)
-            products = points @ self.x[part].T
-            self.columns[slots, part] = products
-            return positive_sum(products - self.best[part], 1, part_of(self.weights, part))
+        def sums(columns: tuple[int, int]) -> Floats:
+            total, part = np.zeros(columns[1] - columns[0]), slice(*columns)
+            for chosen in (slice(a, b) for a, b in ranges(0, len(clients), step)):
+                rows = clients[chosen]
+                similar = self._products(rows, part)
+                total += covered_sum(similar, old[chosen], new[chosen], self.weights[rows])
+            return total
 
-        total = np.zeros(len(candidates))
-        for part in self.engine.map(evaluate, ranges(0, len(self.x), TILE)):
-            total += part
-        self.owner[slots], self.gain[slots] = candidates, total
-        self.bound[candidates], self.fresh[candidates] = total, True
-        self.evaluated += len(candidates)
-        self.work["evaluated"] += len(candidates)
+        return np.concatenate(list(self.engine.map(sums, ranges(0, len(self.x), TILE))))
 
-    def _release(self, count: int, incoming: float) -> Index:
-        """Free the slots with the least gains, but none that is better than what comes in."""
-        slots = np.argpartition(self.gain, count - 1)[:count]
-        slots = slots[self.gain[slots] < incoming]
-        if not len(slots):
-            slots = np.array([int(np.argmin(self.gain))])
-        old = self.owner[slots]
-        self.fresh[old[old >= 0]] = False
-        return slots
+    def _products(self, clients: Index, candidates: slice) -> Singles:
+        if self.matrix is not None:
+            return self.matrix[clients, candidates]
+        products: Singles = self.x[clients] @ self.x[candidates].T
+        return products
 
     def _choose(self) -> tuple[int, float]:
         """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
-        index, gain = (
-            (self.owner, self.gain)
-            if self.edges is None
-            else (np.arange(len(self.bound)), self.bound)
-        )
-        place = int(np.argmax(gain))
-        top = float(gain[place])
-        near = np.flatnonzero(gain >= top - self._window(top))
-        if len(near) > 1 and top >= NOISE:
-            near = near[np.argsort(index[near])][:NEAR_TIES]
-            total = np.array([self._exact_gain(int(index[place])) for place in near])
-            place = int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
-        return int(index[place]), float(gain[place])
+        pick = int(np.argmax(self.gain))
+        top = float(self.gain[pick])
+        near = np.flatnonzero(self.gain >= top - self._window(top))[:NEAR_TIES]
+        if len(near) == 1 or top < NOISE:
+            return pick, top
+        total = np.array([self._exact_gain(int(candidate)) for candidate in near])
+        pick = int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
+        return pick, float(self.gain[pick])
 
     def _improvable(self, candidate: int) -> Index:
         """Clients to which the candidate may be closer than what they have."""
         if self.edges is None:
-            column = self.columns[np.flatnonzero(self.owner == candidate)[0]]
+            column = self.x @ self.x[candidate] if self.matrix is None else self.matrix[candidate]
             return np.flatnonzero(column > self.best - self.rounding)
         part = slice(*self.by_candidate.indptr[candidate : candidate + 2])
         clients = self.by_candidate.indices[part]
@@ -222,10 +191,7 @@ class ExactGreedy:
     def _exact_gain(self, candidate: int) -> float:
         rows = self._improvable(candidate)
         similar = self._similar(rows, candidate)
-        excess = np.maximum(similar - self.exact_best[rows], 0.0)
-        if self.exact_weights is not None:
-            excess *= self.exact_weights[rows]
-        return float(excess.sum(dtype=np.float64))
+        return float(self.weights[rows] @ np.maximum(similar - self.exact_best[rows], 0.0))
 
     def _similar(self, rows: Index, candidate: int) -> Floats:
         self.work["decided"] += len(rows)
@@ -239,18 +205,10 @@ class ExactGreedy:
         self.exact_best[better] = similar[rises]
         old, new = self.best[better], self.exact_best[better].astype(np.float32)
         self.best[better] = new
-        if self.edges is None:
-            self.gain[self.owner == pick], self.fresh[pick] = -np.inf, True
-            self.owner[self.owner == pick] = -1
-            self._update_slots(better, old, new)
+        if self.edges is not None:
+            subtract_covered(self.edges, self.gain, better, old, new, self.weights)
         else:
-            subtract_covered(self.edges, self.bound, better, old, new, self.weights)
-        self.bound[pick] = -np.inf
-
-    def _update_slots(self, better: Index, old: Singles, new: Singles) -> None:
-        kept, weights = np.flatnonzero(self.owner >= 0), part_of(self.weights, better)
-        for start, stop in ranges(0, len(kept), max(1, (1 << 21) // max(len(better), 1))):
-            known = self.columns[np.ix_(kept[start:stop], better)]
-            before = positive_sum(known - old, 1, weights)
-            self.gain[kept[start:stop]] -= before - positive_sum(known - new, 1, weights)
-        self.bound[self.owner[kept]] = self.gain[kept]
+            self.gain -= self._sums(better, old, new)
+            self.since += len(better)
+            self.work["rows"] += len(better)
+        self.gain[pick] = -np.inf

@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Floats, Singles
-from mmselect.core.coverage.exact import ExactGreedy, Similarity
-from mmselect.core.coverage.gains import TILE
+from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
 from mmselect.core.features import Features, Originals, checked, join
@@ -41,10 +40,11 @@ def facility(
     facility location function (Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978). Ties go
     to the lower row.
 
-    The exact form never holds n² similarities: it is lazy while a pick changes most gains, and
-    once the clients have something close, it keeps the pairs in which a client could still
-    improve (at most 12 million), from which all gains follow. The sparse form knows, of each
-    client, its `neighbours` most similar candidates, and is greedy, exactly, on those.
+    The exact form keeps all gains up to date: a pick changes them only through the clients that it
+    covers better, by rows of similarities that are held for up to some 16,000 clients, else
+    computed, until few pairs are left in which a client could still improve. The sparse form
+    knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
+    those.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def facility(
     -------
     Coverage
         The gain of a pick is what it added to the sum; `form` says how it was computed. `work` of
-        the exact form: candidates evaluated one by one, each n products (``evaluated``), passes
+        the exact form: clients covered better, each a row of n similarities (``rows``), passes
         over all pairs (``passes``), and float64 similarities (``decided``).
 
     Raises
@@ -94,8 +94,9 @@ def facility(
     with blas_threads():
         x, _, zero_rows = join(given.features, center=center, engine=engine)
         x *= np.float32(len(given.features) ** -0.5)  # a product is now the mean cosine
-        clients = x[given.candidates] if len(given.labeled) else x
-        best = _covered(clients, x[given.labeled], engine)
+        labeled_rows = x[given.labeled]
+        clients = _moved_up(x, given.candidates)
+        best = _covered(clients, labeled_rows, engine)
         if exact:
             originals = Originals(given.features, unit=True, center=center)
             similarity = Similarity(originals, given.candidates)
@@ -123,6 +124,14 @@ def _scaled(weights: Floats | None, clients: int) -> Floats | None:
         raise ParameterError(f"weights: expected finite numbers of at least 0, {found}")
     mean = scale.mean()
     return scale / mean if mean > 0 else None
+
+
+def _moved_up(x: Singles, rows: Index) -> Singles:
+    """Rows of `x` in ascending order, moved to its beginning: no second copy of the features."""
+    if len(rows) < len(x):
+        for start, stop in ranges(0, len(rows), TILE):
+            x[start:stop] = x[rows[start:stop]]
+    return x[: len(rows)]
 
 
 def _covered(clients: Singles, labeled: Singles, engine: Engine) -> Singles:

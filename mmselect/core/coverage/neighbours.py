@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.core.coverage.products import among_all, among_lists, inverted_lists
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ FLAT_UP_TO = 50_000
 PROBES = 32
 """Inverted lists looked into for each row, above that."""
 
-QUERIES = 1024
+CLIENTS = 1 << 16
+"""Clients whose first gains are added up together."""
+
+BLOCK = 256
+"""Candidates that share one upper bound of their gains."""
 
 TIE = 1e-7
 """Difference of gains, relative to 10 more than the gain, below which they are equal."""
@@ -27,8 +32,8 @@ TIE = 1e-7
 def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_array, str]:
     """Similarities of each row to its most similar rows, negative ones left out.
 
-    Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (faiss); the
-    row itself is always among them.
+    Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (centres by
+    faiss); the row itself is always among them.
 
     Parameters
     ----------
@@ -54,44 +59,33 @@ def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_arra
 
     n = len(x)
     count = min(count, n)
-    index, name = _index(x)
-
-    def search(rows: tuple[int, int]) -> tuple[Singles, Index]:
-        import faiss
-
-        faiss.omp_set_num_threads(1)  # of the calling thread only: blocks are the unit of work
-        similar, found = index.search(x[slice(*rows)], count)
-        own = np.arange(*rows)
-        missing = ~(found == own[:, None]).any(axis=1)
-        found[missing, -1] = own[missing]
-        similar[missing, -1] = np.einsum("ij,ij->i", x[own[missing]], x[own[missing]])
-        return similar, found
-
-    parts = list(engine.map(search, ranges(0, n, QUERIES)))
-    similar = np.concatenate([part[0] for part in parts])
-    found = np.concatenate([part[1] for part in parts])
-    valid = (found >= 0) & (similar > 0)
+    if n <= FLAT_UP_TO:
+        (similar, found), name = among_all(x, count, engine), "exhaustive search"
+    else:
+        centres = _centres(x, int(4 * n**0.5))
+        lists = inverted_lists(x, centres, PROBES, engine)
+        similar, found = among_lists(x, lists, count, engine)
+        name = f"searched in {PROBES} of {len(centres)} inverted lists"
+    valid = similar > 0
     starts = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
     edges = csr_array((similar[valid], found[valid], starts), shape=(n, n))
     return edges, f"sparse: {count} nearest neighbours, {name}"
 
 
-def _index(x: Singles) -> tuple[Any, str]:
+def _centres(x: Singles, count: int) -> Singles:
     import faiss
 
-    n, d = x.shape
-    if n <= FLAT_UP_TO:
-        flat = faiss.IndexFlatIP(d)
-        flat.add(x)
-        return flat, "exhaustive search"
-    lists = int(4 * n**0.5)
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # centres do not depend on the number of threads
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = 6, 39, 1
-    index.train(x)
-    index.add(x)
-    index.nprobe = PROBES
-    return index, f"searched in {PROBES} of {lists} inverted lists"
+    try:
+        clustering = faiss.Clustering(x.shape[1], count)
+        clustering.niter, clustering.max_points_per_centroid, clustering.seed = 6, 39, 1
+        clustering.spherical = True
+        clustering.train(x, faiss.IndexFlatIP(x.shape[1]))
+    finally:
+        faiss.omp_set_num_threads(before)
+    centres: Singles = faiss.vector_to_array(clustering.centroids).reshape(count, -1)
+    return centres
 
 
 def sparse_greedy(
@@ -132,11 +126,11 @@ def sparse_greedy(
     """
     by_candidate = edges.tocsc()
     have = best.astype(np.float64)
-    gain = _first_gains(edges, have, weights)
+    gain = first_gains(edges, have, weights)
+    highest = _Highest(gain)
     picks, gains = np.empty(k, dtype=np.intp), np.zeros(k)
     for step in range(k):
-        top = gain.max()
-        pick = int(np.argmax(gain >= top - TIE * (10 + abs(top))))
+        pick = highest.first()
         picks[step], gains[step] = pick, max(gain[pick], 0.0)
         column = slice(by_candidate.indptr[pick], by_candidate.indptr[pick + 1])
         clients = by_candidate.indices[column]
@@ -151,13 +145,56 @@ def sparse_greedy(
     return picks, gains
 
 
-def _first_gains(edges: csr_array, have: Floats, weights: Floats | None) -> Floats:
-    client = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
-    excess = np.maximum(edges.data.astype(np.float64) - have[client], 0)
-    if weights is not None:
-        excess *= weights[client]
+class _Highest:
+    """The highest of gains that only fall: `bound` holds what the maxima of blocks were once."""
+
+    def __init__(self, gain: Floats) -> None:
+        self.gain = gain
+        self.bound = np.maximum.reduceat(gain, np.arange(0, len(gain), BLOCK))
+        self.looked_at = 0  # blocks
+
+    def first(self) -> int:
+        """Return the lowest row whose gain equals the highest, up to rounding."""
+        top = -np.inf
+        while top != self.bound.max():
+            top = self._look(int(np.argmax(self.bound)))
+        least = top - TIE * (10 + abs(top))
+        blocks = np.flatnonzero(self.bound >= least).tolist()
+        block = next(block for block in blocks if self._look(block) >= least)
+        inside = self.gain[block * BLOCK : (block + 1) * BLOCK]
+        return block * BLOCK + int(np.argmax(inside >= least))
+
+    def _look(self, block: int) -> float:
+        self.bound[block] = self.gain[block * BLOCK : (block + 1) * BLOCK].max()
+        self.looked_at += 1
+        return float(self.bound[block])
+
+
+def first_gains(edges: csr_array, have: Floats, weights: Array | None) -> Floats:
+    """Σ_i w_i max(0, s_ij - have_i) for every j, over known similarities.
+
+    Parameters
+    ----------
+    edges : sparse array, shape (clients, candidates)
+    have : float64 array, shape (clients,)
+    weights : float array, shape (clients,), or None
+        w_i; None is 1.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> first_gains(csr_array(np.array([[1.0, 0.5]])), np.array([0.25]), None).tolist()
+    [0.75, 0.25]
+    """
     gains = np.zeros(edges.shape[1])
-    gains += np.bincount(edges.indices, excess, minlength=len(gains))
+    known = np.diff(edges.indptr)
+    for start, stop in ranges(0, edges.shape[0], CLIENTS):
+        part = slice(*edges.indptr[[start, stop]])
+        client = np.repeat(np.arange(start, stop), known[start:stop])
+        excess = np.maximum(edges.data[part].astype(np.float64) - have[client], 0)
+        if weights is not None:
+            excess *= weights[client]
+        np.add.at(gains, edges.indices[part], excess)
     return gains
 
 

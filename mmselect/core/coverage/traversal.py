@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
 from mmselect.core.features import Joined, Originals
 from mmselect.engine import Engine, Progress, ranges
 
@@ -23,8 +24,8 @@ GUIDES = 48
 SKETCH = 127
 """Directions in which distances are bounded from below before they are computed."""
 
-SAMPLED = 2048
-"""Rows from which these directions are found."""
+SKETCHED = 512
+"""Centers up to which sketches cost more than the products that they save."""
 
 PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
@@ -53,11 +54,13 @@ class Traversal:
         self.points, self.originals, self.engine = points, originals, engine
         self.work = {"compared": 0, "measured": 0, "decided": 0}
         self.origin = points.mean.astype(points.dtype)  # distances stay; products get finer
-        self.basis = _main_directions(points, self.origin)
-        self.guide, self.squares = np.empty((n, min(GUIDES, d)), dtype=np.float32), np.empty(n)
+        size = len(labeled) + k
+        self.sketched = size > SKETCHED
+        self.basis = main_directions(points, self.origin, SKETCH if self.sketched else 0)
+        guides = min(GUIDES, self.basis.shape[1])
+        self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
         list(engine.map(self._fill, ranges(0, n, ROWS)))
         self.count, self.labeled = 0, len(labeled)
-        size = len(labeled) + k
         self.center_rows = np.empty(size, dtype=np.int64)
         self.centers = np.empty((size, d), dtype=np.float32)  # less the origin, like the rows
         self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
@@ -74,8 +77,8 @@ class Traversal:
         """Take the labeled rows, or the row farthest from the mean, as the first centers."""
         if len(labeled):
             for a, b in ranges(0, len(labeled), ROWS):
-                x = self.points.less(labeled[a:b], self.origin)
-                self._add_centers(labeled[a:b], x, _sketch(x, self.basis))
+                x = self._rows(labeled[a:b])
+                self._add_centers(labeled[a:b], x, sketched(x, self.basis))
         else:
             self._start_from_mean()
         # Triangle inequality: ‖x - c‖ ≤ ‖x - mean‖ + ‖c - mean‖ bounds the first distances.
@@ -96,8 +99,8 @@ class Traversal:
         first = int(np.argmax(squared >= squared.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
-        x = self.points.less(row, self.origin)
-        self._add_centers(row, x, _sketch(x, self.basis))
+        x = self._rows(row)
+        self._add_centers(row, x, sketched(x, self.basis))
 
     def run(self, progress: Progress | None) -> None:
         """Pick until the budget is spent."""
@@ -106,7 +109,8 @@ class Traversal:
         while self.count < self.labeled + k:
             before = self.count
             block, outside = self._top(everything, size)
-            self._find_nearest(block, self.count)
+            if self.sketched:
+                self._find_nearest(block, self.count)
             active, waiting = self._top(block, width)
             least = max(outside, waiting)
             active = active[self.bound[active] > least]
@@ -125,9 +129,9 @@ class Traversal:
                 progress(self.count - self.labeled, k)
 
     def _fill(self, rows: tuple[int, int]) -> None:
-        x = self.points.less(np.arange(*rows), self.origin)
+        x = self._rows(np.arange(*rows))
         np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
-        self.squares[slice(*rows)] = _squares(x)
+        self.squares[slice(*rows)] = squared_norms(x)
 
     def _add_centers(self, rows: Index, x: Singles, sketch: Singles) -> None:
         new = slice(self.count, self.count + len(rows))
@@ -151,7 +155,7 @@ class Traversal:
         def find(index: Index, start: int) -> tuple[int, int]:
             likeness = self._likeness(self.guide[index], slice(start, stop))
             nearest = start + likeness.argmax(axis=1)
-            x = self.points.less(index, self.origin)
+            x = self._rows(index)
             squared = self._distances(x, np.arange(len(index)), nearest)
             self.bound[index] = np.minimum(self.bound[index], squared)
             return likeness.size, len(index)
@@ -162,33 +166,47 @@ class Traversal:
         """Measure all new centers that may be nearer than the bound."""
 
         def verify(index: Index, start: int) -> tuple[int, int]:
-            x, squares, every = (
-                self.points.less(index, self.origin),
-                self.squares[index],
-                len(index),
-            )
-            centers = slice(start, self.count)
-            likeness = self._likeness(_sketch(x, self.basis), centers)
-            # The likeliest first: it leaves few others.
-            likeliest = likeness.argmax(axis=1)
-            squared = self._distances(x, np.arange(every), start + likeliest)
-            bound = np.minimum(self.bound[index], squared)
-            likeness[np.arange(every), likeliest] = -np.inf
-            slack = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
-            least = ((squares - bound - slack) / 2).astype(np.float32)
-            pairs = np.flatnonzero(likeness > least[:, None])
-            if dense := len(pairs) > LEFT * likeness.size + 64:
-                whole = x @ self.centers[centers].T
-                whole -= self.center_half_squares[centers]
-                whole[np.arange(every), likeliest] = -np.inf
-                least = np.maximum(least, (whole.max(axis=1) - slack / 2).astype(np.float32))
-                pairs = np.flatnonzero(whole > least[:, None])
-            row, center = np.divmod(pairs, likeness.shape[1])
+            x, squares, bound = self._rows(index), self.squares[index], self.bound[index]
+            compared, measured, pairs = 0, 0, None
+            if self.sketched:
+                bound, pairs = self._left_by_sketch(x, squares, bound, start)
+                compared, measured = len(x) * (self.count - start), len(x)
+            if pairs is None:
+                pairs = self._left_by_products(x, squares, bound, start)
+                compared += len(x) * (self.count - start)
+            row, center = np.divmod(pairs, self.count - start)
             np.minimum.at(bound, row, self._distances(x, row, start + center))
             self.bound[index] = bound
-            return (1 + dense) * likeness.size, every + len(pairs)
+            return compared, measured + len(pairs)
 
         self._in_blocks(verify, rows, self.sure, self.count)
+
+    def _left_by_sketch(
+        self, x: Singles, squares: Floats, bound: Floats, start: int
+    ) -> tuple[Floats, Index | None]:
+        """Bounds by the likeliest centers; pairs that may be nearer, or None if they are many."""
+        likeness = self._likeness(sketched(x, self.basis), slice(start, self.count))
+        likeliest, every = likeness.argmax(axis=1), np.arange(len(x))
+        bound = np.minimum(bound, self._distances(x, every, start + likeliest))
+        likeness[every, likeliest] = -np.inf
+        least = (squares - bound - self._slack(squares, bound)) / 2
+        pairs = np.flatnonzero(likeness > least.astype(np.float32)[:, None])
+        return bound, None if len(pairs) > LEFT * likeness.size + 64 else pairs
+
+    def _left_by_products(self, x: Singles, squares: Floats, bound: Floats, start: int) -> Index:
+        """Pairs that may be nearer than the bound, and nearer than the row's other centers."""
+        whole = x @ self.centers[start : self.count].T
+        whole -= self.center_half_squares[start : self.count]
+        least = np.maximum(whole.max(axis=1), (squares - bound) / 2)
+        least -= self._slack(squares, bound) / 2
+        return np.flatnonzero(whole > least.astype(np.float32)[:, None])
+
+    def _slack(self, squares: Floats, bound: Floats) -> Floats:
+        slack: Floats = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
+        return slack
+
+    def _rows(self, index: Index) -> Singles:
+        return self.points.less(index, self.origin)
 
     def _in_blocks(
         self,
@@ -232,8 +250,8 @@ class Traversal:
 
     def _greedy(self, active: Index, outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
-        x = self.points.less(active, self.origin)
-        sketch, bound, squares = _sketch(x, self.basis), self.bound[active], self.squares[active]
+        x = self._rows(active)
+        sketch, bound, squares = sketched(x, self.basis), self.bound[active], self.squares[active]
         while self.count < len(self.centers) and len(active):
             best = int(np.argmax(bound))
             window = 2 * self._tolerance(squares[best], bound[best])
@@ -290,31 +308,3 @@ class Traversal:
             apart = self.originals.rows(rows[a:b]) - self.originals.rows(others[a:b])
             squared[a:b] = (apart**2).sum(axis=1)
         return squared
-
-
-def _main_directions(points: Joined, origin: Array) -> Singles:
-    """Orthonormal directions, (d, SKETCH), in which the pool is wide; the widest first."""
-    n, d = len(points), len(points.mean)
-    sample = points.less(np.arange(0, n, max(n // SAMPLED, 1)), origin)
-    basis = np.zeros((d, min(SKETCH, d)), dtype=np.float32)
-    basis[:, : len(sample)] = sample[: basis.shape[1]].T
-    for _ in range(3):  # subspace iteration; any orthonormal basis gives a valid bound
-        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
-    return basis
-
-
-def _sketch(x: Singles, basis: Singles) -> Singles:
-    """Rows in the directions of a basis, and the length of what is left, (b, width + 1)."""
-    inside = x @ basis
-    whole = _squares(x)
-    rest = np.sqrt(np.maximum(whole - _squares(inside), 0.0))
-    # Cancellation: where the residual is below 10 % of the norm, compute it directly.
-    short = rest < 0.1 * np.sqrt(whole)
-    rest[short] = np.linalg.norm(x[short] - inside[short] @ basis.T, axis=1)
-    return np.column_stack([inside, rest.astype(np.float32)])
-
-
-def _squares(x: Singles) -> Floats:
-    wide = x.astype(np.float64)  # faster than a sum that widens as it goes
-    squares: Floats = np.vecdot(wide, wide)
-    return squares

@@ -9,6 +9,7 @@ weights have mean 1, no sample counts nothing, and no modality outweighs another
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -69,15 +70,18 @@ def least_confidences(
     if not heads:
         return {}
 
-    def block(index: Index, logits: list[Array]) -> tuple[Floats, ...]:
-        with located(rows=index):
-            named = zip(heads, logits, strict=True)
-            return tuple(least_confidence(x, name=name) for name, x in named)
-
     sources = list(heads.values())
     step = compute_rows(max(source.shape[1] for source in sources))
+    block = partial(_least_confidences, tuple(heads))
     columns = join_rows(map_rows(block, sources, rows, step=step, engine=engine), len(rows))
     return dict(zip(heads, columns, strict=True))
+
+
+def _least_confidences(
+    names: tuple[str, ...], rows: Index, logits: list[Array]
+) -> tuple[Floats, ...]:
+    with located(rows=rows):
+        return tuple(least_confidence(x, name=n) for n, x in zip(names, logits, strict=True))
 
 
 def doubt_weights(
