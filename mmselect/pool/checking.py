@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.engine import DEFAULT_MEMORY, ranges
@@ -20,7 +19,14 @@ from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
 from mmselect.pool.reading import PoolPath
 from mmselect.pool.schema import NAME, in_schema_order, names_in, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import (
+    ALL_MASKED,
+    NEVER_WRITTEN,
+    PROBABLE,
+    Watch,
+    bad_rows,
+    probability_rows,
+)
 
 
 class Findings(NamedTuple):
@@ -146,35 +152,34 @@ def _ids(layout: Layout) -> Iterator[MmselectError]:
 
 def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
     """Look at every number of one dataset in one file."""
-    dataset, found = place_of(part.path).dataset, Findings([], [])
+    place, found = place_of(part.path), Findings([], [])
+    dataset = place.dataset
     bad: dict[str, list[int]] = {}
-    sums_to_one, zero_rows = dataset.is_logits and part.shape[-1] > 1, 0
-    is_float = dataset.kind == "float"
+    is_float, watch = dataset.kind == "float" and dataset.per_sample, Watch(place, len(part))
+    ones = 0
     for start, stop in ranges(0, len(part), max(memory // max(4 * part.row_bytes, 1), 1)):
         try:
             block = part.read(start, stop)
         except MmselectError as error:
             found.problems.append(error)
             return found
-        for kind, rows in bad_rows(place_of(part.path), block, sizes).items():
+        for kind, rows in bad_rows(place, block, sizes).items():
             bad.setdefault(kind, []).extend((rows + start).tolist())
         if is_float:
-            zero_rows += int((block.reshape(len(block), -1) == 0).all(axis=1).sum())
-        sums_to_one = sums_to_one and like_probabilities(block)
+            watch.see(slice(start, stop), block)
+        if dataset.is_logits and 2 * ones >= start:  # so far they may be
+            ones += probability_rows(block)
     for kind, numbers in bad.items():
         found.problems.append(DataError(kind, file=part.file, dataset=part.path, rows=numbers))
     where = printable(f"{part.file}: {part.path}")
-    if sums_to_one and len(part):
-        found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
-    if zero_rows and dataset.group == "/features":
-        found.warnings.append(f"{where}: {zero_rows:,} rows are all zero")
+    if dataset.is_logits and len(part) and ones >= PROBABLE * len(part):
+        every = "every row sums" if ones == len(part) else f"{ones:,} of {len(part):,} rows sum"
+        found.warnings.append(f"{where}: {every} to 1: probabilities, not logits?")
+    if is_float and part.path != ALL_MASKED and (said := watch.notice(np.arange(len(part)))):
+        found.warnings.append(f"{where}: {said}")
+    if (missing := part.unwritten()).size:
+        rows = f"rows {few(missing.tolist())}"
+        found.warnings.append(f"{where}: {rows}: {NEVER_WRITTEN.format(len(missing))}")
     if part.compressed and is_float:
         found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
     return found
-
-
-def like_probabilities(block: NDArray[Any]) -> bool:
-    """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
-    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
-        rows = block.astype(np.float64)
-    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -23,7 +23,6 @@ from mmselect.strategies.covering import (
     footprint,
     known,
     nearest_in_features,
-    zero_row_warnings,
 )
 from mmselect.strategies.record import (
     Arrays,
@@ -93,10 +92,9 @@ def _parametric(aligns: bool) -> Callable[[Batch, int, np.random.Generator], Pic
             "parameters_without_samples": found.ownerless,
             "loss": [asdict(terms) for terms in found.history],
         }
-        warnings = (*found.warnings, *zero_row_warnings(found.zero_rows))
         positions = np.asarray(found.picks, np.intp)
         nearest = nearest_in_features(batch, positions, unit=True)
-        return Picks(positions, found.similarity, warnings, details, nearest)
+        return Picks(positions, found.similarity, found.warnings, details, nearest)
 
     return select
 

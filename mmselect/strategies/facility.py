@@ -6,6 +6,7 @@ Nemhauser, Wolsey and Fisher, 1978; ``docs/methods.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
 from mmselect.errors import located
-from mmselect.strategies.covering import FEATURES, covered, facility_footprint, known
+from mmselect.strategies.covering import (
+    FEATURES,
+    covered,
+    facility_footprint,
+    known,
+    mean_row_warnings,
+)
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -56,7 +63,8 @@ def cover(batch: Batch, k: int, weights: Floats | None, **how: Any) -> Picks:
             progress=batch.progress,
             **how,
         )
-    return covered(batch, found, rows, unit=True)
+    picks = covered(batch, found, rows, unit=True)
+    return replace(picks, warnings=mean_row_warnings(features, found) + picks.warnings)
 
 
 def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:

@@ -243,6 +243,7 @@ STRATEGIES = (
         "Bounds, ICLR 2020",
         footprint=footprint,
         distance=True,
+        compares=(FEATURES, FUSED, COALITIONS),
     ),
     Strategy(
         name="bmmal",
@@ -255,5 +256,6 @@ STRATEGIES = (
         reference=_PAPER,
         footprint=footprint,
         distance=True,
+        compares=(FEATURES, FUSED, COALITIONS),
     ),
 )
