@@ -217,7 +217,7 @@ def same_length(sources: Sequence[Rows]) -> int:
 
 LARGEST = np.float64(1e18)
 """Largest number or row norm that is worked with: float32 holds its square, and sums of squares.
-What is larger is a fill value in all likelihood, such as netCDF's 9.97e36 or float32's own limit."""
+What is larger is most likely a fill value, such as netCDF's 9.97e36 or float32's own limit."""
 
 
 def check_finite(
@@ -248,9 +248,9 @@ def check_finite(
 
     Examples
     --------
-    >>> check_finite(np.array([1.0, 9.96921e36]), [10, 11], "/features/image")
+    >>> check_finite(np.array([1.0, 9.96921e36]), [10, 11], "/features/a")
     Traceback (most recent call last):
-    mmselect.errors.DataError: /features/image: row 11: too large: expected up to 1e+18, found 9.97e+36
+    mmselect.errors.DataError: /features/a: row 11: too large: expected up to 1e+18, found 9.97e+36
     """
     bad = np.flatnonzero(~(size <= np.float64(limit)))  # nan is not
     if not len(bad):
@@ -260,4 +260,4 @@ def check_finite(
     message = f"too large: expected up to {limit:.3g}, found {largest:.3g}"
     if not finite.all():
         bad, message = bad[~finite], "expected finite numbers, found nan or infinity"
-    raise DataError(message, dataset=name, rows=[int(rows[row]) for row in bad])
+    raise DataError(message, dataset=name, rows=[int(rows[row]) for row in bad.tolist()])

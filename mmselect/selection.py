@@ -20,7 +20,6 @@ from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
 from mmselect.strategies.record import Batch, Picks, Progress
 
-
 COPY_ROWS = 1024
 """Picks whose features are read at a time to find copies among them."""
 

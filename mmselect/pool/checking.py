@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -178,8 +178,8 @@ def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
     if is_float and part.path != ALL_MASKED and (said := watch.notice(np.arange(len(part)))):
         found.warnings.append(f"{where}: {said}")
     if (missing := part.unwritten()).size:
-        rows = f"rows {few(missing.tolist())}"
-        found.warnings.append(f"{where}: {rows}: {NEVER_WRITTEN.format(len(missing))}")
+        named = f"rows {few(missing.tolist())}"
+        found.warnings.append(f"{where}: {named}: {NEVER_WRITTEN.format(len(missing))}")
     if part.compressed and is_float:
         found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
     return found

@@ -65,8 +65,8 @@ ALL_MASKED = "/coalition_logits/none"
 """Without a bias its logits are zero, as they should be."""
 
 NEVER_WRITTEN = "{:,} rows were never written: the file has no numbers for them"
-ZERO = "{:,} rows are all zero: never written, or without this modality?"
-EQUAL = "{:,} rows have equal logits, so they look most unsure: never written, or empty inputs?"
+ZERO = "{:,} rows are all zero: never written, or is the modality missing there?"
+EQUAL = "{:,} rows have equal logits and so look most unsure: never written, or missing inputs?"
 
 
 class Watch:
