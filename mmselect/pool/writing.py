@@ -270,9 +270,54 @@ def join_shards(
     ...     pool.n
     3
     """
-    with open_pool(paths) as pool, PoolWriter(target, pool.constants, rows=pool.n) as writer:
-        for _, block in pool.blocks(in_schema_order(pool.columns), 1, memory):
-            writer.append(block)
+    constants, rows, dtypes = check_shards(paths)
+    with PoolWriter(target, constants, rows=rows) as writer:
+        for path in paths:
+            with open_pool(path) as shard:
+                for _, block in shard.blocks(in_schema_order(shard.columns), 1, memory):
+                    writer.append(
+                        {name: x.astype(dtypes[name], copy=False) for name, x in block.items()}
+                    )
+
+
+def check_shards(
+    paths: Sequence[PoolPath],
+) -> tuple[dict[str, NDArray[Any]], int, dict[str, np.dtype[Any]]]:
+    """Hold shards against the first one, of which there may be more than a program may open.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Two of them are open at a time.
+
+    Returns
+    -------
+    constants : dict of dataset path to array
+    rows : int
+        In all of them.
+    dtypes : dict of dataset path to dtype
+        The type that holds the numbers of all.
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits, for shards that are not one pool.
+    """
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise SchemaError("expected every shard once, found one of them twice")
+    with open_pool(paths[0]) as first:
+        rows = first.n
+        dtypes = {name: column.dtype for name, column in first.columns.items()}
+        ids = [first.ids.values] if "/id" in dtypes else []
+    for path in paths[1:]:
+        with open_pool([paths[0], path]) as pair:
+            rows += pair.n - first.n
+            for name, column in pair.columns.items():
+                dtypes[name] = np.result_type(dtypes[name], column.dtype)
+            ids += [pair.ids.values[first.n :]] if ids else []
+    if ids:
+        check_ids(Ids(np.concatenate(ids)))
+    return first.constants, rows, dtypes
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:
