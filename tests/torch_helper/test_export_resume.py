@@ -522,8 +522,9 @@ def test_more_shards_than_files_that_may_be_open(
     batches = [{"x": x[i : i + 1], "id": [f"s{i}"]} for i in range(50)]
     options = {"function": lambda b: {"features/x": b["x"]}, "ids": "id", "join": join, "n": 50}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, limits[1]))
+    taken = set(map(int, os.listdir("/proc/self/fd")))
+    few = [number for number in range(len(taken) + 20) if number not in taken][-1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
     try:
         with pytest.raises(KeyboardInterrupt):
             export_pool(
