@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
@@ -108,7 +108,8 @@ class Export:
                 raise SchemaError(message)
             if first:
                 arrays = arrived(block, {})
-                _check_names(arrays)
+                for problem in name_problems(arrays):
+                    raise problem  # before hours of work
                 _warn_of_probabilities(arrays)
                 self.shards.constants = constants(self.plan, found)
         return block
@@ -169,13 +170,7 @@ def _kind(array: NDArray[Any]) -> str:
     return f"rows of {kind}, shape {array.shape[1:]}" if array.ndim > 1 else kind
 
 
-def _check_names(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse sets of names that do not fit together, before hours of work."""
-    for problem in name_problems(arrays):
-        raise problem
-
-
-def _warn_of_probabilities(arrays: Mapping[str, NDArray[Any]]) -> None:
+def _warn_of_probabilities(arrays: Arrays) -> None:
     for path, array in arrays.items():
         is_logits = place_of(path).dataset.is_logits and array.shape[-1] > 1
         if is_logits and like_probabilities(array):
