@@ -122,7 +122,7 @@ class PoolWriter:
                 self._begin(block)
             else:
                 check_arrays(block, self._axes)
-                self._compare(block)
+                check_alike(self._first, block)
             start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
             if self._expected is not None and self.rows > self._expected:
                 raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
@@ -141,18 +141,6 @@ class PoolWriter:
             self._draft.reserve(name, values, self._expected)
         self._first = {name: values[:0].copy() for name, values in block.items()}
 
-    def _compare(self, block: Mapping[str, NDArray[Any]]) -> None:
-        """Hold a block against the first one; sizes of axes are known to be the same."""
-        if other := sorted(self._first.keys() ^ block.keys()):
-            found = "an additional one" if other[0] in block else "none"
-            message = f"expected the datasets of the first rows, found {found}"
-            raise SchemaError(message, dataset=other[0])
-        for name, values in block.items():
-            old, new = _kind(self._first[name]), _kind(values)
-            if old != new:
-                message = f"expected {old}, as in the first rows, found {new}"
-                raise SchemaError(message, dataset=name)
-
     def _finish(self) -> None:
         if not self._first:
             raise SchemaError("expected at least one array with a row per sample, found none")
@@ -170,6 +158,24 @@ def _copy(source: Storage, target: Storage, name: str, rows: int) -> None:
     dataset = source.handle[name]
     for start, stop in ranges(0, rows, 16 * compute_rows(prod(dataset.shape[1:]))):
         target.write(name, start, dataset[start:stop])
+
+
+def check_alike(first: Mapping[str, NDArray[Any]], block: Mapping[str, NDArray[Any]]) -> None:
+    """Hold rows against the first ones: the same datasets, of the same types.
+
+    Raises
+    ------
+    SchemaError
+    """
+    if other := sorted(first.keys() ^ block.keys()):
+        found = "an additional one" if other[0] in block else "none"
+        message = f"expected the datasets of the first rows, found {found}"
+        raise SchemaError(message, dataset=other[0])
+    for name, values in block.items():
+        old, new = _kind(first[name]), _kind(values)
+        if old != new:
+            message = f"expected {old}, as in the first rows, found {new}"
+            raise SchemaError(message, dataset=name)
 
 
 def _kind(values: NDArray[Any]) -> str:

@@ -390,7 +390,9 @@ def test_options_that_do_not_fit(pool: Path, cli, tmp_path: Path, options) -> No
 
 @pytest.mark.parametrize(("name", "value"), [("dim", 0), ("epochs", 0), ("batch_size", 1)])
 def test_options_in_python(pool: Path, tmp_path: Path, name: str, value: int) -> None:
-    with pytest.raises(UsageError, match=f"^{name}: expected a whole .* at least {value + 1}, found"):
+    with pytest.raises(
+        UsageError, match=f"^{name}: expected a whole .* at least {value + 1}, found"
+    ):
         align_features(pool, tmp_path / "a.h5", **{name: value})
 
 

@@ -522,7 +522,7 @@ def test_more_shards_than_files_that_may_be_open(
     batches = [{"x": x[i : i + 1], "id": [f"s{i}"]} for i in range(50)]
     options = {"function": lambda b: {"features/x": b["x"]}, "ids": "id", "join": join, "n": 50}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = set(map(int, os.listdir("/proc/self/fd")))
+    taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
     few = [number for number in range(len(taken) + 20) if number not in taken][-1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
     try:

@@ -187,12 +187,12 @@ def _means(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
 def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
     """Refuse a training that ran away: its features would have no direction."""
     largest = max(float(weight.detach().abs().max()) for weight in weights)
-    expected, found = "a loss that is a number", loss
-    if np.isfinite(loss):
-        expected, found = f"weights below {LARGEST:g}", largest
-    if not np.isfinite(loss) or not largest < LARGEST:
-        message = f"expected {expected}, found {found:g} {when}; try a smaller rate"
-        raise MmselectError(message)
+    for found, limit, expected in (
+        (loss, np.inf, "a loss that is a number"),
+        (largest, LARGEST, f"weights below {LARGEST:g}"),
+    ):
+        if not abs(found) < limit:
+            raise MmselectError(f"expected {expected}, found {found:g} {when}; try a smaller rate")
 
 
 def schedule(position: float, warmup: int, epochs: int) -> float:
