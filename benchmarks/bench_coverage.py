@@ -1,11 +1,17 @@
-"""k-center greedy and facility location against their naive NumPy forms and public peers.
+"""k-center, facility location and its neighbours against plain forms and public peers, as ratios.
 
-    python benchmarks/bench_coverage.py [--kcenter 180000x5000] [--facility 10000x500]
+    python benchmarks/bench_coverage.py [--kcenter 20000x1000] [--facility 10000x500]
+        [--neighbours 50000] [--data own] [--data realistic] [--rounds 5]
 
-One thread, CPU seconds. The naive k-center is one matrix-vector product and a running minimum per
-pick; the naive facility location one product of all candidates with all clients per pick. Every
-pick of a naive form costs the same, so a few are timed (before and after the fast run) and
-multiplied; in that run their picks are compared too. Peers, where installed: `lightly-mundig`
+Data: `own`, whose variance lies in some 100 directions, and `realistic` (coldstart_data.py), where
+it does not. Ours runs on one thread, in CPU seconds. Ours and the plain form take turns, `rounds`
+times, and medians are divided. Every pick of a plain form costs the same, so a few are timed and
+multiplied; their picks are compared too.
+
+The plain k-center is one matrix-vector product and a running minimum per pick, at the faster of one
+BLAS thread (CPU seconds) and two (wall seconds). The plain facility location is one product of all
+candidates with all clients per pick; beside it stands one product of all pairs, each once. The
+plain neighbours are faiss's own search of the same lists. Peers, where installed: `lightly-mundig`
 (k-center, compiled) and `apricot-select` (facility location).
 """
 
@@ -13,16 +19,20 @@ from __future__ import annotations
 
 import argparse
 import resource
+from functools import partial
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
 
 import numpy as np
-from coldstart_data import clustered
+from coldstart_data import DATA
+from common import machine
 
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
-from mmselect.core.features import join
-from mmselect.engine import blas_threads
+from mmselect.core.coverage.neighbours import PROBES
+from mmselect.core.coverage.products import among_all, among_lists, inverted_lists
+from mmselect.core.features import as_modalities, join
+from mmselect.engine import SERIAL, blas_threads
 
 
 def cpu(call):
@@ -31,43 +41,48 @@ def cpu(call):
     return result, process_time() - began
 
 
-def naive_kcenter(x, first, picks):
+def plain_kcenter(x, first, picks, clock):
+    """Pick plainly, and return the median seconds of a pick."""
     squares = np.einsum("ij,ij->i", x, x)
     nearest, pick, found, seconds = np.full(len(x), np.inf, np.float32), first, [first], []
     for _ in range(picks):
-        began = process_time()
+        began = clock()
         np.minimum(nearest, squares + squares[pick] - 2 * (x @ x[pick]), out=nearest)
         nearest[pick] = -1
         pick = int(np.argmax(nearest))
-        seconds.append(process_time() - began)
+        seconds.append(clock() - began)
         found.append(pick)
-    return found, seconds
+    return found, median(seconds)
 
 
-def bench_kcenter(n, k, width):
-    features = clustered(n, (width // 2, width // 2))
-    for unit in (True, False):
-        found, fast = cpu(lambda unit=unit: kcenter(features, k, unit=unit, threads=1))
-        x, _, _ = join(features, unit=unit, threads=1)
+def bench_kcenter(name, features, k, rounds):
+    for unit in (False, True):
+        x, _, _ = join(as_modalities(features), unit=unit)
         x -= x.mean(0)
-        same, seconds = naive_kcenter(x, int(found.picks[0]), 24)
-        agree = sum(a == b for a, b in zip(same, found.picks.tolist(), strict=False))
-        naive = median(seconds) * k
+        ours, one, two = [], [], []
+        for _ in range(rounds):
+            found, seconds = cpu(lambda unit=unit: kcenter(features, k, unit=unit))
+            ours.append(seconds)
+            first = int(found.picks[0])
+            plain, seconds = plain_kcenter(x, first, min(16, k - 1), process_time)
+            one.append(seconds * k)
+            with blas_threads(2):
+                two.append(plain_kcenter(x, first, min(16, k - 1), perf_counter)[1] * k)
+        agree = sum(a == b for a, b in zip(plain, found.picks.tolist(), strict=False))
+        ours, one, two = median(ours), median(one), median(two)
         print(
-            f"k-center, {'unit norm' if unit else 'raw'}, n={n:,} d={width:,} k={k:,}: "
-            f"fast {fast:.1f} s, naive {naive:.1f} s (24 picks timed, extrapolated; "
-            f"{agree} of {len(same)} equal): {naive / fast:.1f}x",
+            f"k-center, {name}, {'unit' if unit else 'raw'}, {len(x):,} x {x.shape[1]:,}, "
+            f"k={k:,}: ours {ours:.3f} s, plain {one:.3f} s on one thread, {two:.3f} s wall on "
+            f"two ({agree} of {len(plain)} picks equal): {min(one, two) / ours:.1f}x",
             flush=True,
         )
         peer_mundig(x, k)
-        del x
 
 
 def peer_mundig(x, k):
     try:
         from lightly_mundig import Selection
     except ImportError:
-        print("lightly-mundig is not installed: no peer for k-center")
         return
     n, picks = min(len(x), 20_000), min(k, 500)
     part = np.ascontiguousarray(x[:n])
@@ -75,7 +90,7 @@ def peer_mundig(x, k):
     selection = Selection()
     selection.add_diversifying_strategy(part, 1.0)
     peer, theirs = cpu(lambda: selection.run_selection([], n, picks))
-    found, ours = cpu(lambda: kcenter([part], picks - 1, labeled=[peer[0]], threads=1))
+    found, ours = cpu(lambda: kcenter([part], picks - 1, labeled=[peer[0]]))
     exact = by_definition(part, peer[0], picks)[1:]
     same = [
         sum(a == b for a, b in zip(exact, one, strict=True))
@@ -99,7 +114,7 @@ def by_definition(x, pick, picks):
     return found
 
 
-def naive_facility(x, picks):
+def plain_facility(x, picks):
     best, seconds, found = np.zeros(len(x), np.float32), [], []
     for _ in range(picks):
         began = process_time()
@@ -111,37 +126,93 @@ def naive_facility(x, picks):
         found.append(int(np.argmax(gain)))
         np.maximum(best, x @ x[found[-1]], out=best)
         seconds.append(process_time() - began)
-    return found, seconds
+    return found, median(seconds)
 
 
-def bench_facility(n, k, width):
-    features = clustered(n, (width // 2, width // 2))
-    found, fast = cpu(lambda: facility(features, k, threads=1))
-    x, _, _ = join(features, center=True, threads=1)
-    x *= np.float32(0.5**0.5)
-    same, seconds = naive_facility(x, 3)
-    naive = median(seconds) * k
+def one_pass(x):
+    """Multiply all pairs, each once."""
+    for a in range(0, len(x), 1024):
+        for b in range(a, len(x), 1024):
+            x[a : a + 1024] @ x[b : b + 1024].T
+
+
+def normalised(features):
+    x, _, _ = join(as_modalities(features), center=True)
+    x *= np.float32(len(features) ** -0.5)
+    return x
+
+
+def bench_facility(name, features, k, rounds):
+    x, ours, plain, passes, sparsely = normalised(features), [], [], [], []
+    for _ in range(rounds):
+        found, seconds = cpu(lambda: facility(features, k, form="exact"))
+        ours.append(seconds)
+        same, seconds = plain_facility(x, 1)
+        plain.append(seconds * k)
+        passes.append(cpu(lambda: one_pass(x))[1])
+        sparse, seconds = cpu(lambda: facility(features, k, form="sparse"))
+        sparsely.append(seconds)
+    ours, plain, passes, sparsely = (median(t) for t in (ours, plain, passes, sparsely))
     print(
-        f"facility, n={n:,} d={width:,} k={k:,}: fast {fast:.1f} s, naive {naive:.1f} s "
-        f"(3 picks timed, extrapolated; picks {same} and {found.picks[:3].tolist()}): "
-        f"{naive / fast:.1f}x",
+        f"facility, {name}, {len(x):,} x {x.shape[1]:,}, k={k:,}: exact {ours:.2f} s, plain "
+        f"{plain:.1f} s (picks {same} and {found.picks[:1].tolist()}): {plain / ours:.0f}x; one "
+        f"pass over all pairs {passes:.2f} s: {ours / passes:.1f} passes",
         flush=True,
     )
-    sparse, seconds_sparse = cpu(lambda: facility(features, k, form="sparse", threads=1))
-    best = np.maximum((x @ x[sparse.picks].T).max(1), 0).mean()
-    exact = np.maximum((x @ x[found.picks].T).max(1), 0).mean()
-    print(f"  {sparse.form}: {seconds_sparse:.1f} s, covers {best:.4f} (exact: {exact:.4f})")
+    covers = [np.maximum((x @ x[one.picks].T).max(1), 0).mean() for one in (sparse, found)]
+    print(f"  {sparse.form}: {sparsely:.2f} s, objective {covers[0] / covers[1]:.4f} of exact")
     peer_apricot(x, found, k)
+
+
+def bench_neighbours(name, features, rounds, counts=(64, 128, 256)):
+    """Search lists ourselves and by faiss, 2,048 rows of which are timed and multiplied."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    x, lists = normalised(features), int(4 * len(features[0]) ** 0.5)
+    index = faiss.IndexIVFFlat(
+        faiss.IndexFlatIP(x.shape[1]), x.shape[1], lists, faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = 6, 39, 1
+    _, training = cpu(lambda: index.train(x))
+    index.add(x)
+    flat = faiss.IndexFlatIP(x.shape[1])
+    flat.add(x)
+    index.nprobe, asked = PROBES, np.arange(0, len(x), max(len(x) // 2048, 1))[:2048]
+    centres = index.quantizer.reconstruct_n(0, lists)
+
+    def by_lists(count):
+        return among_lists(x, inverted_lists(x, centres, PROBES, SERIAL), count, SERIAL)
+
+    for way, search, theirs in (
+        ("lists", by_lists, index),
+        ("all", lambda count: among_all(x, count, SERIAL), flat),
+    ):
+        for count in counts:
+            ours, peer = [], []
+            for _ in range(rounds):
+                (_, found), seconds = cpu(partial(search, count))
+                ours.append(seconds)
+                (_, expected), seconds = cpu(partial(theirs.search, x[asked], count))
+                peer.append(seconds * len(x) / len(asked))
+            recall = [
+                np.isin(a[a >= 0], b).mean() for a, b in zip(expected, found[asked], strict=True)
+            ]
+            print(
+                f"neighbours, {name}, {len(x):,} x {x.shape[1]:,}, {count} among {way}: ours "
+                f"{median(ours):.2f} s, faiss {median(peer):.2f} s, recall {np.mean(recall):.5f}: "
+                f"{median(peer) / median(ours):.1f}x",
+                flush=True,
+            )
+    print(f"  faiss took {training:.2f} s for the centres of {lists} lists")
 
 
 def peer_apricot(x, found, k):
     try:
         from apricot import FacilityLocationSelection
-    except Exception as error:  # numba and friends fail in many ways on a new Python
-        print(f"apricot-select cannot be used ({type(error).__name__}): no peer for facility")
+    except Exception:  # numba and friends fail in many ways on a new Python
         return
-    if len(x) > 20_000:
-        print("apricot-select keeps n² similarities: left out at this size")
+    if len(x) > 20_000:  # it keeps n² similarities
         return
     similar = np.maximum(x @ x.T, 0).astype(np.float64)
     FacilityLocationSelection(2, metric="precomputed", optimizer="lazy").fit(similar)  # compile
@@ -158,19 +229,27 @@ def peer_apricot(x, found, k):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kcenter", action="append", help="n x k, for example 180000x5000")
-    parser.add_argument("--facility", action="append", help="n x k, for example 10000x500")
+    parser.add_argument("--kcenter", action="append", default=[], help="n x k: 180000x5000")
+    parser.add_argument("--facility", action="append", default=[], help="n x k: 10000x500")
+    parser.add_argument("--neighbours", action="append", default=[], help="n: 50000", type=int)
+    parser.add_argument("--data", action="append", choices=list(DATA))
     parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    neither = not options.kcenter and not options.facility
+    if not (options.kcenter or options.facility or options.neighbours):
+        options.kcenter, options.facility = ["1000x100", "20000x1000"], ["5000x250", "16000x800"]
+        options.neighbours = [20_000]
+    print(machine(), flush=True)
     with blas_threads(1):
-        for bench, sizes in (
-            (bench_kcenter, options.kcenter or (["20000x1000", "60000x2000"] if neither else [])),
-            (bench_facility, options.facility or (["5000x250", "10000x500"] if neither else [])),
-        ):
-            for size in sizes:
-                n, k = (int(part) for part in size.split("x"))
-                bench(n, k, options.width)
+        for name in options.data or DATA:
+            for bench, sizes in (
+                (bench_kcenter, options.kcenter),
+                (bench_facility, options.facility),
+            ):
+                for n, k in (map(int, size.split("x")) for size in sizes):
+                    bench(name, DATA[name](n, (options.width // 2,) * 2), k, options.rounds)
+            for n in options.neighbours:
+                bench_neighbours(name, DATA[name](n, (options.width // 2,) * 2), options.rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process {peak:.2f} GB")
 

@@ -32,7 +32,7 @@ import numpy as np
 from mmselect.core.sampling.d2 import Sampled, d2_sample
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import factors
-from mmselect.engine import blas_threads, compute_rows, thread_count
+from mmselect.engine import Engine, blas_threads, compute_rows, thread_count
 
 SIZES = {  # n, c, Σd, k
     "tiny": (2_000, 20, 64, 100),
@@ -159,7 +159,7 @@ def whole_plain(points: GradientPoints, k: int, timed: int, threads: int) -> flo
 
 def lazy(points: GradientPoints, k: int, threads: int) -> tuple[float, float, Sampled]:
     start, cpu = time.perf_counter(), time.process_time()
-    picked = d2_sample(points, k, np.random.default_rng(1), threads=threads)
+    picked = d2_sample(points, k, np.random.default_rng(1), engine=Engine(threads))
     return time.perf_counter() - start, time.process_time() - cpu, picked
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from coldstart_data import clustered
 from scipy.sparse import csr_array
 
-from mmselect.core.features import join
+from mmselect.core.features import as_modalities, join
 from mmselect.core.parametric import parametric as subject
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.engine import blas_threads
@@ -104,7 +104,7 @@ def autograd_step(x, theta, offsets):
 
 def bench(n, k, rate, full):
     features = clustered(n)
-    x, offsets, _ = join(features, threads=1)
+    x, offsets, _ = join(as_modalities(features))
     initial = np.random.default_rng(0).choice(n, k, replace=False)
     print(f"\nn = {n:,}, k = {k:,}, Σd = {x.shape[1]:,}, Adam from {rate:g}, {STEPS} steps")
     timed = STEPS if full else 3
@@ -119,11 +119,11 @@ def bench(n, k, rate, full):
 
     Assignment.update = update
     began = process_time()
-    fast = subject.parametric(features, k, np.random.default_rng(0), rate=rate, threads=1)
+    fast = subject.parametric(features, k, np.random.default_rng(0), rate=rate)
     adam_seconds = process_time() - began
     compared = products[0] / n
     began = process_time()
-    soon = subject.parametric(features, k, np.random.default_rng(0), solver="lbfgs", threads=1)
+    soon = subject.parametric(features, k, np.random.default_rng(0), solver="lbfgs")
     lbfgs_seconds = process_time() - began
     again = naive if full else list(naive_steps(x, x[initial], offsets, rate, timed, k))
     step = median(seconds for _, seconds in naive + again)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import NeedsError
-from mmselect.output import as_csv, emit
+from mmselect.output.emitting import emit
+from mmselect.output.tables import as_csv
 from mmselect.replay import plots
 from mmselect.replay.comparison import area, interval, joint_confidence
 from mmselect.replay.runs import Replay, replay

@@ -39,7 +39,7 @@ def unit_features(pool: mmselect.Pool) -> np.ndarray:
 
 def first_batch(pool: mmselect.Pool, name: str, budget: int, seed: int) -> mmselect.Selection:
     """Select with nothing labeled."""
-    return mmselect.select(pool, name, budget, seed=seed, labeled=[])
+    return mmselect.select(pool, name, budget, seed=seed, ignore_mask=True)
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
         for budget in (38, 76, 190, 381):
             for rate in (1e-2, 1e-3):
                 made = mmselect.select(
-                    pool, "mmcsal", budget, labeled=[], parameters={"rate": rate}
+                    pool, "mmcsal", budget, ignore_mask=True, parameters={"rate": rate}
                 ).provenance
                 moved, empty = made["picks_not_initial"], made["parameters_without_samples"]
                 shares = f"{100 * moved / budget:.0f} %  {100 * empty / budget:.1f} %"

@@ -1,27 +1,23 @@
-"""Row sources: matrices that may lie in memory or on disk, read by blocks of rows.
+"""The vocabulary of arrays, and one checker each for what is asked of them.
 
-The mathematics asks a source for a slice or for an array of row numbers and never for more; what
-the source is, the caller knows. Only the calling thread reads (a file library need not be safe on
-many threads); the compute blocks cut from what was read go to the threads.
+A matrix may lie in memory or on disk: the mathematics asks a :class:`Rows` for a slice or for an
+array of row numbers, and never for more. What the source is, the caller knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from math import prod
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mmselect.engine import DEFAULT_MEMORY, map_ordered, ranges
-from mmselect.errors import DataError, ParameterError
+from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
-Index = NDArray[np.intp]
-Singles = NDArray[np.float32]
-Result = TypeVar("Result")
+Array: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float64]
+Singles: TypeAlias = NDArray[np.float32]
+Index: TypeAlias = NDArray[np.intp]
 
 
 class Rows(Protocol):
@@ -51,8 +47,48 @@ def native(block: Array) -> Array:
     return np.ascontiguousarray(block, dtype=np.float64 if wide else np.float32)
 
 
-def take(source: Rows, rows: Index) -> Array:
+def concurrent(source: Rows) -> bool:
+    """Whether any thread may read `source`: arrays in memory, and sources whose `plain` is true.
+
+    Examples
+    --------
+    >>> concurrent(np.zeros((2, 2)))
+    True
+    """
+    return isinstance(source, np.ndarray) or bool(getattr(source, "plain", False))
+
+
+def dense(rows: Index) -> bool:
+    """Whether `rows` are increasing and make up half of their span or more.
+
+    Examples
+    --------
+    >>> dense(np.array([3, 5, 6])), dense(np.array([3, 9]))
+    (True, False)
+    """
+    if not len(rows):
+        return False
+    return int(rows[-1] - rows[0]) < 2 * len(rows) and bool(np.all(np.diff(rows) > 0))
+
+
+def take(
+    source: Rows, rows: Index, memory: Array | None = None, close: bool | None = None
+) -> Array:
     """Read `rows` of `source`: as one slice where most of it is wanted, else one by one.
+
+    Parameters
+    ----------
+    source : Rows
+    rows : (b,) ndarray of int
+    memory : ndarray, optional
+        Room for 2 b rows that a source with ``read(start, stop, out)`` may read into; the result
+        is then valid until it is used again.
+    close : bool, optional
+        :func:`dense` of the rows, if the caller knows it.
+
+    Returns
+    -------
+    (b, …) ndarray
 
     Examples
     --------
@@ -61,11 +97,15 @@ def take(source: Rows, rows: Index) -> Array:
     """
     if not len(rows):
         return source[0:0]
-    first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
-    if span > 2 * len(rows) or bool(np.any(np.diff(rows) <= 0)):
+    if not (dense(rows) if close is None else close):
         return source[rows]
-    block = source[first : first + span]
-    return block if span == len(rows) else block[rows - first]
+    first, stop = int(rows[0]), int(rows[-1]) + 1
+    read = getattr(source, "read", None)
+    if memory is None or read is None:
+        block = source[first:stop]
+    else:
+        block = read(first, stop, memory[: stop - first])
+    return block if stop - first == len(rows) else block[rows - first]
 
 
 def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:
@@ -80,77 +120,80 @@ def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:
     return [take(source, unique)[inverse] for source in sources]
 
 
-def stream(
-    function: Callable[[Index, list[Array]], Result],
-    sources: Sequence[Rows],
-    rows: Index,
-    *,
-    step: int,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
-) -> Iterator[Result]:
-    """Results of `function` over compute blocks of `step` rows, in order.
+def check_budget(k: int, available: int) -> None:
+    """Accept a budget of at least 1 that the candidates can meet.
 
     Parameters
     ----------
-    function : callable
-        Takes the row numbers of a block and the block of each source.
-    sources : sequence of Rows
-        Matrices over the same samples.
-    rows : (n,) ndarray of int
-        Rows to visit, in this order.
-    step : int
-        Rows of a compute block; blocks are cut by position in `rows`.
-    threads : int
-        Threads that compute; the calling thread reads.
-    memory : int
-        Bytes to hold of what was read. It sets the read block and cannot change a result.
+    k : int
+        How many to pick.
+    available : int
+        How many candidates there are.
 
-    Yields
+    Raises
     ------
-    Result
-        One for each compute block.
+    BudgetError
+        If `k` is not positive.
+    SelectionError
+        If there are fewer candidates.
 
     Examples
     --------
-    >>> list(stream(lambda rows, x: float(x[0].sum()), [np.arange(5.0)], np.arange(5), step=2))
-    [1.0, 5.0, 4.0]
+    >>> check_budget(3, 3)
     """
-    width = sum(prod(source.shape[1:]) * source.dtype.itemsize for source in sources)
-    # One block is computed on while the next is read, hence the half.
-    read = max(memory // 2 // max(width, 1) // step, 1) * step
-
-    def blocks() -> Iterator[tuple[Index, list[Array]]]:
-        for start, stop in ranges(0, len(rows), read):
-            arrays = [take(source, rows[start:stop]) for source in sources]
-            for first, last in ranges(start, stop, step):
-                yield rows[first:last], [array[first - start : last - start] for array in arrays]
-
-    return map_ordered(lambda block: function(*block), blocks(), threads)
+    if k < 1:
+        raise BudgetError(f"budget: expected at least 1, found {k}")
+    if k > available:
+        raise SelectionError(f"budget: expected at most {available:,} candidates, found {k:,}")
 
 
-def check_rows(rows: Index | None, n: int) -> Index:
-    """Candidate rows, checked to be increasing and within the pool; None is all of them.
+def check_rows(
+    rows: ArrayLike | None, n: int, what: str = "candidates", *, ordered: bool = True
+) -> Index:
+    """Row numbers of a pool of `n` rows, checked; None is all rows.
+
+    Parameters
+    ----------
+    rows : (r,) sequence of int, optional
+    n : int
+        Rows of the pool.
+    what : str
+        What they are, for errors.
+    ordered : bool
+        Whether they have to be increasing already; otherwise they are sorted, each kept once.
+
+    Returns
+    -------
+    (r,) ndarray of int
+        Strictly increasing.
 
     Raises
     ------
     ParameterError
-        If they are not one-dimensional, strictly increasing and within ``[0, n)``.
+        If they are not whole numbers in one dimension, or not increasing where they have to be.
+    SelectionError
+        If a row lies outside ``[0, n)``.
 
     Examples
     --------
-    >>> check_rows(None, 3)
-    array([0, 1, 2])
+    >>> check_rows(None, 3), check_rows([2, 0, 2], 3, "labeled", ordered=False)
+    (array([0, 1, 2]), array([0, 2]))
     """
     if rows is None:
         return np.arange(n, dtype=np.intp)
-    rows = np.asarray(rows)
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise ParameterError(f"candidates: expected row numbers (n,), found shape {rows.shape}")
-    rows = rows.astype(np.intp, copy=False)
-    if rows.size and (rows[0] < 0 or rows[-1] >= n or bool(np.any(np.diff(rows) <= 0))):
-        raise ParameterError(f"candidates: expected increasing row numbers below {n}")
-    return rows
+    given = np.asarray(rows)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        found = f"{given.dtype} of shape {given.shape}"
+        raise ParameterError(f"{what}: expected row numbers (n,), found {found}")
+    checked = given.astype(np.intp, copy=False)
+    if not ordered:
+        checked = np.unique(checked)
+    elif bool(np.any(np.diff(checked) <= 0)):
+        raise ParameterError(f"{what}: expected increasing row numbers")
+    outside = checked[(checked < 0) | (checked >= n)]
+    if len(outside):
+        raise SelectionError(f"{what}: expected row numbers below {n:,}", rows=outside.tolist())
+    return checked
 
 
 def same_length(sources: Sequence[Rows]) -> int:
@@ -172,19 +215,7 @@ def same_length(sources: Sequence[Rows]) -> int:
     return lengths.pop()
 
 
-def legal(top: Array, rows: Index | None) -> None:
-    """Accept rows by their largest logit: nan and +inf show in it, and so does all −inf."""
-    if np.isfinite(top).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(top))
-    found = {0: "nan", 1: "+inf", -1: "-inf in every class"}
-    value = top[bad[0]]
-    kind = found[0 if np.isnan(value) else int(np.sign(value))]
-    named = bad if rows is None else rows[bad]
-    raise DataError(f"expected finite logits, found {kind}", rows=named.tolist())
-
-
-def finite(size: Array, rows: Index, name: str) -> None:
+def check_finite(size: Array, rows: Index, name: str) -> None:
     """Accept feature rows by a number in which nan and infinities show."""
     if not np.isfinite(size).all():
         bad = np.flatnonzero(~np.isfinite(size))

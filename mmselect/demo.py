@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.shapley import contributions
 from mmselect.files import make_folder, replacing
-from mmselect.output import write
+from mmselect.output.emitting import write
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
 from mmselect.strategies.gradients import shapley
@@ -89,8 +89,8 @@ def play(folder: Path) -> Iterator[str]:
 def _copy_pool(folder: Path) -> Path:
     make_folder(folder)
     target = folder / "emoji.h5"
-    with replacing(target) as temporary:
-        shutil.copyfile(EMOJI, temporary)
+    with replacing(target) as file, EMOJI.open("rb") as emoji:
+        shutil.copyfileobj(emoji, file)
     return target
 
 

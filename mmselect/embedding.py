@@ -7,37 +7,29 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
+from mmselect.ask import Embedding
 from mmselect.core.sampling.gradients import full
 from mmselect.core.sampling.points import factors
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
-from mmselect.errors import OutputError, UsageError
-from mmselect.files import replacing
-from mmselect.output import as_json
-from mmselect.request import Request, provenance
+from mmselect.errors import OutputError
+from mmselect.option import accepts
+from mmselect.output.tables import as_json
+from mmselect.pool.reading import Pool, PoolPath, opened_pool
+from mmselect.pool.storage import created
+from mmselect.request import Request, prepare, provenance
 from mmselect.selection import batch_of
 from mmselect.strategies.gradients import points_of
 from mmselect.strategies.record import Progress
-
-FORMS = ("factors", "full", "sketch")
-STRATEGIES = ("bmmal", "badge")
 
 Writer = Callable[[Sequence[NDArray[Any]]], dict[str, NDArray[Any]]]
 
 
 def write_embedding(
-    request: Request,
-    target: Path,
-    *,
-    form: str = "factors",
-    dim: int = 512,
-    seed: int = 0,
-    force: bool = False,
-    progress: Progress | None = None,
+    request: Request, target: Path, ask: Embedding, progress: Progress | None = None
 ) -> None:
     """Write the candidates' gradient embeddings g = a ⊗ h to HDF5, block by block.
 
@@ -47,47 +39,65 @@ def write_embedding(
         Of strategy ``bmmal`` (rescaled) or ``badge``.
     target : path
         Holds ``id``, ``index`` (row numbers), and float32 datasets: ``a`` (n, c) and ``h`` (n, Σd)
-        for `form` factors; ``embedding`` (n, c·Σd) for full, (n, `dim`) for sketch.
-    form : {"factors", "full", "sketch"}
-    dim, seed : int
-        Length and seed of the sketch, which keeps inner products in expectation.
-    force : bool
-        Write the full form even if the disk seems too small for it.
+        for form ``factors``; ``embedding`` (n, c·Σd) for ``full``, (n, dim) for ``sketch``.
+    ask : Embedding
+        Form; length and seed of the sketch, which keeps inner products in expectation; and whether
+        the full form is written even if the disk seems too small for it.
     progress : callable, optional
         Told ``(rows done, rows in all)``.
 
     Raises
     ------
-    UsageError
-        If the strategy has no gradient embedding, or form or dim is wrong.
     OutputError
         If the full form does not fit on the disk, or the file cannot be written.
     """
-    if request.strategy.name not in STRATEGIES:
-        expected = " or ".join(STRATEGIES)
-        raise UsageError(f"strategy: expected {expected}, found {request.strategy.name!r}")
-    if form not in FORMS or dim < 1:
-        raise UsageError(f"form: expected one of {', '.join(FORMS)} and dim >= 1, found {form!r}")
     points = points_of(batch_of(request, progress), balanced=request.strategy.name == "bmmal")
-    shapes, make = _writer(form, points.widths, dim, seed)
+    shapes, make = _writer(ask.form, points.widths, ask.dim, ask.seed)
     rows = request.candidates
     size = 4 * len(rows) * sum(shapes.values())
-    if form == "full" and not force:
+    if ask.form == "full" and not ask.force:
         _refuse_if_too_large(target, size, points.widths, len(rows))
     step = engine.compute_rows(sum(points.widths) + sum(shapes.values()))
-    with replacing(target) as temporary, h5py.File(temporary, "w") as handle:
-        handle.attrs["form"] = form
-        handle.attrs["provenance"] = as_json(provenance(request, seed=seed))
-        names = request.pool.ids.text(rows)
-        handle.create_dataset("id", data=names, dtype=h5py.string_dtype(), track_times=False)
-        handle.create_dataset("index", data=rows, track_times=False)
+    with created(target) as storage:
+        storage.handle.attrs["form"] = ask.form
+        storage.handle.attrs["provenance"] = as_json(provenance(request, seed=ask.seed))
+        storage.store("id", np.array(request.pool.ids.text(rows), object))
+        storage.store("index", rows)
         for name, width in shapes.items():
-            handle.create_dataset(name, (len(rows), width), np.float32, track_times=False)
+            storage.reserve(name, np.empty((0, width), np.float32), len(rows))
         for start, stop in _steps(len(rows), step, progress):
             with request.pool.located():
                 parts = factors(points, rows[start:stop])
             for name, block in make(parts).items():
-                handle[name][start:stop] = block
+                storage.write(name, start, block)
+
+
+@accepts(Embedding)
+def embed(
+    pool: Pool | PoolPath | Sequence[PoolPath],
+    target: Path,
+    strategy: str = "bmmal",
+    *,
+    progress: Progress | None = None,
+    **asked: Any,
+) -> None:
+    """Write the candidates' gradient embeddings of a pool; see :func:`write_embedding`.
+
+    Parameters
+    ----------
+    pool, strategy, progress
+        As in :func:`mmselect.score`.
+    target : path
+    {options}
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits; see :mod:`mmselect.errors`.
+    """
+    ask = Embedding(strategy=strategy, **asked)
+    with opened_pool(pool) as opened:
+        write_embedding(prepare(opened, ask), target, ask, progress)
 
 
 def _steps(n: int, step: int, progress: Progress | None) -> Iterator[tuple[int, int]]:

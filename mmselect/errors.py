@@ -21,6 +21,7 @@ that notices only knows its array; whoever holds the file adds the rest with :cl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol, Self, SupportsInt
@@ -65,7 +66,8 @@ class MmselectError(Exception):
 
     def __str__(self) -> str:
         rows = None if self.rows is None else f"row{'s'[: len(self.rows) != 1]} {few(self.rows)}"
-        return ": ".join(part for part in (self.file, self.dataset, rows, self.message) if part)
+        where = (self.file, self.dataset, rows, self.message)
+        return printable(": ".join(part for part in where if part))
 
 
 class PoolError(MmselectError):
@@ -114,7 +116,7 @@ class BudgetError(UsageError):
     """A budget that is neither a positive count nor a share in (0 %, 100 %]."""
 
 
-class Rows(Protocol):
+class RowNumbers(Protocol):
     """A sequence or an array of row numbers."""
 
     def __getitem__(self, row: int, /) -> SupportsInt: ...
@@ -140,7 +142,7 @@ class located:
         *,
         file: str | None = None,
         dataset: str | None = None,
-        rows: Rows | None = None,
+        rows: RowNumbers | None = None,
         place: Callable[[list[int]], tuple[str, list[int]]] | None = None,
     ) -> None:
         self.file, self.dataset, self.rows, self.place = file, dataset, rows, place
@@ -159,6 +161,20 @@ class located:
                 error.file, error.rows = self.place(error.rows)
             error.file = error.file or self.file
         return False
+
+
+def printable(text: str) -> str:
+    r"""Write out what a terminal would obey: control characters, line breaks, changes of direction.
+
+    Examples
+    --------
+    >>> print(printable("\x1b[31mred\n"))
+    \x1b[31mred\n
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def few(things: list[int] | list[str], total: int | None = None) -> str:

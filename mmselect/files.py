@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from mmselect.errors import InputError, OutputError
+
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def read_ids(source: str) -> list[str]:
@@ -45,33 +49,48 @@ def check_targets(targets: Sequence[Path], sources: Sequence[str]) -> None:
     seen = {os.path.realpath(source): "the pool" for source in sources}
     for target in targets:
         real = os.path.realpath(target)
-        if real in seen and not _is_device(target):
+        if real in seen and not _is_special(target):
             raise OutputError(f"expected a file of its own, found {seen[real]}", file=str(target))
         _check_place(target)
         seen[real] = "another output"
 
 
-def _is_device(path: Path) -> bool:
-    """Whether it is written in place: a device, a pipe, or a file by its descriptor's name."""
-    return str(path).startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file())
+def _stream(path: Path) -> int | None:
+    """Descriptor that a path names, such as 1 for ``/dev/stdout``, also through links."""
+    for _ in range(40):  # links in a circle have no end
+        name = os.path.normpath(Path.cwd() / path)
+        if name in _STREAMS:
+            return _STREAMS[name]
+        if found := re.fullmatch(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)", name):
+            return int(found[1])
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is written in place: an open descriptor, a device or a pipe."""
+    return _stream(path) is not None or (path.exists() and not path.is_file())
 
 
 def _check_place(target: Path) -> None:
-    if target.is_dir():
-        raise OutputError("expected a file to write, found a folder", file=str(target))
-    parent = Path(os.path.realpath(target)).parent
-    if not _is_device(target) and not parent.is_dir():
-        message = f"cannot be written: folder {str(parent)!r} does not exist"
-        raise OutputError(message, file=str(target))
+    with writing(target):
+        if target.is_dir():
+            raise OutputError("expected a file to write, found a folder", file=str(target))
+        parent = Path(os.path.realpath(target)).parent
+        if not _is_special(target) and not parent.is_dir():
+            message = f"cannot be written: folder {str(parent)!r} does not exist"
+            raise OutputError(message, file=str(target))
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; rename it into place when the block ends well.
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """Yield a new file beside `target`; rename it into place when the block ends well.
 
-    A link is followed. A target that is no regular file (a device, a pipe) is written directly.
-    Whatever ends the block early, an interrupt too, removes the temporary file and leaves the
-    target as it was.
+    A link is followed. What is no regular file (a device, a pipe, ``/dev/stdout``) is written
+    directly and cannot be read back. Whatever ends the block early, an interrupt too, removes the
+    new file and leaves the target as it was.
 
     Raises
     ------
@@ -82,26 +101,45 @@ def replacing(target: Path) -> Iterator[Path]:
     --------
     >>> import tempfile, pathlib
     >>> target = pathlib.Path(tempfile.mkdtemp()) / "picks.txt"
-    >>> with replacing(target) as temporary:
-    ...     _ = temporary.write_text("dog")
+    >>> with replacing(target) as file:
+    ...     _ = file.write(b"dog")
     >>> target.read_text()
     'dog'
     """
     _check_place(target)
-    if _is_device(target):
-        with writing(target):
-            yield target
+    if _is_special(target):
+        with writing(target), _in_place(target) as file:
+            yield file
         return
-    target = Path(os.path.realpath(target))
-    temporary = _beside(target)
+    real = Path(os.path.realpath(target))
+    old = real.stat() if real.exists() else None
+    if old and not os.access(real, os.W_OK):
+        raise OutputError("cannot be written: permission denied", file=str(target))
+    temporary = real.with_name(f".mmselect-{secrets.token_hex(8)}")  # short, whatever the name
     try:
         with writing(target):
-            yield temporary
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+            with temporary.open("x+b") as file:
+                if old:
+                    temporary.chmod(stat.S_IMODE(old.st_mode))
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(real)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what ended the block is what to tell
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _in_place(target: Path) -> BinaryIO:
+    """Open a device or a pipe; a stream by its own descriptor, so that nothing in it is lost."""
+    stream = _stream(target)
+    if stream is None:
+        return target.open("wb")
+    for text in (sys.stdout, sys.stderr):
+        if text is not None:
+            text.flush()
+    return os.fdopen(os.dup(stream), "wb")
 
 
 @contextlib.contextmanager
@@ -125,17 +163,3 @@ def make_folder(folder: Path) -> None:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-
-
-def _beside(target: Path) -> Path:
-    """Make an empty file next to `target`, with the mode that `target` has or would get."""
-    if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError("cannot be written: permission denied", file=str(target))
-    with writing(target):
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        mask = os.umask(0)
-        os.umask(mask)
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~mask
-        os.fchmod(handle, mode)
-        os.close(handle)
-    return Path(name)

@@ -7,28 +7,43 @@ dry run prints it; :mod:`mmselect.selection` carries it out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import operator
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
-from mmselect.errors import BudgetError, NeedsError, SelectionError, UsageError, few
+from mmselect.ask import Ask, Selecting
+from mmselect.errors import NeedsError, SelectionError, UsageError, few
+from mmselect.option import LONGEST, Condition, parse_budget
 from mmselect.pool.checking import like_probabilities
+from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
 from mmselect.version import __version__
 
+Mask: TypeAlias = NDArray[np.bool_]
+
+FEATURES = "/features"
+
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+"""What each operator of ``--where`` does."""
+
 LOOKED_AT = 64
 """Candidate rows of each logits dataset that are looked at for probabilities."""
-
-FEW_LABELS = 10
-"""Labeled samples per class below which a strategy that looks at features alone did better than
-the first choice of ``auto`` on real pools (``docs/evidence.md``)."""
 
 SAMPLED_BLOCKS, SAMPLED_ROWS = 16, 16
 """Evenly spread blocks of each dataset, and rows in each, that go into a pool's fingerprint."""
@@ -42,10 +57,12 @@ class Request:
     ----------
     strategy, parameters
         The record, and its parameters with defaults filled in.
+    spread : str, optional
+        How the picks of a score are spread over the features; None: the top of the score.
     candidates, labeled : integer arrays
         Row numbers, increasing.
     reads : list of str
-        Datasets that will be read.
+        Datasets that the strategy reads.
     warnings : list of str
         What the user should know; grows while the work is done.
     """
@@ -53,6 +70,7 @@ class Request:
     pool: Pool
     strategy: Strategy
     parameters: Parameters
+    spread: str | None
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     reads: list[str]
@@ -62,8 +80,14 @@ class Request:
 
     @property
     def columns(self) -> dict[str, Column]:
-        """Per-sample datasets that will be read."""
+        """Per-sample datasets that the strategy reads."""
         return {path: self.pool.columns[path] for path in self.reads if path in self.pool.columns}
+
+    @property
+    def spread_columns(self) -> dict[str, Column]:
+        """Per-sample datasets over which the picks are spread."""
+        paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
+        return {path: self.pool.columns[path] for path in paths}
 
     @property
     def constants(self) -> dict[str, NDArray[Any]]:
@@ -72,62 +96,113 @@ class Request:
         return {path: known[path] for path in self.reads if path in known}
 
 
-def prepare(
-    pool: Pool,
-    strategy: str,
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    activation: str | None = None,
-    labeled: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    among: Sequence[str] | None = None,
-    ignore_unknown: bool = False,
-    threads: int | None = None,
-    memory: int = engine.DEFAULT_MEMORY,
-    scores_only: bool = False,
-) -> Request:
-    """Decide everything that can be decided before any number is read; for parameters see `score`.
+class Choice(NamedTuple):
+    """A strategy that a pool has the data for, complete parameters, and what the user is told."""
+
+    strategy: Strategy
+    parameters: Parameters
+    spread: str | None
+    warnings: list[str]
+
+
+def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
+    """Decide everything that can be decided before any number is read.
 
     Raises
     ------
     MmselectError
         If the request cannot be met: unknown strategy, parameter or id, or a missing dataset.
     """
-    threads = engine.thread_count(threads)
-    given = dict(parameters or {})
-    if activation is not None and given.setdefault("activation", activation) != activation:
-        raise UsageError(f"activation: expected one, found {given['activation']} and {activation}")
-    record, resolved, warnings = choose(pool, strategy, given, scores_only)
-    reads = record.reads(pool.paths, resolved)
-    warnings += _notices(pool, reads)
-    mask = pool.labeled
-    if labeled is not None:
-        mask = _mask(pool, labeled, "labeled", ignore_unknown, warnings)
-    allowed = ~mask
-    if exclude is not None:
-        allowed &= ~_mask(pool, exclude, "exclude", ignore_unknown, warnings)
-    if among is not None:
-        allowed &= _mask(pool, among, "among", ignore_unknown, warnings)
+    choice = choose(pool, ask, scores_only)
+    reads = choice.strategy.reads(pool.paths, choice.parameters)
+    warnings = [*choice.warnings, *_notices(pool, reads)]
+    labeled, allowed = _rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
-    if strategy == "auto" and not scores_only:
-        warnings += _few_labels(pool, record, int(mask.sum()))
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
-        strategy=record,
-        parameters=resolved,
+        strategy=choice.strategy,
+        parameters=choice.parameters,
+        spread=choice.spread,
         candidates=candidates,
-        labeled=np.flatnonzero(mask),
+        labeled=np.flatnonzero(labeled),
         reads=reads,
-        threads=threads,
-        memory=memory,
+        threads=engine.thread_count(ask.threads),
+        memory=ask.memory,
         warnings=warnings,
     )
 
 
-def choose(
-    pool: Pool, name: str, given: Mapping[str, Any], scores_only: bool = False
-) -> tuple[Strategy, Parameters, list[str]]:
+def _rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask]:
+    """Which rows are labeled, and which may be picked; say how many each list took away."""
+    labeled, stays = pool.labeled.copy(), dict[str, Mask]()
+    if ask.ignore_mask:
+        count = int(labeled.sum())
+        warnings.append(f"ignore-mask: {count:,} rows of the pool's mask do not count as labeled")
+        labeled[:] = False
+    for option in ("labeled", "exclude", "among"):
+        if (names := getattr(ask, option)) is not None:
+            listed = _mask(pool, names, option, ask.ignore_unknown, warnings)
+            stays[option] = listed if option == "among" else ~listed
+    for condition in ask.where or ():
+        stays[str(condition)] = _fits(pool, condition)
+    allowed = ~labeled
+    for what, fits in stays.items():
+        count = int((allowed & ~fits).sum())
+        warnings.append(f"{what}: {count:,} row{'s'[: count != 1]} taken away")
+        allowed &= fits
+    return labeled | ~stays["labeled"] if "labeled" in stays else labeled, allowed
+
+
+def _fits(pool: Pool, condition: Condition) -> Mask:
+    """Which rows fulfil a condition on a metadata column."""
+    column, sign, value = condition
+    if (path := f"/metadata/{column}") not in pool.columns:
+        known = ", ".join(pool.names("/metadata")) or "none is there"
+        message = f"{condition}: expected a column of /metadata ({known}), found {column!r}"
+        raise SelectionError(message, file=pool.files[0])
+    values = pool.columns[path][:]
+    compare = COMPARE[sign]
+    if values.dtype.kind in "OSU":
+        if sign not in ("=", "!="):
+            message = f"{condition}: expected = or != for a column of text, found {sign!r}"
+            raise SelectionError(message, file=pool.files[0], dataset=path)
+        found: Mask = compare(as_stored(values), value.encode("utf-8", "surrogateescape"))
+        return found.astype(bool)
+    with np.errstate(over="ignore"):  # a bound that the column's type cannot hold is infinite
+        return np.asarray(compare(values, _number(pool, path, condition)), bool)
+
+
+def _number(pool: Pool, path: str, condition: Condition) -> int | float:
+    """Read the number that a column of numbers is compared with."""
+    value = {"true": "1", "false": "0"}.get(condition.value.lower(), condition.value)
+    for kind in (int, float):
+        try:
+            number: int | float = kind(value)
+        except ValueError:
+            continue
+        if abs(number) <= sys.float_info.max:
+            return number
+    message = f"{condition}: expected a number for a column of numbers, found {value[:LONGEST]!r}"
+    raise SelectionError(message, file=pool.files[0], dataset=path)
+
+
+def _mask(
+    pool: Pool, names: Sequence[str], option: str, ignore_unknown: bool, warnings: list[str]
+) -> Mask:
+    """Rows that a list of ids names."""
+    rows, missing = pool.ids.find(names)
+    if missing and not ignore_unknown:
+        found = f"found {len(missing):,} unknown: {few(missing)}"
+        raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
+    if missing:
+        warnings.append(f"{option}: {len(missing):,} unknown ids ignored: {few(missing)}")
+    mask = np.zeros(pool.n, bool)
+    mask[rows] = True
+    return mask
+
+
+def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
     """Find a strategy that this pool has the data for, and complete its parameters.
 
     Raises
@@ -137,21 +212,38 @@ def choose(
     NeedsError
         Naming what the pool lacks, and what would run instead.
     """
-    if name == "auto":
-        return _choose_best(pool, given, scores_only)
-    record, warnings = registry.find(name)
-    if scores_only and record.kind != "score":
+    given, spread = _given(ask), getattr(ask, "spread", None)
+    if ask.strategy == "auto":
+        return _choose_best(pool, given, spread, scores_only)
+    record, warnings = registry.find(ask.strategy)
+    if (scores_only or spread) and record.kind != "score":
         able = ", ".join(n for n, r in registry.BUILT_IN.items() if r.kind == "score")
-        raise NeedsError(f"strategy {name}: picks but gives no scores; expected one of {able}")
+        message = f"strategy {record.name}: picks but gives no scores; expected one of {able}"
+        raise UsageError(f"spread: {message}") if spread else NeedsError(message)
     resolved = record.resolve(given, pool.modalities)
-    if missing := record.lacks(pool.paths, pool.sizes, resolved):
+    if missing := lacking(record, pool, given, spread):
         raise NeedsError(_lacks(pool, record, missing), file=pool.files[0])
-    return record, resolved, warnings
+    return Choice(record, resolved, spread, warnings)
 
 
-def lacking(record: Strategy, pool: Pool, parameters: Mapping[str, Any] | None = None) -> list[str]:
+def _given(ask: Ask) -> dict[str, Any]:
+    """Parameters that were given; ``--activation`` is short for one of them."""
+    given, activation = dict(ask.parameters or {}), getattr(ask, "activation", None)
+    if activation is not None and given.setdefault("activation", activation) != activation:
+        raise UsageError(f"activation: expected one, found {given['activation']} and {activation}")
+    return given
+
+
+def lacking(
+    record: Strategy,
+    pool: Pool,
+    parameters: Mapping[str, Any] | None = None,
+    spread: str | None = None,
+) -> list[str]:
     """Say what a pool lacks for a strategy with these parameters, the others at their defaults."""
-    return record.lacks(pool.paths, pool.sizes, record.resolve(parameters or {}, pool.modalities))
+    resolved = record.resolve(parameters or {}, pool.modalities)
+    missing = record.lacks(pool.paths, pool.sizes, resolved)
+    return missing + ([FEATURES] if spread and not pool.names(FEATURES) else [])
 
 
 def runnable(pool: Pool) -> list[str]:
@@ -164,34 +256,20 @@ def runnable(pool: Pool) -> list[str]:
 
 
 def _choose_best(
-    pool: Pool, given: Mapping[str, Any], scores_only: bool
-) -> tuple[Strategy, Parameters, list[str]]:
+    pool: Pool, given: Mapping[str, Any], spread: str | None, scores_only: bool
+) -> Choice:
+    """Take the first strategy of ``auto`` that this pool has the data for, and say why."""
     passed_over = []
-    for name, preset in registry.AUTO:
+    for name in registry.AUTO_SCORES if scores_only or spread else registry.AUTO:
         record = registry.BUILT_IN[name]
-        if scores_only and record.kind != "score":
+        if missing := lacking(record, pool, spread=spread):
+            passed_over.append(f"{name} lacks {few(missing)}")
             continue
-        if strange := [p for p in given if p not in record.parameter_names(pool.modalities)]:
-            passed_over.append(f"{name} takes no {few(strange)}")
-            continue
-        if missing := lacking(record, pool, preset):
-            lack = f"lacks {few(missing)}"
-            passed_over.append(" ".join([name, *(f"{k}={v:g}" for k, v in preset.items()), lack]))
-            continue
-        set_to = "".join(f" -p {k}={v:g}" for k, v in preset.items())
-        why = f"{set_to} ({'; '.join(passed_over)})" if passed_over else ", the first choice"
-        resolved = record.resolve({**preset, **given}, pool.modalities)
-        return record, resolved, [f"strategy auto: {name}{why}"]
+        why = "; ".join(passed_over) or "the first choice"
+        said = f"strategy auto: {name}{f' --spread {spread}' if spread else ''} ({why})"
+        resolved = record.resolve(given, pool.modalities)
+        return Choice(record, resolved, spread, [said])
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
-
-
-def _few_labels(pool: Pool, record: Strategy, labeled: int) -> list[str]:
-    """Say that with so few labels something else may be the better choice."""
-    other, per_class = registry.BUILT_IN["facility"], labeled / pool.sizes.get("c", 1)
-    if record is other or per_class >= FEW_LABELS or lacking(other, pool):
-        return []
-    better = f"below {FEW_LABELS}, {other.name} did better on real pools (docs/evidence.md)"
-    return [f"{per_class:.1f} labeled samples per class: {better}"]
 
 
 def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
@@ -214,68 +292,26 @@ def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     return notices
 
 
-def _mask(
-    pool: Pool, names: Sequence[str], option: str, ignore_unknown: bool, warnings: list[str]
-) -> NDArray[np.bool_]:
-    """Rows that a list of ids names."""
-    rows, missing = pool.ids.find([str(name) for name in names])
-    if missing and not ignore_unknown:
-        found = f"found {len(missing):,} unknown: {few(missing)}"
-        raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
-    if missing:
-        warnings.append(f"{option}: {len(missing):,} unknown ids ignored: {few(missing)}")
-    mask = np.zeros(pool.n, bool)
-    mask[rows] = True
-    return mask
-
-
-def count_budget(budget: int | str, request: Request, clip: bool = False) -> int:
+def count_budget(ask: Selecting, request: Request) -> int:
     """Turn a budget into a number of picks.
 
     Raises
     ------
-    BudgetError
-        If it is neither a count of at least 1 nor a share in (0 %, 100 %].
     SelectionError
-        If it is more than the candidates and `clip` is false.
+        If it is more than the candidates, and not to be clipped.
     """
-    k = parse_budget(budget, request.pool.n)
+    k = parse_budget(ask.budget, request.pool.n)
     available = len(request.candidates)
     if k <= available:
         return k
     if available == 0:
         message = f"no candidates are left: all {request.pool.n:,} samples are labeled or excluded"
         raise SelectionError(message, file=request.pool.files[0])
-    if not clip:
+    if not ask.clip_budget:
         message = f"budget: expected at most {available:,} candidates, found {k:,}"
         raise SelectionError(message, file=request.pool.files[0])
     request.warnings.append(f"budget clipped from {k:,} to the {available:,} candidates")
     return available
-
-
-def parse_budget(budget: int | str, n: int) -> int:
-    """Read a budget for a pool of `n` rows: a count, or a share of all rows.
-
-    Raises
-    ------
-    BudgetError
-        If it is neither a count of at least 1 nor a share in (0 %, 100 %].
-
-    Examples
-    --------
-    >>> parse_budget("2.5%", 1000), parse_budget(40, 1000), parse_budget("0.01%", 1000)
-    (25, 40, 1)
-    """
-    text = str(budget).strip()
-    share = text.endswith("%")
-    try:
-        number = float(text[:-1]) if share else int(text.replace("_", ""))
-    except ValueError:
-        number = 0
-    if not (0 < number <= 100 if share else number >= 1):
-        expected = "a count of at least 1, or a share above 0% and up to 100%"
-        raise BudgetError(f"budget: expected {expected}, found {text!r}")
-    return max(int(n * number / 100 + 1e-9), 1) if share else int(number)
 
 
 def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp]) -> list[str]:
@@ -321,6 +357,7 @@ def provenance(request: Request, **more: Any) -> dict[str, Any]:
         "mmselect": __version__,
         "strategy": request.strategy.name,
         "parameters": request.parameters,
+        **({"spread": request.spread} if request.spread else {}),
         **more,
         "candidates": len(request.candidates),
         "labeled": len(request.labeled),

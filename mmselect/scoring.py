@@ -1,117 +1,92 @@
-"""Run a score strategy over all candidates: block by block, on all threads, in bounded memory."""
+"""Run a score strategy over all candidates."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmselect import engine
-from mmselect.pool.reading import Column
+from mmselect.arrays import Array, Index
+from mmselect.engine import Engine, Progress, compute_rows, join_rows, map_rows
+from mmselect.errors import located
 from mmselect.request import Request
-from mmselect.strategies.record import Columns, Progress
+from mmselect.strategies.record import Arrays, Columns
 
 TASK_BLOCKS = 2
 """Compute blocks that a thread takes at once, so that handing over costs little."""
 
 
-class Task(NamedTuple):
-    """A block of rows that one thread scores.
+@dataclass(frozen=True)
+class ScoreBlock:
+    """What scores a block of candidates; it can be sent to another process.
 
     Attributes
     ----------
-    start, stop : int
-        The block.
-    rows : integer array
-        The candidates in it.
-    loaded : dict of path to array
-        Candidates' rows of the datasets that only one thread may read.
+    function : callable
+        The strategy's: ``(arrays, parameters) -> columns``.
+    parameters : dict
+    constants : mapping of path to ndarray
+    paths : tuple of str
+        Datasets whose rows come with each block.
     """
 
-    start: int
-    stop: int
-    rows: NDArray[np.intp]
-    loaded: dict[str, NDArray[Any]]
+    function: Callable[[Arrays, Any], Columns]
+    parameters: Mapping[str, Any]
+    constants: Arrays
+    paths: tuple[str, ...]
 
-
-def compute_scores(request: Request, progress: Progress | None = None) -> Columns:
-    """Run a score strategy over all candidates, block by block, on all threads."""
-    columns: Columns = {}
-    done = 0
-    with engine.blas_threads(1):
-        results = engine.map_ordered(_score_block(request), _tasks(request), request.threads)
-        for found in results:
-            rows = len(found["score"])
-            for name, values in found.items():
-                if name not in columns:
-                    columns[name] = np.empty(len(request.candidates), values.dtype)
-                columns[name][done : done + rows] = values
-            done += rows
-            if progress:
-                progress(done, len(request.candidates))
-    if not columns:  # no candidate at all: the columns still have their names
-        columns = _score_block(request)(Task(0, 0, np.empty(0, np.intp), _no_rows(request)))
-    if len(request.candidates) > 1 and request.pool.sizes.get("c") == 1:
-        request.warnings.append("one class only: all scores are equal")
-    return columns
-
-
-def _score_block(request: Request) -> Callable[[Task], Columns]:
-    """Make the function that scores the candidates of one block."""
-    constants = request.constants
-    plain = {path: column for path, column in request.columns.items() if column.plain}
-    buffers = threading.local()  # each thread reads into the same memory again and again
-
-    def run(task: Task) -> Columns:
-        arrays = {**constants, **task.loaded}
-        for path, column in plain.items():
-            arrays[path] = _read(column, task, buffers.__dict__)
-        with request.pool.located(task.rows):
-            columns: Columns = request.strategy.function(arrays, request.parameters)
+    def __call__(self, rows: Index, blocks: list[Array]) -> Columns:
+        """Score `rows`; errors name them."""
+        arrays = {**self.constants, **dict(zip(self.paths, blocks, strict=True))}
+        with located(rows=rows):
+            columns = self.function(arrays, self.parameters)
         return {name: np.array(values) for name, values in columns.items()}
 
-    return run
 
+def compute_scores(
+    request: Request, progress: Progress | None = None, engine: Engine | None = None
+) -> Columns:
+    """Columns of the candidates, in row order; by default on the request's threads."""
+    columns, candidates = request.columns, request.candidates
+    with request.pool.located():
+        constants = request.strategy.prepare(request.constants)
+    if not len(candidates):
+        return _no_rows(request, constants)
+    block = ScoreBlock(request.strategy.function, request.parameters, constants, tuple(columns))
+    names: list[str] = []
 
-def _read(column: Column, task: Task, buffers: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """Read the candidates' rows of a block: the block in one piece, unless few are wanted."""
-    size = task.stop - task.start
-    if 2 * len(task.rows) < size:
-        return column.take(task.rows)
-    if column.path not in buffers or len(buffers[column.path]) < size:
-        buffers[column.path] = np.empty((size, *column.shape[1:]), column.dtype)
-    block = column.read(task.start, task.stop, buffers[column.path][:size])
-    return block if len(task.rows) == size else block[task.rows - task.start]
+    def values(found: Columns) -> tuple[Array, ...]:
+        names[:] = found
+        return tuple(found.values())
 
-
-def _tasks(request: Request) -> Iterator[Task]:
-    """Cut the pool into blocks that hold candidates, and load what one thread has to read."""
-    pool, candidates = request.pool, request.candidates
-    columns, step = request.columns, task_rows(request)
-    locked = {path: column for path, column in columns.items() if not column.plain}
-    row = sum(column.row_bytes for column in columns.values())
-    # two such windows are alive at once: one being computed on, one being read
-    window = max(request.memory // (2 * max(row, 1)) // step, 1) * step
-    for start, stop in engine.ranges(0, pool.n, window):
-        for column in columns.values():
-            column.announce(stop if start else 0, stop + window)
-        loaded = {path: column.read(start, stop) for path, column in locked.items()}
-        for a, b in engine.ranges(start, stop, step):
-            low, high = np.searchsorted(candidates, [a, b])
-            if low < high:
-                rows = candidates[low:high]
-                yield Task(a, b, rows, {p: block[rows - start] for p, block in loaded.items()})
+    results = map_rows(
+        block,
+        list(columns.values()),
+        candidates,
+        step=task_rows(request),
+        engine=engine or Engine(request.threads, request.memory),
+    )
+    with request.pool.located():
+        joined = join_rows(map(values, results), len(candidates), progress)
+    if len(candidates) > 1 and request.pool.sizes.get("c") == 1:
+        request.warnings.append("one class only: all scores are equal")
+    found = dict(zip(names, joined, strict=True))
+    complete = request.strategy.complete
+    return complete(found, request.parameters) if complete else found
 
 
 def task_rows(request: Request) -> int:
     """Rows of a task: they follow from the shapes alone."""
     widest = max((prod(column.shape[1:]) for column in request.columns.values()), default=1)
-    return TASK_BLOCKS * engine.compute_rows(widest)
+    return TASK_BLOCKS * compute_rows(widest)
 
 
-def _no_rows(request: Request) -> dict[str, NDArray[Any]]:
-    return {path: column[:0] for path, column in request.columns.items()}
+def _no_rows(request: Request, constants: Arrays) -> Columns:
+    """Columns without a row: one made-up row of zeros tells their names and types."""
+    columns = request.columns.items()
+    rows = {path: np.zeros((1, *column.shape[1:]), column.dtype) for path, column in columns}
+    found = request.strategy.function({**constants, **rows}, request.parameters)
+    return {name: np.asarray(values)[:0] for name, values in found.items()}

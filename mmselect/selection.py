@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import engine
-from mmselect.errors import NeedsError, UsageError
+from mmselect.ask import Scoring, Selecting
+from mmselect.engine import Engine
+from mmselect.errors import NeedsError, few
+from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
@@ -18,7 +20,7 @@ from mmselect.strategies import diversity, registry
 from mmselect.strategies.record import Batch, Picks, Progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """A score and its components for every candidate, in row order.
 
@@ -40,6 +42,10 @@ class Scores:
     components: dict[str, NDArray[Any]]
     provenance: dict[str, Any]
 
+    def __repr__(self) -> str:
+        what = f"{len(self.ids):,} candidates by {self.provenance['strategy']}"
+        return f"Scores({what}, with {', '.join(['score', *self.components])}: {few(self.ids)})"
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -58,7 +64,7 @@ class Neighbours:
     distance: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """The picks, in pick order.
 
@@ -81,20 +87,18 @@ class Selection:
     provenance: dict[str, Any]
     nearest: Neighbours | None = None
 
+    def __repr__(self) -> str:
+        what = f"{len(self.ids):,} picks by {self.provenance['strategy']}"
+        return f"Selection({what}: {few(self.ids)})"
 
+
+@accepts(Scoring)
 def score(
     pool: Pool | PoolPath | Sequence[PoolPath],
     strategy: str = "auto",
     *,
-    parameters: Mapping[str, Any] | None = None,
-    activation: str | None = None,
-    labeled: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    among: Sequence[str] | None = None,
-    ignore_unknown: bool = False,
-    threads: int | None = None,
-    memory: int = engine.DEFAULT_MEMORY,
     progress: Progress | None = None,
+    **asked: Any,
 ) -> Scores:
     """Score every candidate: each sample that is neither labeled nor excluded.
 
@@ -104,20 +108,9 @@ def score(
         Several paths are shards of one pool.
     strategy : str
         Name of a strategy that scores; ``auto`` is the best that the pool has the data for.
-    parameters : mapping, optional
-        The strategy's parameters, as ``-p NAME=VALUE`` sets them.
-    activation : {"softmax", "sigmoid-norm"}, optional
-        Short for the parameter of that name.
-    labeled, exclude, among : sequence of ids, optional
-        Labeled so far (replaces the pool's mask); never score these; score only these.
-    ignore_unknown : bool
-        Skip ids that the pool does not have, instead of raising.
-    threads : int, optional
-        Default: all processors. Results do not depend on it.
-    memory : int
-        Bytes to read at a time. Results do not depend on it.
     progress : callable, optional
         Told ``(rows done, rows in all)`` now and then.
+    {options}
 
     Returns
     -------
@@ -132,28 +125,16 @@ def score(
     --------
     >>> import mmselect
     >>> from mmselect.demo import EMOJI
-    >>> table = mmselect.score(EMOJI, strategy="smem")
+    >>> table = mmselect.score(EMOJI, strategy="smem", memory="64MB")
     >>> list(table.components)[:3]
     ['entropy', 'entropy.image', 'entropy.text']
     """
+    ask = Scoring(strategy=strategy, **asked)
     with opened_pool(pool) as opened:
-        request = prepare(
-            opened,
-            strategy,
-            parameters=parameters,
-            activation=activation,
-            labeled=labeled,
-            exclude=exclude,
-            among=among,
-            ignore_unknown=ignore_unknown,
-            threads=threads,
-            memory=memory,
-            scores_only=True,
-        )
-        return carry_out_scores(request, progress=progress)
+        return carry_out_scores(prepare(opened, ask, scores_only=True), progress)
 
 
-def carry_out_scores(request: Request, seed: int = 0, progress: Progress | None = None) -> Scores:
+def carry_out_scores(request: Request, progress: Progress | None = None) -> Scores:
     """Score, and name the candidates; for parameters see :func:`score`."""
     columns = compute_scores(request, progress)
     with request.pool.located():
@@ -163,44 +144,32 @@ def carry_out_scores(request: Request, seed: int = 0, progress: Progress | None 
         indices=request.candidates,
         score=columns.pop("score"),
         components=columns,
-        provenance=provenance(request, seed=seed),
+        provenance=provenance(request),
     )
 
 
+@accepts(Selecting)
 def select(
     pool: Pool | PoolPath | Sequence[PoolPath],
     strategy: str = "auto",
     budget: int | str = 1,
     *,
-    seed: int = 0,
-    parameters: Mapping[str, Any] | None = None,
-    activation: str | None = None,
-    labeled: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    among: Sequence[str] | None = None,
-    ignore_unknown: bool = False,
-    clip_budget: bool = False,
     nearest: bool = False,
-    threads: int | None = None,
-    memory: int = engine.DEFAULT_MEMORY,
     progress: Progress | None = None,
+    **asked: Any,
 ) -> Selection:
     """Select the samples to label next.
 
     Parameters
     ----------
-    pool, strategy, parameters, activation, labeled, exclude, among, ignore_unknown, threads,
-    memory, progress
+    pool, strategy, progress
         As in :func:`score`.
     budget : int or str
         How many samples to pick: a count, or a share of all rows of the pool such as ``"5%"``,
         rounded down, at least 1.
-    seed : int
-        Equal seeds give equal picks.
-    clip_budget : bool
-        Pick all candidates where the budget is larger, instead of raising.
     nearest : bool
         Also find which pick stands for each candidate.
+    {options}
 
     Returns
     -------
@@ -216,25 +185,13 @@ def select(
     --------
     >>> import mmselect
     >>> from mmselect.demo import EMOJI
-    >>> picks = mmselect.select(EMOJI, strategy="smem", budget=3)
-    >>> len(picks.ids), picks.provenance["strategy"]
-    (3, 'smem')
+    >>> mmselect.select(EMOJI, strategy="smem", budget=3)
+    Selection(3 picks by smem: twitter/derelict-house, google/key, twitter/warning)
     """
+    ask = Selecting(strategy=strategy, budget=budget, **asked)
     with opened_pool(pool) as opened:
-        request = prepare(
-            opened,
-            strategy,
-            parameters=parameters,
-            activation=activation,
-            labeled=labeled,
-            exclude=exclude,
-            among=among,
-            ignore_unknown=ignore_unknown,
-            threads=threads,
-            memory=memory,
-        )
-        k = count_budget(budget, request, clip_budget)
-        return carry_out(request, k, seed, progress, nearest)
+        request = prepare(opened, ask)
+        return carry_out(request, count_budget(ask, request), ask.seed, progress, nearest)
 
 
 def carry_out(
@@ -266,7 +223,7 @@ def require_distance(request: Request) -> None:
     NeedsError
         Naming strategies that do.
     """
-    if not request.strategy.distance and not request.parameters.get("diversify"):
+    if not request.strategy.distance and not request.spread:
         name = request.strategy.name
         able = ", ".join(n for n, record in registry.BUILT_IN.items() if record.distance)
         message = f"strategy {name} has no distance between samples; expected one of {able}"
@@ -283,17 +240,15 @@ def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
 
 
 def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
-    """Pick `k` candidates: the top k of a score, its diversified form, or a batch strategy."""
-    if seed < 0:
-        raise UsageError(f"seed: expected a number of at least 0, found {seed}")
+    """Pick `k` candidates: by a batch strategy, or the top of a score, or the score spread out."""
     rng, batch = np.random.default_rng(seed), batch_of(request, progress)
     with request.pool.located():
         if request.strategy.kind == "batch":
             picks: Picks = request.strategy.function(batch, k, rng)
         else:
             values = compute_scores(request, progress)["score"]
-            if request.parameters.get("diversify"):
-                picks = diversity.spread(batch, values, k, rng)
+            if request.spread:
+                picks = diversity.spread(batch, values, k, rng, request.spread)
             else:
                 best = top(values, k)
                 picks = Picks(best, values[best])
@@ -302,16 +257,18 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
 
 
 def batch_of(request: Request, progress: Progress | None = None) -> Batch:
-    """Collect what a batch strategy may see."""
+    """Collect what a batch strategy may see: of the labels only those of labeled rows."""
+    columns = {**request.columns, **request.spread_columns}
+    labels = columns.pop("/label", None)
     return Batch(
-        columns=request.columns,
+        columns=columns,
         constants=request.constants,
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,
-        threads=request.threads,
-        memory=request.memory,
+        engine=Engine(request.threads, request.memory),
         progress=progress or _silent,
+        labels=None if labels is None else labels[request.labeled].astype(np.intp),
     )
 
 

@@ -199,7 +199,7 @@ USAGE = {
     ): "strategy random: expected no parameters",
     ("-b", "5", "--activation", "tanh"): "activation: expected softmax or sigmoid-norm",
     ("-b", "5", "--format", "xml"): "format: expected one of ids, indices",
-    ("-b", "5", "--threads", "0"): "Invalid value for '--threads'",
+    ("-b", "5", "--threads", "0"): "threads: expected a whole number of at least 1, found '0'",
     ("-b", "5", "--memory", "lots"): "memory: expected an amount such as 4GB",
     ("-b", "5", "--exclude", "-", "--among", "-"): "expected one list from standard input, found "
     "--exclude, --among",
@@ -354,12 +354,21 @@ def test_write_pool_refuses_what_the_format_does_not_know(tmp_path: Path) -> Non
     for given, said in (
         ({"features": {"my image": x}}, "/features/my image: expected a name of"),
         ({"features": {"none": x}}, "/features/none: expected a name of"),
-        ({"features": {"a": x, "b": x[:2]}}, "/features/b: expected n = 3, as in /features/a"),
+        (
+            {"features": {"a": x, "b": x[:2]}},
+            "/features/b: expected 3 rows, as in /features/a, found 2",
+        ),
         ({"features": {"a": x.astype(int)}}, "/features/a: expected floats"),
         ({"features": {"a": x}, "ids": ["u", "v", "u"]}, "/id: row 2: expected unique ids"),
-        ({"features": {"a": x}, "ids": ["u", "", "w"]}, "/id: row 1: expected UTF-8 text"),
-        ({"features": {"a": x}, "ids": ["u", "v\nw", "w"]}, "/id: row 1: expected UTF-8 text"),
-        ({"features": {"a": x[0]}}, r"expected axes \(n, d of a\), found shape \(2,\)"),
+        (
+            {"features": {"a": x}, "ids": ["u", "", "w"]},
+            "/id: row 1: expected printable UTF-8 text",
+        ),
+        (
+            {"features": {"a": x}, "ids": ["u", "v\nw", "w"]},
+            "/id: row 1: expected printable UTF-8 text",
+        ),
+        ({"features": {"a": x[0]}}, r"expected axes \(n, d\), found shape \(2,\)"),
         ({"coalition_logits": {"b+a": x}}, "/coalition_logits/b\\+a: expected a name"),
         ({}, "expected at least one array"),
     ):
@@ -375,16 +384,16 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
     code = (
         f"{LISTENING}"
         "import os, sys, time\n"
-        "from mmselect import output\n"
+        "from mmselect.output import emitting\n"
         "def slowly(result, pool):\n"
         "    yield b'half a line'\n"
         "    print('writing', file=sys.stderr, flush=True)\n"
         "    time.sleep(60)\n"
-        "output.SCORE_FORMS['csv'] = slowly\n"
+        "emitting.SCORE_FORMS['csv'] = slowly\n"
         "from mmselect.cli import run\n"
         f"sys.exit(run(['score', {str(pool)!r}, '-s', 'smem', '-o', {str(target)!r}]))\n"
     )
-    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         assert process.stderr.readline() == "writing\n"

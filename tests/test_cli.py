@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -15,8 +14,8 @@ import pytest
 from conftest import Result, arrays
 
 import mmselect
-from mmselect import output
 from mmselect.cli import app
+from mmselect.output.emitting import SCORE_FORMS, SELECT_FORMS
 from mmselect.strategies import registry
 
 
@@ -71,13 +70,11 @@ def test_help_names_every_format() -> None:
     metavars = {
         command.callback.__name__: parameter.annotation.__metadata__[0].metavar
         for command in app.registered_commands
-        for name, parameter in __import__("inspect")
-        .signature(command.callback, eval_str=True)
-        .parameters.items()
+        for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items()
         if name == "form"
     }
-    assert metavars["select"] == "|".join(output.SELECT_FORMS)
-    assert metavars["score"] == "|".join(output.SCORE_FORMS)
+    assert metavars["select"] == "|".join(SELECT_FORMS)
+    assert metavars["score"] == "|".join(SCORE_FORMS)
 
 
 def test_scores_have_the_columns_of_the_contract(pool: Path) -> None:
@@ -148,8 +145,10 @@ def test_labeled_excluded_and_among(pool: Path, cli, tmp_path: Path) -> None:
     assert len(excluded) == 48 and not {"s001", "s002"} & set(excluded)
     among = cli("select", pool, "-b", 2, "-q", "--among", some).out.split()
     assert sorted(among) == ["s001", "s002"]
-    replaced = cli("select", pool, "-b", 58, "-q", "--labeled", some).out.split()
-    assert len(replaced) == 58 and labeled < set(replaced)
+    added = cli("select", pool, "-b", 48, "-q", "--labeled", some).out.split()
+    assert len(added) == 48 and not ({"s001", "s002"} | labeled) & set(added)
+    alone = cli("select", pool, "-b", 58, "-q", "--ignore-mask", "--labeled", some).out.split()
+    assert len(alone) == 58 and labeled < set(alone)
 
 
 def test_scores_cover_the_candidates_in_row_order(pool: Path) -> None:
@@ -206,10 +205,10 @@ def test_columns_rank_in_either_order(pool: Path, cli) -> None:
 
 def test_auto_says_what_and_why(pool: Path, cli, tmp_path: Path) -> None:
     err = cli("select", pool, "-b", 1).err
-    assert err.startswith("note: strategy auto: ")
+    assert err.startswith("note: strategy auto: facility (the first choice)\n")
     bare = tmp_path / "bare.h5"
     mmselect.write_pool(bare, multimodal_logits=np.random.default_rng(0).standard_normal((9, 3)))
-    assert "entropy (" in cli("select", bare, "-b", 1).err
+    assert "margin (facility lacks /features)" in cli("select", bare, "-b", 1).err
     assert cli("select", bare, "-b", 1, "-q").err == ""
 
 
@@ -257,7 +256,7 @@ def test_check_lists_everything(pool: Path, cli) -> None:
         "/features/image: row 7: expected finite numbers, found nan",
         "/multimodal_logits: row 9: expected a finite logit, found -inf in every class",
         "/id: row 3: expected unique ids, found 's000' again",
-        "/label: row 5: expected -1 or a class from 0 to 4",
+        "/label: row 5: expected -1 (unknown) or a class from 0 to 4",
         "/coalition_logits: expected modalities of /features (image, text), found sound",
     ):
         assert any(part in line for line in lines), part
@@ -299,18 +298,3 @@ def test_python_takes_an_open_pool_and_leaves_it_open(pool: Path) -> None:
 
 def test_version(cli) -> None:
     assert cli("--version").out == f"mmselect {mmselect.__version__}\n"
-
-
-def test_auto_says_when_labels_are_few(cli: Callable[..., Result], tmp_path: Path) -> None:
-    """Below ten labeled samples per class; the list of ids counts, not the pool's mask."""
-    given = arrays(n=120, c=2)
-    mmselect.write_pool(tmp_path / "pool.h5", **given)
-    few = cli("select", tmp_path / "pool.h5", "-b", 2, "--labeled", os.devnull)
-    assert "0.0 labeled samples per class: below 10, facility did better" in few.err
-    (tmp_path / "ids").write_text("\n".join(given["ids"][:19]))
-    assert (
-        "9.5 labeled samples per class"
-        in cli("select", tmp_path / "pool.h5", "-b", 2, "--labeled", tmp_path / "ids").err
-    )
-    assert "per class" not in cli("select", tmp_path / "pool.h5", "-b", 2).err
-    assert "per class" not in cli("select", tmp_path / "pool.h5", "-b", 2, "-s", "bmmal").err

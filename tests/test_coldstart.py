@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -124,6 +126,12 @@ def test_alignment_and_the_modality_gap(tmp_path: Path, cli) -> None:
     score = mmselect.score(path, "alignment").score
     means = [(unit[a] * unit[b]).sum(axis=1) for a, b in (p["modalities"] for p in pairs)]
     np.testing.assert_allclose(score, np.mean(means, axis=0), atol=1e-7)
+
+
+def test_strategies_that_need_no_scipy_do_not_import_it() -> None:
+    code = "import sys, mmselect.strategies.registry; sys.exit(str('scipy' in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr == "False\n"
 
 
 def test_auto_with_features_alone_is_facility(tmp_path: Path, cli) -> None:

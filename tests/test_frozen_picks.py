@@ -24,11 +24,17 @@ TABLE = Path(__file__).with_suffix(".json")
 BUDGET = 40
 VARIANTS: dict[str, dict[str, Any]] = {
     "coreset unit=true": {"unit": True},
-    "facility form=sparse": {"form": "sparse"},
+    "facility doubt=none": {"doubt": "none"},
+    "facility form=sparse": {"doubt": "none", "form": "sparse"},
+    "facility form=sparse doubt=auto": {"form": "sparse"},
     "kmeans unit=true": {"unit": True},
+    "kmeans init=uniform": {"init": "uniform"},
     "activeft loss=code": {"loss": "code"},
     "mmcsal solver=lbfgs": {"solver": "lbfgs"},
     "smem preset=jsd": {"preset": "jsd"},
+    "alfa-mix cap=0.03125": {"cap": 0.03125},
+    "gcnal variant=core": {"variant": "core"},
+    "typiclust unit=true": {"unit": True},
 }
 NAMES = [
     *(name for name in registry.BUILT_IN if name not in ("auto", "column:NAME")),

@@ -208,13 +208,13 @@ def test_the_multilabel_form_is_another(pool: Path, cli) -> None:
 
 def test_diversified_smem_differs_from_the_top_and_repeats(pool: Path, cli) -> None:
     top = mmselect.select(pool, "smem", 15)
-    spread = mmselect.select(pool, "smem", 15, parameters={"diversify": 4})
+    spread = mmselect.select(pool, "smem", 15, spread="d2")
     assert spread.ids != top.ids and len(set(spread.ids)) == 15
-    assert spread.ids == mmselect.select(pool, "smem", 15, parameters={"diversify": 4}).ids
-    longer = mmselect.select(pool, "smem", 20, parameters={"diversify": 4})
+    assert spread.ids == mmselect.select(pool, "smem", 15, spread="d2").ids
+    longer = mmselect.select(pool, "smem", 20, spread="d2")
     assert longer.ids[:15] == spread.ids
-    assert top.ids == mmselect.select(pool, "smem", 15, parameters={"diversify": 0}).ids
-    nearest = mmselect.select(pool, "smem", 5, parameters={"diversify": 4}, nearest=True).nearest
+    assert top.ids == mmselect.select(pool, "smem", 15).ids
+    nearest = mmselect.select(pool, "smem", 5, spread="d2", nearest=True).nearest
     assert nearest is not None and set(nearest.nearest) <= set(spread.ids[:5])
 
 
@@ -224,10 +224,10 @@ def test_diversified_smem_needs_features(tmp_path: Path, cli) -> None:
     mmselect.write_pool(
         path, unimodal_logits=x["unimodal_logits"], multimodal_logits=x["multimodal_logits"]
     )
-    found = cli("select", path, "-s", "smem", "-b", 5, "-p", "diversify=4")
+    found = cli("select", path, "-s", "smem", "-b", 5, "--spread", "d2")
     assert found.code == 1 and "strategy smem needs /features" in found.err
     auto = cli("select", path, "-b", 5)
-    assert auto.code == 0 and "strategy auto: smem (" in auto.err
+    assert auto.code == 0 and "strategy auto: margin (facility lacks /features)" in auto.err
 
 
 def test_a_broken_row_is_named(pool: Path, cli) -> None:

@@ -106,6 +106,14 @@ def monkeypatch_module() -> Any:
         yield
 
 
+def test_chunks_do_not_change_the_order_of_columns(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "chunked.h5"
+    path.write_bytes(whole.read_bytes())
+    chunked(path)
+    expected, found = (mmselect.score(each, "smem").components for each in (whole, path))
+    assert list(found) == list(expected)
+
+
 def test_candidates_do_not_change_a_score(whole: Path) -> None:
     every = mmselect.score(whole, "smem")
     some = every.ids[5:400:7]

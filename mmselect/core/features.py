@@ -1,20 +1,20 @@
-"""Features of several modalities, checked, normalised and joined, for the cold-start methods."""
+"""Features of several modalities, checked, normalised and joined, for the coverage methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-from mmselect.engine import compute_rows, map_ordered, ranges, thread_count
-from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError, located
+from mmselect.arrays import Array, Floats, Index, Singles, check_budget, check_rows
+from mmselect.engine import SERIAL, Engine, compute_rows, ranges
+from mmselect.errors import DataError, SchemaError, located
 
-Array: TypeAlias = NDArray[Any]
 Features: TypeAlias = Mapping[str, Array] | Sequence[Array]
-Progress: TypeAlias = Callable[[int, int], None]
 
 EXACT_ROWS = 256
 """Rows taken in float64 at a time."""
@@ -60,7 +60,55 @@ def as_modalities(features: Features) -> dict[str, Array]:
     return named
 
 
-def row_norms(block: Array, first_row: int = 0) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Given:
+    """What a method was given, checked once: everything that takes it may rely on it.
+
+    Attributes
+    ----------
+    features : dict of str to array, each of shape (n, d_m)
+    k : int
+        Budget, from 1 to the number of candidates.
+    labeled, candidates : (l,) and (n - l,) ndarray of int
+        Rows that are labeled, and the others; increasing.
+    """
+
+    features: dict[str, Array]
+    k: int
+    labeled: Index
+    candidates: Index
+
+
+def checked(features: Features, k: int, labeled: ArrayLike | None = None) -> Given:
+    """Check features, budget and labeled rows.
+
+    Parameters
+    ----------
+    features : mapping or sequence of arrays, each (n, d_m)
+    k : int
+    labeled : sequence of int, optional
+        In any order.
+
+    Raises
+    ------
+    SchemaError
+        See :func:`as_modalities`.
+    BudgetError, SelectionError, ParameterError
+        See :func:`mmselect.arrays.check_budget` and :func:`mmselect.arrays.check_rows`.
+
+    Examples
+    --------
+    >>> checked([np.zeros((4, 2))], 2, labeled=[3, 0]).candidates
+    array([1, 2])
+    """
+    named = as_modalities(features)
+    n = len(next(iter(named.values())))
+    rows = check_rows(() if labeled is None else labeled, n, "labeled", ordered=False)
+    check_budget(k, n - len(rows))
+    return Given(named, k, rows, np.setdiff1d(np.arange(n), rows, assume_unique=True))
+
+
+def row_norms(block: Array, first_row: int = 0) -> Floats:
     """Euclidean norm of every row, in float64.
 
     Raises
@@ -73,7 +121,7 @@ def row_norms(block: Array, first_row: int = 0) -> NDArray[np.float64]:
     >>> row_norms(np.array([[3, 4], [0, 0]], dtype=np.float16))
     array([5., 0.])
     """
-    norms: NDArray[np.float64] = np.sqrt(
+    norms: Floats = np.sqrt(
         np.einsum("ij,ij->i", block, block, dtype=np.float64, casting="same_kind")
     )
     if not np.isfinite(norms).all():
@@ -82,7 +130,7 @@ def row_norms(block: Array, first_row: int = 0) -> NDArray[np.float64]:
     return norms
 
 
-def column_means(array: Array) -> NDArray[np.float64]:
+def column_means(array: Array) -> Floats:
     """Mean of the rows, summed in float64, block after block."""
     total = np.zeros(array.shape[1])
     for start, stop in ranges(0, len(array), compute_rows(array.shape[1])):
@@ -91,22 +139,23 @@ def column_means(array: Array) -> NDArray[np.float64]:
 
 
 def join(
-    features: Features,
+    features: Mapping[str, Array],
     *,
     unit: bool = True,
     center: bool = False,
-    threads: int | None = None,
-) -> tuple[NDArray[np.float32], tuple[int, ...], dict[str, int]]:
+    engine: Engine = SERIAL,
+) -> tuple[Singles, tuple[int, ...], dict[str, int]]:
     """Put the modalities side by side, each row of each modality on its unit sphere.
 
     Parameters
     ----------
-    features : mapping or sequence of arrays, each (n, d_m)
+    features : mapping of str to array, each (n, d_m)
+        As :func:`as_modalities` or :func:`checked` gives them.
     unit : bool
         Divide each row of each modality by its norm; a zero row stays zero, centred or not.
     center : bool
         Remove each modality's mean first.
-    threads : int, optional
+    engine : Engine
 
     Returns
     -------
@@ -119,31 +168,26 @@ def join(
 
     Raises
     ------
-    SchemaError
-        See :func:`as_modalities`.
     DataError
         If a row holds nan or an infinity, or a number that float32 cannot hold.
 
     Examples
     --------
-    >>> joined, offsets, zero = join([np.array([[3.0, 4.0]]), np.array([[0.0]])])
+    >>> joined, offsets, zero = join({"a": np.array([[3.0, 4.0]]), "b": np.array([[0.0]])})
     >>> joined.tolist(), offsets, zero
-    ([[0.6000000238418579, 0.800000011920929, 0.0]], (0, 2, 3), {'0': 0, '1': 1})
+    ([[0.6000000238418579, 0.800000011920929, 0.0]], (0, 2, 3), {'a': 0, 'b': 1})
     """
-    named = as_modalities(features)
-    n = len(next(iter(named.values())))
-    offsets = (0, *(int(end) for end in np.cumsum([a.shape[1] for a in named.values()])))
+    n = len(next(iter(features.values())))
+    offsets = (0, *(int(end) for end in np.cumsum([a.shape[1] for a in features.values()])))
     joined = np.empty((n, offsets[-1]), dtype=np.float32)
     zero_rows = {}
-    for (name, array), (left, right) in zip(named.items(), pairwise(offsets), strict=True):
+    for (name, array), (left, right) in zip(features.items(), pairwise(offsets), strict=True):
         with located(dataset=name):
-            zero_rows[name] = _fill(joined[:, left:right], array, unit, center, threads)
+            zero_rows[name] = _fill(joined[:, left:right], array, unit, center, engine)
     return joined, offsets, zero_rows
 
 
-def _fill(
-    out: NDArray[np.float32], array: Array, unit: bool, center: bool, threads: int | None
-) -> int:
+def _fill(out: Singles, array: Array, unit: bool, center: bool, engine: Engine) -> int:
     mean = column_means(array) if center else None
 
     def fill(rows: tuple[int, int]) -> int:
@@ -161,7 +205,7 @@ def _fill(
         return int((norms == 0).sum())
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
-    return sum(map_ordered(fill, blocks, thread_count(threads)))
+    return sum(engine.map(fill, blocks))
 
 
 class Originals:
@@ -169,22 +213,25 @@ class Originals:
 
     Parameters
     ----------
-    features : mapping or sequence of arrays, each (n, d_m)
+    features : mapping of str to array, each (n, d_m)
     unit, center : bool
         As in :func:`join`.
 
     Examples
     --------
-    >>> Originals([np.array([[1.0], [3.0]]), np.array([[0.0], [8.0]])]).rows(np.array([1]))
+    >>> features = {"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])}
+    >>> Originals(features).rows(np.array([1]))
     array([[3., 8.]])
     """
 
-    def __init__(self, features: Features, *, unit: bool = False, center: bool = False) -> None:
-        self.arrays = list(as_modalities(features).values())
+    def __init__(
+        self, features: Mapping[str, Array], *, unit: bool = False, center: bool = False
+    ) -> None:
+        self.arrays = list(features.values())
         self.unit = unit
         self.means = [column_means(array) if center else None for array in self.arrays]
 
-    def rows(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    def rows(self, index: Index) -> Floats:
         """Return the rows in `index`, modalities side by side, ``(len(index), Σ d_m)``."""
         parts = [
             self._part(array[index], mean)
@@ -192,7 +239,7 @@ class Originals:
         ]
         return np.concatenate(parts, axis=1)
 
-    def _part(self, block: Array, mean: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    def _part(self, block: Array, mean: Floats | None) -> Floats:
         part = block.astype(np.float64)
         if self.unit:
             norms = row_norms(part)
@@ -202,7 +249,7 @@ class Originals:
             part *= _inverse(norms)[:, None]
         return part
 
-    def squared(self, index: NDArray[np.int64], point: NDArray[np.float64]) -> NDArray[np.float64]:
+    def squared(self, index: Index, point: Floats) -> Floats:
         """Squared distance of each row in `index` to a point ``(Σ d_m,)``, summed as written."""
         out = np.empty(len(index))
         for start, stop in ranges(0, len(index), EXACT_ROWS):
@@ -215,10 +262,10 @@ class Joined:
 
     Parameters
     ----------
-    features : mapping or sequence of arrays, each (n, d_m)
+    features : mapping of str to array, each (n, d_m)
     unit : bool
         As in :func:`join`, and so are the errors.
-    threads : int, optional
+    engine : Engine
 
     Attributes
     ----------
@@ -231,23 +278,22 @@ class Joined:
 
     Examples
     --------
-    >>> points = Joined([np.array([[1.0], [3.0]]), np.array([[0.0], [8.0]])])
+    >>> points = Joined({"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])})
     >>> points.rows(np.array([1])).tolist(), points.less(np.array([1]), points.mean).tolist()
     ([[3.0, 8.0]], [[1.0, 4.0]])
     """
 
     def __init__(
-        self, features: Features, *, unit: bool = False, threads: int | None = None
+        self, features: Mapping[str, Array], *, unit: bool = False, engine: Engine = SERIAL
     ) -> None:
-        named = as_modalities(features)
-        self.arrays = list(named.values())
+        self.arrays = list(features.values())
         self.dtype = np.result_type(np.float32, *self.arrays)
-        self.scales: list[NDArray[np.float64] | None] = []
+        self.scales: list[Floats | None] = []
         self.zero_rows = {}
         means = []
-        for name, array in named.items():
+        for name, array in features.items():
             with located(dataset=name):
-                norms, mean = _norms_and_mean(array, unit, threads)
+                norms, mean = _norms_and_mean(array, unit, engine)
             self.zero_rows[name] = int((norms == 0).sum())
             self.scales.append(_inverse(norms) if unit else None)
             means.append(mean)
@@ -256,11 +302,11 @@ class Joined:
     def __len__(self) -> int:
         return len(self.arrays[0])
 
-    def rows(self, index: NDArray[np.int64]) -> Array:
+    def rows(self, index: Index) -> Array:
         """Return the rows in `index`, modalities side by side, ``(len(index), Σ d_m)``."""
         return np.concatenate(list(self._parts(index)), axis=1, dtype=self.dtype)
 
-    def less(self, index: NDArray[np.int64], origin: Array) -> NDArray[np.float32]:
+    def less(self, index: Index, origin: Array) -> Singles:
         """Return the rows in `index` less an origin, which all share or each has its own."""
         out = np.empty((len(index), len(self.mean)), dtype=np.float32)
         right = 0
@@ -269,7 +315,7 @@ class Joined:
             np.subtract(part, origin[..., left:right], out=out[:, left:right], casting="same_kind")
         return out
 
-    def _parts(self, index: NDArray[np.int64]) -> Iterator[Array]:
+    def _parts(self, index: Index) -> Iterator[Array]:
         for array, scale in zip(self.arrays, self.scales, strict=True):
             part = array[index].astype(np.result_type(array, np.float32), copy=False)
             if scale is not None:
@@ -277,12 +323,10 @@ class Joined:
             yield part
 
 
-def _norms_and_mean(
-    array: Array, unit: bool, threads: int | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, Floats]:
     """Norms of the rows as given, and the mean of the rows as they are used."""
 
-    def measure(rows: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def measure(rows: tuple[int, int]) -> tuple[Floats, Floats]:
         wide = array[slice(*rows)].astype(np.float64)
         norms = row_norms(wide, rows[0])
         if not unit and array.dtype == np.float64:
@@ -292,52 +336,18 @@ def _norms_and_mean(
         return norms, weights @ wide
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
-    parts = list(map_ordered(measure, blocks, thread_count(threads)))
+    parts = list(engine.map(measure, blocks))
     norms = np.concatenate([norms for norms, _ in parts])
     return norms, np.sum([total for _, total in parts], axis=0) / len(array)
 
 
-def _inverse(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inverse(norms: Floats) -> Floats:
     """1/norm, and 0 for a row without a direction."""
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def _centred_norms(
-    centred: NDArray[np.float64], norms: NDArray[np.float64], dtype: np.dtype[Any]
-) -> NDArray[np.float64]:
+def _centred_norms(centred: Floats, norms: Floats, dtype: np.dtype[Any]) -> Floats:
     """Norms of centred rows; a row of zeros has no direction, nor has one that is the mean."""
     after = row_norms(centred)
     after[(norms == 0) | (after <= 8 * np.finfo(dtype).eps * norms)] = 0.0
     return after
-
-
-def check_budget(k: int, n: int) -> None:
-    """Raise unless ``1 ≤ k ≤ n``.
-
-    Raises
-    ------
-    BudgetError
-        If `k` is not positive.
-    SelectionError
-        If `k` is more than there are candidates.
-    """
-    if k < 1:
-        raise BudgetError(f"budget: expected at least 1, found {k}")
-    if k > n:
-        raise SelectionError(f"budget: expected at most {n:,} (the candidates), found {k:,}")
-
-
-def labeled_rows(labeled: Sequence[int] | Array | None, n: int) -> NDArray[np.int64]:
-    """Distinct labeled rows in ascending order.
-
-    Raises
-    ------
-    SelectionError
-        If a row lies outside ``[0, n)``.
-    """
-    given = np.asarray([] if labeled is None else labeled)
-    rows: NDArray[np.int64] = np.unique(given.astype(np.int64))
-    if rows.size and (rows[0] < 0 or rows[-1] >= n):
-        outside = rows[(rows < 0) | (rows >= n)].tolist()
-        raise SelectionError(f"expected labeled rows below {n:,}", rows=outside)
-    return rows

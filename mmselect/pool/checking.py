@@ -5,21 +5,22 @@ Each dataset is read on its own, in blocks, so that one broken dataset hides not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, MmselectError, SchemaError, few
-from mmselect.pool.ids import Ids
-from mmselect.pool.layout import Layout, Shard, in_schema_order, survey
-from mmselect.pool.reading import Part, PoolPath, as_stored, filters
-from mmselect.pool.schema import NAME, Place, match, names_in
+from mmselect.errors import DataError, MmselectError, SchemaError, few, printable
+from mmselect.pool.ids import Ids, as_stored
+from mmselect.pool.layout import Layout, survey
+from mmselect.pool.parts import Part
+from mmselect.pool.reading import PoolPath
+from mmselect.pool.schema import NAME, in_schema_order, names_in, place_of
+from mmselect.pool.values import bad_rows
 
 
 class Findings(NamedTuple):
@@ -51,11 +52,11 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
     """
     layout = survey(Path(path) for path in paths)
     try:
-        problems = [*layout.problems, *name_problems(layout), *_ids(layout)]
+        problems = [*layout.problems, *_name_problems(layout), *_ids(layout)]
         warnings = list(_lone_heads(layout))
         for shard in layout.shards:
-            for path, dataset in in_schema_order(shard.datasets):
-                found = _numbers(shard, path, dataset, layout, memory)
+            for path in in_schema_order(shard.parts):
+                found = _numbers(shard.parts[path], layout.sizes, memory)
                 problems += found.problems
                 warnings += found.warnings
         return Findings(problems, warnings)
@@ -63,33 +64,47 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
         layout.close()
 
 
-def name_problems(layout: Layout) -> Iterator[MmselectError]:
+def _name_problems(layout: Layout) -> Iterator[MmselectError]:
     """Names that the format does not know, and sets of names that do not fit together."""
-    rejected = {error.dataset for error in layout.problems}
+    rejected = {error.dataset or "" for error in layout.problems}
     for shard in layout.shards:
         for path in shard.unknown:
             message = f"not in the format, so nothing reads it ({_hint(path)})"
             yield SchemaError(message, file=shard.file, dataset=path)
-        known = _in_group(shard, "/features")
-        if not known or any(path and path.startswith("/features/") for path in rejected):
-            continue
-        weights, coalitions = (
-            _in_group(shard, g) for g in ("/classifier/weight", "/coalition_logits")
-        )
-        parts = {part for name in coalitions - {"none"} for part in name.split("+")}
-        for group, names in (("/classifier/weight", weights), ("/coalition_logits", parts)):
-            for name in sorted(names - known):
-                expected = f"expected modalities of /features ({few(sorted(known))})"
-                yield SchemaError(f"{expected}, found {name}", file=shard.file, dataset=group)
-        for name in sorted(known - weights) if weights else ():
-            message = "missing, though other modalities have weights"
-            yield SchemaError(message, file=shard.file, dataset=f"/classifier/weight/{name}")
-        if coalitions and not parts - known:
-            yield from _missing_coalitions(shard, sorted(known), coalitions)
+        if not any(path.startswith("/features/") for path in rejected):
+            for problem in name_problems(shard.parts):
+                problem.file = shard.file
+                yield problem
 
 
-def _in_group(shard: Shard, group: str) -> set[str]:
-    return set(names_in(group, shard.datasets))
+def name_problems(paths: Iterable[str]) -> Iterator[SchemaError]:
+    """Find names that do not fit together: modalities, classifier and coalitions.
+
+    Examples
+    --------
+    >>> [str(problem) for problem in name_problems(["/features/a", "/classifier/weight/b"])]
+    ['/classifier/weight: expected modalities of /features (a), found b',
+     '/classifier/weight/a: missing, though other modalities have weights']
+    """
+    paths = list(paths)
+    groups = ("/features", "/classifier/weight", "/coalition_logits")
+    known, weights, coalitions = ({*names_in(group, paths)} for group in groups)
+    if not known:
+        return
+    parts = {part for name in coalitions - {"none"} for part in name.split("+")}
+    for group, names in (("/classifier/weight", weights), ("/coalition_logits", parts)):
+        for name in sorted(names - known):
+            expected = f"expected modalities of /features ({few(sorted(known))})"
+            yield SchemaError(f"{expected}, found {name}", dataset=group)
+    for name in sorted(known - weights) if weights else ():
+        message = "missing, though other modalities have weights"
+        yield SchemaError(message, dataset=f"/classifier/weight/{name}")
+    if coalitions and not parts - known:
+        # the fused logits stand for the coalition of all
+        there = coalitions | ({coalition_name(known)} if "/multimodal_logits" in paths else set())
+        if missing := [name for name in coalition_names(sorted(known)) if name not in there]:
+            message = f"expected every coalition, found none for {few(missing)}"
+            yield SchemaError(message, dataset="/coalition_logits")
 
 
 def _hint(path: str) -> str:
@@ -99,98 +114,67 @@ def _hint(path: str) -> str:
     return f"names match {NAME}" if group else "misspelled?"
 
 
-def _missing_coalitions(
-    shard: Shard, known: list[str], coalitions: set[str]
-) -> Iterator[MmselectError]:
-    """Name the coalitions that are not there; the fused logits stand for that of all."""
-    fused = {coalition_name(known)} if "/multimodal_logits" in shard.datasets else set()
-    if missing := [name for name in coalition_names(known) if name not in coalitions | fused]:
-        message = f"expected every coalition, found none for {few(missing)}"
-        yield SchemaError(message, file=shard.file, dataset="/coalition_logits")
-
-
 def _lone_heads(layout: Layout) -> Iterator[str]:
     """Heads of modalities that have no features: legal, but often misspelled."""
     for shard in layout.shards:
-        known = _in_group(shard, "/features")
-        for name in sorted(_in_group(shard, "/unimodal_logits") - known) if known else ():
+        known, heads = (names_in(g, shard.parts) for g in ("/features", "/unimodal_logits"))
+        for name in sorted({*heads} - {*known}) if known else ():
             yield f"{shard.file}: /unimodal_logits/{name}: there is no /features/{name}"
 
 
 def _ids(layout: Layout) -> Iterator[MmselectError]:
     """Ids that repeat, within a shard or between shards, or that cannot be printed on a line."""
-    stored = [(s, as_stored(s.datasets["/id"][:])) for s in layout.shards if "/id" in s.datasets]
-    if not stored or len({values.dtype.kind for _, values in stored}) > 1:
+    shards = [shard for shard in layout.shards if "/id" in shard.parts]
+    parts = [shard.parts["/id"] for shard in shards]
+    if len({part.dtype.kind in "iu" for part in parts}) != 1:
         return
-    ids = Ids(np.concatenate([values for _, values in stored]))
-    first = 0
-    repeated, unprintable = ids.duplicates(), ids.unprintable()
-    for shard, values in stored:
-        here = range(first, first + len(values))
-        for rows, what in (
-            (repeated, "expected unique ids, found {!r} again"),
-            (unprintable, "expected UTF-8 text without line breaks, not empty, found {!r}"),
-        ):
-            if own := [row for row in rows if row in here]:
-                value = ids.values[own[0]]
-                shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    try:
+        stored = [as_stored(part.read(0, len(part)), "/id") for part in parts]
+    except MmselectError as error:
+        yield error
+        return
+    ids, first = Ids(np.concatenate(stored)), 0
+    faults = ids.faults()
+    for shard, values in zip(shards, stored, strict=True):
+        for what, rows in faults.items():
+            if own := [row for row in rows if first <= row < first + len(values)]:
                 local = [row - first for row in own]
-                yield DataError(what.format(shown), file=shard.file, dataset="/id", rows=local)
+                message = what.format(ids.shown(own[0]))
+                yield DataError(message, file=shard.file, dataset="/id", rows=local)
         first += len(values)
 
 
-def _numbers(
-    shard: Shard, path: str, dataset: h5py.Dataset, layout: Layout, memory: int
-) -> Findings:
+def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
     """Look at every number of one dataset in one file."""
-    place = match(path)
-    assert place is not None  # only matched datasets are kept
-    found = Findings([], [])
+    dataset, found = place_of(part.path).dataset, Findings([], [])
     bad: dict[str, list[int]] = {}
-    sums_to_one, zero_rows = place.dataset.is_logits and dataset.shape[-1] > 1, 0
-    row = Part(dataset).row_bytes
-    for start, stop in ranges(0, len(dataset), max(memory // max(4 * row, 1), 1)):
-        block = dataset[start:stop]
-        for kind, rows in bad_rows(place, block, layout.sizes).items():
+    sums_to_one, zero_rows = dataset.is_logits and part.shape[-1] > 1, 0
+    is_float = dataset.kind == "float"
+    for start, stop in ranges(0, len(part), max(memory // max(4 * part.row_bytes, 1), 1)):
+        try:
+            block = part.read(start, stop)
+        except MmselectError as error:
+            found.problems.append(error)
+            return found
+        for kind, rows in bad_rows(place_of(part.path), block, sizes).items():
             bad.setdefault(kind, []).extend((rows + start).tolist())
-        if place.dataset.kind == "float":
-            flat = block.reshape(len(block), -1)
-            zero_rows += int((~flat.any(axis=1)).sum())
+        if is_float:
+            zero_rows += int((block.reshape(len(block), -1) == 0).all(axis=1).sum())
         sums_to_one = sums_to_one and like_probabilities(block)
     for kind, numbers in bad.items():
-        found.problems.append(DataError(kind, file=shard.file, dataset=path, rows=numbers))
-    where = f"{shard.file}: {path}"
-    if sums_to_one and len(dataset):
+        found.problems.append(DataError(kind, file=part.file, dataset=part.path, rows=numbers))
+    where = printable(f"{part.file}: {part.path}")
+    if sums_to_one and len(part):
         found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
-    if zero_rows and place.dataset.group == "/features":
+    if zero_rows and dataset.group == "/features":
         found.warnings.append(f"{where}: {zero_rows:,} rows are all zero")
-    if filters(dataset) and place.dataset.kind == "float":
+    if part.compressed and is_float:
         found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
     return found
 
 
-def bad_rows(
-    place: Place, block: NDArray[Any], sizes: dict[str, int]
-) -> dict[str, NDArray[np.intp]]:
-    """Rows of a block that no strategy can use, by what is wrong with them."""
-    wrong: dict[str, NDArray[np.bool_]] = {}
-    if place.dataset.kind == "float":
-        flat = block.reshape(len(block), -1)
-        wrong["expected finite numbers, found nan"] = np.isnan(flat).any(axis=1)
-        if place.dataset.is_logits:
-            wrong["expected finite logits, found +inf"] = (flat == np.inf).any(axis=1)
-            masked = (block == -np.inf).all(axis=-1).reshape(len(block), -1).any(axis=1)
-            wrong["expected a finite logit, found -inf in every class"] = masked
-        else:
-            wrong["expected finite numbers, found inf"] = np.isinf(flat).any(axis=1)
-    elif place.dataset.path == "/label":
-        c = sizes.get("c", np.iinfo(np.int64).max)
-        expected = f"expected -1 or a class from 0 to {c - 1}" if "c" in sizes else "expected >= -1"
-        wrong[f"{expected}, found another number"] = (block < -1) | (block >= c)
-    return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
-
-
 def like_probabilities(block: NDArray[Any]) -> bool:
     """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
-    rows = block.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
+        rows = block.astype(np.float64)
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -6,6 +6,7 @@ Names stay as they are stored (bytes or integers); only what is printed is decod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+"""Control characters of ASCII and Latin-1, and Unicode's separators of lines and paragraphs."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,30 @@ class Ids:
         return repeated
 
     def unprintable(self) -> list[int]:
-        """Rows whose name is empty, holds a line break or a NUL, or is not UTF-8."""
+        """Rows whose name is empty, not UTF-8, or holds a control character or a line break."""
         if self.values.dtype.kind in "iu":
+            return []
+        whole = b" ".join(self.values)
+        if _is_utf8(whole) and not _CONTROL.search(whole) and all(self.values):
             return []
         return [
             row
             for row, name in enumerate(self.values)
-            if not name or b"\n" in name or b"\r" in name or b"\0" in name or not _is_utf8(name)
+            if not name or not _is_utf8(name) or _CONTROL.search(name)
         ]
+
+    def faults(self) -> dict[str, list[int]]:
+        """Rows whose name cannot be used, by what is wrong; ``{}`` in that stands for the name."""
+        found = {
+            "expected printable UTF-8 text of one line, not empty, found {}": self.unprintable(),
+            "expected unique ids, found {} again": self.duplicates(),
+        }
+        return {what: rows for what, rows in found.items() if rows}
+
+    def shown(self, row: int) -> str:
+        """Name of a row for an error, be it printable or not."""
+        name = self.values[row]
+        return repr(name.decode("utf-8", "replace")) if isinstance(name, bytes) else str(name)
 
     @cached_property
     def _sorted_hashes(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
@@ -118,17 +138,57 @@ class Ids:
         return None
 
 
-def check_unique(ids: Ids) -> None:
-    """Refuse ids that repeat.
+def check_ids(ids: Ids) -> None:
+    """Refuse ids that a line of text cannot carry, or that repeat.
 
     Raises
     ------
     DataError
-        Naming the rows whose id an earlier row has.
+        Naming the rows.
     """
-    if repeated := ids.duplicates():
-        name = ids.text(repeated[:1])[0]
-        raise DataError(f"expected unique ids, found {name!r} again", dataset="/id", rows=repeated)
+    for what, rows in ids.faults().items():
+        raise DataError(what.format(ids.shown(rows[0])), dataset="/id", rows=rows)
+
+
+def as_stored(values: NDArray[Any], dataset: str | None = None) -> NDArray[Any]:
+    r"""Names or text as bytes objects (UTF-8), or native integers; missing text is empty text.
+
+    Raises
+    ------
+    DataError
+        For what is neither text nor an integer, and for text that UTF-8 or a string of HDF5 cannot
+        hold.
+
+    Examples
+    --------
+    >>> as_stored(np.array(["é", None, b"x", float("nan"), 7], dtype=object)).tolist()
+    [b'\xc3\xa9', b'', b'x', b'', b'7']
+    """
+    if values.dtype.kind in "iu":
+        return values.astype(values.dtype.newbyteorder("="))
+    out, items = np.empty(len(values), object), values.tolist()
+    if set(map(type, items)) == {bytes}:
+        out[:] = items
+        return out
+    for row, item in enumerate(items):
+        try:
+            out[row] = _as_bytes(item)
+        except (TypeError, ValueError):
+            message = f"expected text, found {item!r:.60}"
+            raise DataError(message, dataset=dataset, rows=[row]) from None
+    return out
+
+
+def _as_bytes(item: Any) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, str):
+        return item.encode()
+    if item is None or type(item).__name__ in ("NAType", "NaTType") or item != item:
+        return b""
+    if isinstance(item, int) and not isinstance(item, bool):
+        return str(item).encode()
+    raise TypeError
 
 
 def _is_utf8(name: bytes) -> bool:

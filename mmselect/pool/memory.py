@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from mmselect.errors import SchemaError
+from mmselect.errors import located
 from mmselect.pool.layout import Layout
-from mmselect.pool.reading import Column, Part, Pool
-from mmselect.pool.schema import match
-
-
-@dataclass(frozen=True)
-class ArrayPart(Part):
-    """An array in place of a dataset in a file."""
-
-    dataset: NDArray[Any]
-
-    @property
-    def plain(self) -> bool:
-        """Any thread may read an array."""
-        return True
-
-    @property
-    def compressed(self) -> bool:
-        """An array never is."""
-        return False
-
-    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows from `start` to `stop`; in `out`, if it is given."""
-        if out is None:
-            return self.dataset[start:stop].copy()
-        out[...] = self.dataset[start:stop]
-        return out
-
-    def announce(self, start: int, stop: int) -> None:
-        """Nothing is read from a disk."""
+from mmselect.pool.parts import ArrayPart
+from mmselect.pool.reading import Column, Pool
+from mmselect.pool.schema import axes_of, per_sample
 
 
 def hold(arrays: Mapping[str, NDArray[Any]], file: str) -> Pool:
@@ -67,21 +40,13 @@ def hold(arrays: Mapping[str, NDArray[Any]], file: str) -> Pool:
     >>> pool.n, pool.modalities, pool.columns["/features/image"][1:].shape
     (3, ['image'], (2, 2))
     """
-    sizes: dict[str, int] = {}
-    for path, array in arrays.items():
-        place = match(path)
-        if place is None or array.ndim != len(place.axes):
-            message = f"expected a dataset of the format, found shape {array.shape}"
-            raise SchemaError(message, file=file, dataset=path)
-        for axis, size in zip(place.axes, array.shape, strict=True):
-            if sizes.setdefault(axis, size) != size:
-                message = f"expected {axis} = {sizes[axis]:,}, found {size:,}"
-                raise SchemaError(message, file=file, dataset=path)
+    with located(file=file):
+        sizes = axes_of(arrays).sizes
     pool = Pool(Layout(), [file], sizes["n"], sizes)
     for path, array in arrays.items():
-        place = match(path)
-        if place is not None and place.dataset.per_sample:
-            pool.columns[path] = Column(path, (ArrayPart(array),), array.shape, array.dtype)
+        if per_sample(path):
+            part = ArrayPart(file, path, array.shape, array.dtype, array)
+            pool.columns[path] = Column(path, (part,), array.shape, array.dtype)
         else:
             pool.constants[path] = array
     return pool

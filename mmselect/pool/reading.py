@@ -1,92 +1,33 @@
 """Open a pool and read it in row blocks.
 
-A contiguous dataset is read with plain system calls at its place in the file, by any thread, into
-memory that is used again: no HDF5 lock is waited for, and no page stays mapped. Chunked, compressed
-and virtual datasets are read through HDF5. Several files look like one pool: rows are numbered
-through, in the order given.
+Several files look like one pool: rows are numbered through, in the order given.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import FormatError, Rows, SchemaError, located
-from mmselect.pool.ids import Ids, check_unique
+from mmselect.errors import DataError, MmselectError, RowNumbers, SchemaError, located, printable
+from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
-from mmselect.pool.schema import match, names_in
+from mmselect.pool.parts import Part
+from mmselect.pool.schema import names_in, per_sample, place_of
+from mmselect.pool.values import bad_rows
 
 PoolPath = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A dataset in one file; `file` and `offset` say where its numbers are if they lie in a row."""
-
-    dataset: h5py.Dataset
-    file: BinaryIO | None = None
-    offset: int = 0
-
-    def __len__(self) -> int:
-        return int(self.dataset.shape[0])
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row in the file."""
-        return int(prod(self.dataset.shape[1:]) * self.dataset.dtype.itemsize)
-
-    @property
-    def plain(self) -> bool:
-        """Whether its numbers lie in a row: any thread may read them."""
-        return self.file is not None or not len(self)
-
-    @property
-    def compressed(self) -> bool:
-        """Whether it stands behind an HDF5 filter."""
-        return filters(self.dataset) > 0
-
-    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows from `start` to `stop`, into `out` if it is given and of the file's type."""
-        if self.file is None:
-            block: NDArray[Any] = self.dataset[start:stop]
-            return block
-        shape, dtype = (stop - start, *self.dataset.shape[1:]), self.dataset.dtype
-        block = np.empty(shape, dtype) if out is None or out.dtype != dtype else out
-        raw, done = block.reshape(-1, copy=False).view(np.uint8).data, 0
-        while done < block.nbytes:  # the system may read less than it is asked for
-            place = self.offset + start * self.row_bytes + done
-            got = os.preadv(self.file.fileno(), [raw[done:]], place)
-            if not got:
-                raise FormatError("the file has become shorter", file=self.file.name)
-            done += got
-        return block
-
-    def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-        """Cut increasing `rows` where reading on would read what nobody wants."""
-        if not self.plain:
-            step = (self.dataset.chunks or (1024,))[0]
-            return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
-        apart = np.flatnonzero(np.diff(rows) > 1) + 1
-        return np.concatenate([[0], apart, [len(rows)]]) if len(rows) else apart
-
-    def announce(self, start: int, stop: int) -> None:
-        """Tell the system that these rows are read next, so that the disk is ahead of us."""
-        if self.file is not None and hasattr(os, "posix_fadvise"):
-            place, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
-            os.posix_fadvise(self.file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
 
 
 @dataclass(frozen=True)
@@ -102,6 +43,9 @@ class Column:
     shape, dtype
         As of a NumPy array; text has the type ``object`` (bytes).
 
+    check : callable
+        Raises if a file was changed since it was opened; called after every read.
+
     Indexing with a slice or an integer array reads rows into memory.
     """
 
@@ -109,6 +53,7 @@ class Column:
     parts: tuple[Part, ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    check: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -122,9 +67,11 @@ class Column:
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows from `start` to `stop`, over the borders of shards; in `out`, if it is given."""
         pieces = list(self._pieces(start, stop))
-        if out is None and len(pieces) == 1 and pieces[0][0].dataset.dtype == self.dtype:
+        if out is None and len(pieces) == 1 and pieces[0][0].dtype == self.dtype:
             part, a, b = pieces[0]
-            return part.read(a, b)
+            block = part.read(a, b)
+            self.check()
+            return block
         block = np.empty((stop - start, *self.shape[1:]), self.dtype) if out is None else out
         done = 0
         for part, a, b in pieces:
@@ -133,6 +80,7 @@ class Column:
             if found is not target:
                 target[...] = found
             done += b - a
+        self.check()
         return block
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
@@ -148,6 +96,7 @@ class Column:
                 block = part.read(int(local[a]), int(local[b - 1]) + 1)
                 out[order[low + a : low + b]] = block[local[a:b] - local[a]]
             first += len(part)
+        self.check()
         return out
 
     def announce(self, start: int, stop: int) -> None:
@@ -241,19 +190,25 @@ class Pool:
         Raises
         ------
         DataError
-            If two samples have the same id.
+            If two samples have the same id, or an id cannot be printed on a line.
         """
         column = self.columns.get("/id")
         ids = Ids(np.arange(self.n) if column is None else as_stored(column[:]))
         with self.located():
-            check_unique(ids)
+            check_ids(ids)
         return ids
 
     @cached_property
     def labeled(self) -> NDArray[np.bool_]:
         """Mask (n,) of the samples that the pool says are labeled."""
         column = self.columns.get("/labeled")
-        return np.zeros(self.n, bool) if column is None else column[:].astype(bool)
+        if column is None:
+            return np.zeros(self.n, bool)
+        mask = column[:]
+        with self.located():
+            for problem, rows in bad_rows(place_of("/labeled"), mask, self.sizes).items():
+                raise DataError(problem, dataset="/labeled", rows=rows.tolist())
+        return mask.astype(bool)
 
     def place(self, rows: Sequence[int]) -> tuple[str, list[int]]:
         """Name the file that holds the first of `rows`, and which of its own rows they are."""
@@ -265,7 +220,7 @@ class Pool:
             first += shard.rows
         return self.files[0], list(rows)
 
-    def located(self, rows: Rows | None = None) -> located:
+    def located(self, rows: RowNumbers | None = None) -> located:
         """Make errors raised in a ``with`` block name the file; `rows` renames their rows."""
         return located(file=self.files[0], rows=rows, place=self.place)
 
@@ -309,7 +264,7 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     Returns
     -------
     Pool
-        Names, shapes and types are read and checked; no numbers yet.
+        Names, shapes, types and ids are read and checked; no numbers yet.
 
     Raises
     ------
@@ -317,6 +272,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
         If a file is not a pool, is truncated, or has another major version.
     SchemaError
         If a dataset's name, shape or type is not what the format says, or shards differ.
+    DataError
+        If ids repeat, or cannot be printed on a line.
 
     Examples
     --------
@@ -333,15 +290,20 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
         layout.close()
         raise layout.problems[0]
     pool = Pool(layout, [str(path) for path in many], layout.sizes["n"], layout.sizes)
-    files = [Path(shard.file) for shard in layout.shards]
-    layout.open_files += [file.open("rb") for file in files]
-    for path in layout.shards[0].datasets:
-        sources = [shard.datasets[path] for shard in layout.shards]
-        if _per_sample(path):
-            pool.columns[path] = _column(path, sources, layout.open_files)
-        else:
-            pool.constants[path] = np.asarray(sources[0][()])
-    pool.unknown = [f"{shard.file}: {path}" for shard in layout.shards for path in shard.unknown]
+    try:
+        for path in layout.shards[0].parts:
+            parts = [shard.parts[path] for shard in layout.shards]
+            if per_sample(path):
+                pool.columns[path] = _column(path, parts, layout.check)
+            else:
+                pool.constants[path] = parts[0].read(0, len(parts[0]))
+        pool.unknown = [
+            printable(f"{shard.file}: {path}") for shard in layout.shards for path in shard.unknown
+        ]
+        _ = pool.ids  # no command works on ids that it could not print
+    except MmselectError:
+        layout.close()
+        raise
     return pool
 
 
@@ -355,37 +317,7 @@ def opened_pool(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
         yield opened
 
 
-def as_stored(values: NDArray[Any]) -> NDArray[Any]:
-    """Names as bytes objects or native integers, whatever the file's type."""
-    if values.dtype.kind in "iu":
-        return values.astype(values.dtype.newbyteorder("="))
-    out = np.empty(len(values), object)
-    out[:] = [name.encode() if isinstance(name, str) else bytes(name) for name in values]
-    return out
-
-
-def _per_sample(path: str) -> bool:
-    place = match(path)
-    return place is not None and place.dataset.per_sample
-
-
-def _column(path: str, sources: list[h5py.Dataset], files: list[BinaryIO]) -> Column:
-    parts = tuple(_part(*each) for each in zip(sources, files, strict=True))
-    dtypes = [source.dtype for source in sources if source.size] or [sources[0].dtype]
+def _column(path: str, parts: Sequence[Part], check: Callable[[], None]) -> Column:
+    dtypes = [part.dtype for part in parts if len(part)] or [parts[0].dtype]
     dtype = dtypes[0] if len({*dtypes}) == 1 else np.result_type(*dtypes)
-    shape = (sum(len(part) for part in parts), *sources[0].shape[1:])
-    return Column(path, parts, shape, dtype)
-
-
-def _part(dataset: h5py.Dataset, file: BinaryIO) -> Part:
-    offset = None if dataset.is_virtual or dataset.external else dataset.id.get_offset()
-    plain = dataset.dtype.kind in "fiu" and h5py.check_enum_dtype(dataset.dtype) is None
-    here = Path(dataset.file.filename) == Path(file.name)
-    if offset is None or not plain or dataset.size == 0 or not here:
-        return Part(dataset)
-    return Part(dataset, file, offset)
-
-
-def filters(dataset: h5py.Dataset) -> int:
-    """Count the filters, such as gzip, that a dataset is stored behind."""
-    return int(dataset.id.get_create_plist().get_nfilters())
+    return Column(path, tuple(parts), (sum(map(len, parts)), *parts[0].shape[1:]), dtype, check)

@@ -1,41 +1,183 @@
-"""Write a pool, from NumPy arrays or anything that turns into them."""
+"""Write a pool, in row blocks, from NumPy arrays or anything that turns into them."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from math import prod
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, SchemaError
-from mmselect.files import replacing
-from mmselect.pool.ids import Ids, check_unique
-from mmselect.pool.reading import as_stored
-from mmselect.pool.schema import FORMAT, NAME, VERSION, match, type_problem
+from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
+from mmselect.errors import DataError, SchemaError, located
+from mmselect.pool.ids import Ids, as_stored, check_ids
+from mmselect.pool.reading import PoolPath, open_pool
+from mmselect.pool.schema import (
+    FORMAT,
+    SCHEMA,
+    VERSION,
+    Axes,
+    axes_of,
+    in_schema_order,
+    match,
+    per_sample,
+    place_of,
+)
+from mmselect.pool.storage import Storage, created, draft
+from mmselect.pool.values import bad_rows
 
 Tensor = Any
 """NumPy array, sequence, or anything with ``__dlpack__`` or ``.cpu().numpy()``."""
 
 
+class PoolWriter:
+    """Write a pool in row blocks; it need not fit in memory. Use it in a ``with`` block.
+
+    The file appears under its name when the block ends well; what ends it otherwise leaves
+    nothing. Floats keep their type; storage is contiguous.
+
+    Parameters
+    ----------
+    path : path
+        The file to write; an existing one is replaced.
+    constants : mapping of dataset path to array, optional
+        The datasets without a row per sample.
+    rows : int, optional
+        Samples to come. Where nobody knows, they wait in a nameless file in the same folder, which
+        takes their room once more.
+    attributes : mapping, optional
+        Attributes of the file besides those of the format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "pool.h5"
+    >>> with PoolWriter(path) as writer:
+    ...     writer.append({"/id": ["a", "b"], "/features/image": np.zeros((2, 3))})
+    ...     writer.append({"/id": ["c"], "/features/image": np.ones((1, 3))})
+    >>> with open_pool(path) as pool:
+    ...     pool.ids.text([2]), pool.columns["/features/image"][1:].tolist()
+    (['c'], [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        constants: Mapping[str, Tensor] | None = None,
+        *,
+        rows: int | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path, self.rows, self._expected = Path(path), 0, rows
+        self._constants = {name: as_array(name, value) for name, value in (constants or {}).items()}
+        self._attributes = {"format": FORMAT, "format_version": VERSION, **(attributes or {})}
+        self._axes, self._first = Axes(), dict[str, NDArray[Any]]()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as files:
+            self._pool = self._draft = files.enter_context(created(self.path))
+            if self._expected is None:
+                self._draft = files.enter_context(draft(self.path.resolve().parent))
+            self._files = files.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        with self._files:
+            if error is not None:
+                raise error
+            with located(file=str(self.path)):
+                self._finish()
+
+    def append(self, arrays: Mapping[str, Tensor]) -> None:
+        """Add a block of rows.
+
+        Parameters
+        ----------
+        arrays : mapping of dataset path to array
+            The same paths, types and shapes of a row as in the first block.
+
+        Raises
+        ------
+        SchemaError
+            If a name, shape or type is not what the format says, or not as in the first block.
+        DataError
+            If ids repeat or cannot be printed on a line, a label lies beyond the classes, or text
+            cannot be stored. Rows are counted from the first block on.
+        OutputError
+            If the file cannot be written.
+        """
+        block = {name: as_array(name, values) for name, values in arrays.items()}
+        with located(file=str(self.path), rows=range(self.rows, sys.maxsize)):
+            if not self._first:
+                check_arrays({**self._constants, **block}, self._axes)
+                self._begin(block)
+            else:
+                check_arrays(block, self._axes)
+                self._compare(block)
+            start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
+            if self._expected is not None and self.rows > self._expected:
+                raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
+            for name, values in block.items():
+                self._draft.write(name, start, values)
+
+    def _begin(self, block: Mapping[str, NDArray[Any]]) -> None:
+        misplaced = [name for name in block if not per_sample(name)]
+        if misplaced := misplaced + [name for name in self._constants if per_sample(name)]:
+            message = "expected rows of samples in append, and all else in constants"
+            raise SchemaError(message, dataset=misplaced[0])
+        self._pool.handle.attrs.update(self._attributes)
+        for name, values in self._constants.items():
+            self._pool.store(name, values)
+        for name, values in block.items():
+            self._draft.reserve(name, values, self._expected)
+        self._first = {name: values[:0].copy() for name, values in block.items()}
+
+    def _compare(self, block: Mapping[str, NDArray[Any]]) -> None:
+        """Hold a block against the first one; sizes of axes are known to be the same."""
+        if other := sorted(self._first.keys() ^ block.keys()):
+            found = "an additional one" if other[0] in block else "none"
+            message = f"expected the datasets of the first rows, found {found}"
+            raise SchemaError(message, dataset=other[0])
+        for name, values in block.items():
+            old, new = _kind(self._first[name]), _kind(values)
+            if old != new:
+                message = f"expected {old}, as in the first rows, found {new}"
+                raise SchemaError(message, dataset=name)
+
+    def _finish(self) -> None:
+        if not self._first:
+            raise SchemaError("expected at least one array with a row per sample, found none")
+        if self._expected not in (None, self.rows):
+            raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
+        if self._draft is not self._pool:
+            for name, like in self._first.items():
+                self._pool.reserve(name, like, self.rows)
+                _copy(self._draft, self._pool, name, self.rows)
+        if "/id" in self._first:
+            check_ids(Ids(as_stored(self._pool.handle["/id"][:])))
+
+
+def _copy(source: Storage, target: Storage, name: str, rows: int) -> None:
+    dataset = source.handle[name]
+    for start, stop in ranges(0, rows, 16 * compute_rows(prod(dataset.shape[1:]))):
+        target.write(name, start, dataset[start:stop])
+
+
+def _kind(values: NDArray[Any]) -> str:
+    return "text" if values.dtype.kind in "OSU" else str(values.dtype)
+
+
 def write_pool(
-    path: str | os.PathLike[str],
-    *,
-    ids: Tensor | Sequence[str] | None = None,
-    features: Mapping[str, Tensor] | None = None,
-    unimodal_logits: Mapping[str, Tensor] | None = None,
-    multimodal_logits: Tensor | None = None,
-    coalition_logits: Mapping[str, Tensor] | None = None,
-    classifier_weight: Mapping[str, Tensor] | None = None,
-    classifier_bias: Tensor | None = None,
-    dropout_logits: Tensor | None = None,
-    labels: Tensor | None = None,
-    labeled: Tensor | None = None,
-    class_names: Sequence[str] | None = None,
-    metadata: Mapping[str, Tensor] | None = None,
+    path: str | os.PathLike[str], **arrays: Tensor | Mapping[str, Tensor] | None
 ) -> None:
     """Write a pool file in format 1.0.
 
@@ -56,9 +198,10 @@ def write_pool(
     dropout_logits : (n, t, c) array, optional
     labels : (n,) integer array, optional
         Class index, -1 = unknown.
-    labeled : (n,) boolean array, optional
+    labeled : (n,) boolean array, or one of 0 and 1, optional
     class_names : (c,) sequence of str, optional
     metadata : mapping of column to (n,) array or sequence, optional
+        None and nan in a column of text are stored as empty text.
 
     Arrays are NumPy arrays, sequences, or anything with ``__dlpack__`` or ``.cpu().numpy()``, such
     as torch tensors on any device.
@@ -68,7 +211,8 @@ def write_pool(
     SchemaError
         If a name, shape or type is not what the format says, or sizes differ.
     DataError
-        If ids repeat, are empty, or hold a line break.
+        If ids repeat or cannot be printed on a line, a label lies beyond the classes, or text
+        cannot be stored.
     OutputError
         If the file cannot be written.
 
@@ -81,26 +225,54 @@ def write_pool(
     ...     pool.n, pool.ids.text([1])
     (2, ['b'])
     """
-    given = {
-        "/id": ids,
-        "/multimodal_logits": multimodal_logits,
-        "/classifier/bias": classifier_bias,
-        "/dropout_logits": dropout_logits,
-        "/label": labels,
-        "/labeled": labeled,
-        "/class_names": class_names,
-        **_named("/features", features),
-        **_named("/unimodal_logits", unimodal_logits),
-        **_named("/coalition_logits", coalition_logits),
-        **_named("/classifier/weight", classifier_weight),
-        **_named("/metadata", metadata),
-    }
-    arrays = {name: _typed(name, values) for name, values in given.items() if values is not None}
-    check_arrays(arrays)
-    with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as handle:
-        handle.attrs.update(format=FORMAT, format_version=VERSION)
-        for name, array in arrays.items():
-            store(handle, name, array)
+    given: dict[str, NDArray[Any]] = {}
+    for dataset in SCHEMA:
+        values = arrays.pop(dataset.argument, None)
+        if not dataset.named:
+            named = {dataset.path: values}
+        else:
+            named = {f"{dataset.group}/{name}": array for name, array in (values or {}).items()}
+        given |= {name: as_array(name, each) for name, each in named.items() if each is not None}
+    if arrays:
+        raise TypeError(f"write_pool() got an unexpected keyword argument {min(arrays)!r}")
+    n = axes_of(given).sizes["n"]
+    fixed = {name: array for name, array in given.items() if not per_sample(name)}
+    with PoolWriter(path, fixed, rows=n) as writer:
+        writer.append({name: array for name, array in given.items() if name not in fixed})
+
+
+def join_shards(
+    paths: Sequence[PoolPath], target: str | os.PathLike[str], memory: int = DEFAULT_MEMORY
+) -> None:
+    """Write several pool files as one, in row blocks.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Shards, in order.
+    target : path
+    memory : int
+        Bytes to read at a time.
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits, for shards that are not one pool or a file that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name, ids in (("a.h5", [1, 2]), ("b.h5", [3])):
+    ...     write_pool(folder / name, ids=ids)
+    >>> join_shards([folder / "a.h5", folder / "b.h5"], folder / "c.h5")
+    >>> with open_pool(folder / "c.h5") as pool:
+    ...     pool.n
+    3
+    """
+    with open_pool(paths) as pool, PoolWriter(target, pool.constants, rows=pool.n) as writer:
+        for _, block in pool.blocks(in_schema_order(pool.columns), 1, memory):
+            writer.append(block)
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:
@@ -126,65 +298,39 @@ def to_numpy(values: Tensor) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def _named(group: str, arrays: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    return {f"{group}/{name}": array for name, array in (arrays or {}).items()}
+def as_array(name: str, values: Tensor) -> NDArray[Any]:
+    """Turn what is given for a dataset into an array, of its own type or, failing one, its table's.
 
-
-def _typed(name: str, values: Tensor) -> NDArray[Any]:
-    """Turn into an array; an empty list, which has no type of its own, gets the schema's."""
+    Examples
+    --------
+    >>> as_array("/labeled", [0, 1]), as_array("/metadata/caption", ["a", float("nan")])
+    (array([False,  True]), array(['a', nan], dtype=object))
+    """
     array, place = to_numpy(values), match(name)
-    untyped = array.size == 0 and not hasattr(values, "dtype")
-    if untyped and place and place.dataset.kind != "float":
-        kinds = {"boolean": bool, "integer": np.int64}
-        return array.astype(kinds.get(place.dataset.kind, object))
+    kind = place.dataset.kind if place else "float"
+    if array.size == 0 and not hasattr(values, "dtype") and kind != "float":
+        return array.astype({"boolean": bool, "integer": np.int64}.get(kind, object))
+    if array.dtype.kind == "U" and not isinstance(values, np.ndarray):
+        return np.array(values, object)  # NumPy makes words of the None and nan among text
+    if kind == "boolean" and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
+        return array.astype(bool)
     return array
 
 
-def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Hold every array against the schema and the others before anything is written."""
-    sizes: dict[str, tuple[int, str]] = {}
-    for name, array in arrays.items():
-        place = match(name)
-        if place is None:
-            message = f"expected a name of {NAME} (coalitions: sorted, joined by +)"
-            raise SchemaError(message, dataset=name)
-        if array.ndim != len(place.axes):
-            message = f"expected axes ({', '.join(place.axes)}), found shape {array.shape}"
-            raise SchemaError(message, dataset=name)
-        if 0 in array.shape[1:]:
-            message = f"expected axes of at least 1 beside n, found shape {array.shape}"
-            raise SchemaError(message, dataset=name)
-        if problem := type_problem(place.dataset, array.dtype):
-            raise SchemaError(problem, dataset=name)
-        for axis, size in zip(place.axes, array.shape, strict=True):
-            expected, source = sizes.setdefault(axis, (size, name))
-            if size != expected:
-                message = f"expected {axis} = {expected:,}, as in {source}, found {size:,}"
-                raise SchemaError(message, dataset=name)
-    if "n" not in sizes:
-        raise SchemaError("expected at least one array with a row per sample, found none")
-    if "/id" in arrays:
-        check_ids(Ids(as_stored(arrays["/id"])))
-
-
-def check_ids(ids: Ids) -> None:
-    """Refuse ids that repeat or that a line of text cannot carry.
+def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -> None:
+    """Hold arrays against the schema, and ids and labels against what a pool may hold.
 
     Raises
     ------
+    SchemaError
+        If a name, shape or type is not in the table, or sizes differ.
     DataError
-        Naming the rows.
+        If ids repeat or cannot be printed on a line, or a label lies beyond the classes.
     """
-    if bad := ids.unprintable():
-        message = "expected UTF-8 text without line breaks, not empty"
-        raise DataError(f"{message}, found {ids.values[bad[0]]!r}", dataset="/id", rows=bad)
-    check_unique(ids)
-
-
-def store(handle: h5py.File, name: str, array: NDArray[Any]) -> None:
-    """Write a whole array as a dataset; text as HDF5 strings."""
-    if array.dtype.kind in "OSU":
-        text = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
-        handle.create_dataset(name, data=text, dtype=h5py.string_dtype(), track_times=False)
-    else:
-        handle.create_dataset(name, data=array, track_times=False)
+    axes = axes_of(arrays, axes)
+    if "/id" in arrays:
+        check_ids(Ids(as_stored(arrays["/id"], "/id")))
+    for name, array in arrays.items():
+        if place_of(name).dataset.kind in ("integer", "boolean"):
+            for problem, rows in bad_rows(place_of(name), array, axes.sizes).items():
+                raise DataError(problem, dataset=name, rows=rows.tolist())

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import finite
+from mmselect.arrays import check_finite
 from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
-from mmselect.output import plain
+from mmselect.output.tables import plain
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match
 from mmselect.request import fingerprint
@@ -160,7 +160,7 @@ def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float
     path = f"/features/{name}"
     z = pool.columns[path][rows].astype(np.float32)
     with pool.located(rows):
-        finite(np.abs(z).max(axis=1, initial=0), np.arange(len(rows)), path)
+        check_finite(np.abs(z).max(axis=1, initial=0), np.arange(len(rows)), path)
     return z
 
 

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from mmselect.files import make_folder
-from mmselect.output import emit
+from mmselect.output.emitting import emit
 from mmselect.replay.plots import FORMS as FIGURE_FORMS
 from mmselect.replay.plots import contribution_curves, learning_curves, render, wins_matrix
 from mmselect.replay.runs import Replay

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
+from mmselect.ask import Selecting
 from mmselect.errors import SelectionError, UsageError
+from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
 from mmselect.pool.reading import Pool
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
@@ -27,7 +29,7 @@ from mmselect.replay.heads import (
     views,
 )
 from mmselect.replay.measures import measure
-from mmselect.request import Request, parse_budget, prepare
+from mmselect.request import Request, prepare
 from mmselect.selection import pick
 
 LABELED = "labeled"
@@ -184,9 +186,7 @@ def _check_budget(settings: Settings, first: int, train: int, file: str) -> None
 
 def _prepared(pool: Pool, strategy: str) -> Request:
     name, parameters, spread = parse_strategy(strategy)
-    if spread is not None:
-        raise UsageError(f"strategies: spread is not supported yet, found {strategy!r}")
-    return prepare(pool, name, parameters=parameters, threads=1)
+    return prepare(pool, Selecting(strategy=name, parameters=parameters, spread=spread, threads=1))
 
 
 def _seed(seed: int, round_: int) -> int:

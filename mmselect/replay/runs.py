@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.ask import Replaying
 from mmselect.errors import UsageError
+from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
 from mmselect.replay.heads import C_GRID
@@ -22,9 +24,6 @@ from mmselect.replay.storage import Storage, digest
 from mmselect.replay.workers import run_tasks
 from mmselect.strategies.record import Progress
 from mmselect.version import __version__
-
-STRATEGIES = ("bmmal", "badge", "smem", "entropy", "random")
-"""What is compared unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +77,14 @@ class Replay:
         return "random" if "random" in names else names[0]
 
 
+@accepts(Replaying)
 def replay(
     pool: Pool | PoolPath | Sequence[PoolPath],
-    strategies: Sequence[str] = STRATEGIES,
+    strategies: Sequence[str] = Replaying.strategies,
     *,
-    rounds: int = 5,
-    budget: int | str = "2%",
-    start: str = "random",
-    start_budget: int | str | None = None,
-    seeds: int = 5,
-    seed: int = 0,
-    test_fraction: float | None = None,
-    jobs: int = 1,
     folder: Path | None = None,
     progress: Progress | None = None,
+    **asked: Any,
 ) -> Replay:
     """Play active learning on a pool whose labels are known.
 
@@ -104,30 +97,16 @@ def replay(
         With features and labels; nothing else of it is used.
     strategies : sequence of str
         Names, with parameters where wanted: ``"smem:spread=d2"``.
-    rounds : int
-        How often each strategy picks.
-    budget : int or str
-        Picks of a round: a count, or a share of the samples that may be picked.
-    start : str
-        A strategy that needs features only picks the first samples; ``"labeled"`` starts from
-        those that the pool says are labeled.
-    start_budget : int or str, optional
-        Samples at the start; default: `budget`.
-    seeds, seed : int
-        How many seeds, and the first of them. For one seed all strategies start alike.
-    test_fraction : float, optional
-        Share of the samples to test on, drawn for each seed. Default: ``/metadata/split`` of the
-        pool says which are ``test`` and ``train``; 0.2 where it does not.
-    jobs : int
-        Processes. Results do not depend on it.
     folder : path, optional
         Where finished runs are kept, and found again.
     progress : callable, optional
-        Called with ``(runs done, runs in all)``.
+        Told ``(runs done, runs in all)``.
+    {options}
 
     Returns
     -------
     Replay
+        For one seed all strategies start alike. Results do not depend on the number of jobs.
 
     Raises
     ------
@@ -141,18 +120,29 @@ def replay(
     >>> len(found.rows), found.curves("accuracy")["random"].shape
     (4, (2, 2))
     """
-    first = str(budget if start_budget is None else start_budget)
-    fraction = TEST_FRACTION if test_fraction is None else test_fraction
-    settings = Settings(start, first, str(budget), rounds, fraction)
-    names, numbers = list(strategies), list(range(seed, seed + seeds))
-    _check(settings, names, numbers, jobs)
+    return play_all(pool, Replaying(strategies=strategies, **asked), folder, progress)
+
+
+def play_all(
+    pool: Pool | PoolPath | Sequence[PoolPath],
+    ask: Replaying,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Replay:
+    """Play what is asked; see :func:`replay`."""
+    first = ask.budget if ask.start_budget is None else ask.start_budget
+    fraction = TEST_FRACTION if ask.test_fraction is None else ask.test_fraction
+    settings = Settings(ask.start, str(first), str(ask.budget), ask.rounds, fraction)
+    names, numbers = list(ask.strategies), list(range(ask.seed, ask.seed + ask.seeds))
+    if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
     with opened_pool(pool) as opened:
-        data, files = load(opened, test_fraction is None), opened.files
+        data, files = load(opened, ask.test_fraction is None), opened.files
     check_strategies(data, settings, names)
     played = {"mmselect": __version__, "grid": C_GRID, **_settings(data, settings)}
     storage = Storage(folder, digest({**played, "data": data.digest}))
     pairs = [(strategy, seed) for strategy in names for seed in numbers]
-    runs = _play_all(data, settings, pairs, jobs, storage, progress)
+    runs = _play_pairs(data, settings, pairs, ask.jobs, storage, progress)
     described = {
         **played,
         "strategies": names,
@@ -162,18 +152,6 @@ def replay(
         "modalities": sorted(data.features),
     }
     return Replay(described, runs, _merge_warnings(runs))
-
-
-def _check(settings: Settings, strategies: list[str], seeds: list[int], jobs: int) -> None:
-    """Refuse what is wrong whatever the pool."""
-    if not 0 < settings.test_fraction < 1:
-        found = f"{settings.test_fraction:g}"
-        raise UsageError(f"test fraction: expected a share between 0 and 1, found {found}")
-    if settings.rounds < 1 or not seeds or seeds[0] < 0 or jobs < 1:
-        found = f"{settings.rounds} rounds, {len(seeds)} seeds, {jobs} jobs"
-        raise UsageError(f"expected at least 1 round, 1 seed and 1 job, found {found}")
-    if repeated := [name for i, name in enumerate(strategies) if name in strategies[:i]]:
-        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
 
 
 def _merge_warnings(runs: Sequence[Run]) -> list[str]:
@@ -195,7 +173,7 @@ def _settings(data: Data, settings: Settings) -> dict[str, Any]:
     return {**asdict(settings), **split}
 
 
-def _play_all(
+def _play_pairs(
     data: Data,
     settings: Settings,
     pairs: list[tuple[str, int]],

@@ -38,8 +38,8 @@ class Storage(NamedTuple):
         if self.folder is None:
             return
         make_folder(self.folder)
-        with replacing(self.file(run.strategy, run.seed)) as temporary:
-            temporary.write_text(json.dumps({"key": self.key, **asdict(run)}))
+        with replacing(self.file(run.strategy, run.seed)) as file:
+            file.write(json.dumps({"key": self.key, **asdict(run)}).encode())
 
     def load(self, strategy: str, seed: int) -> Run | None:
         """Find a finished run.

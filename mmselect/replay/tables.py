@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mmselect.output import aligned, as_csv, as_json
+from mmselect.output.tables import aligned, as_csv, as_json
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy
 

@@ -1,49 +1,77 @@
-"""The diversified form of a score: weighted D² sampling over the features.
+"""Spread any score over the features, so that the picks are not all alike.
 
-Row i is drawn with probability proportional to ``score_i^power · D_i²``, D_i its distance to the
-nearest pick in the concatenated features (ours; ``docs/methods.md``). Power 0 is the plain top k.
+``d2`` draws row i with probability proportional to ``score_i^4 · D_i²``, D_i its distance to the
+nearest pick in the concatenated features (ours; ``docs/methods.md``). ``facility`` is facility
+location in which each candidate counts by its score. Where a score is negative, as it may be for
+``deepfool`` and ``alignment``, all are shifted so that the least is 0.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmselect.arrays import Floats
 from mmselect.core.sampling.points import feature_points
-from mmselect.strategies.gradients import footprint as gradient_footprint
+from mmselect.strategies.covering import FEATURES
+from mmselect.strategies.facility import cover
 from mmselect.strategies.gradients import sample
-from mmselect.strategies.record import Batch, Parameter, Picks
+from mmselect.strategies.record import Batch, Picks
 
-DIVERSIFY = Parameter(
-    "diversify",
-    0.0,
-    "power of the score as a weight in D² sampling over the features; 0: plain top k",
-    minimum=0,
-)
+POWER = 4
+"""Power of the score as a weight in D² sampling: at 1, features outweigh most scores."""
 
 
-def spread(batch: Batch, scores: NDArray[np.float64], k: int, rng: np.random.Generator) -> Picks:
-    """Sample candidates that score high and differ."""
-    features = {path: batch.columns[path] for path in batch.group("/features")}
-    points = feature_points(features, batch.candidates)
-    return sample(points, batch, k, rng, weights(scores, batch.parameters["diversify"]))
+def spread(batch: Batch, scores: Floats, k: int, rng: np.random.Generator, how: str) -> Picks:
+    """Pick candidates that score high and differ.
+
+    Parameters
+    ----------
+    batch : Batch
+        Its columns hold the features.
+    scores : (n,) ndarray of float64
+        Of the candidates, larger = label first, of any sign.
+    k : int
+    rng : numpy.random.Generator
+        Used by ``d2``.
+    how : {"d2", "facility"}
+
+    Returns
+    -------
+    Picks
+        Their scores are what each pick added: ``w D²``, or the gain in cover.
+    """
+    return SPREADS[how](batch, shifted(scores), k, rng)
 
 
-def weights(scores: NDArray[np.float64], power: float) -> NDArray[np.float64]:
-    """Scores to a power, relative to the largest; a score below 0 counts as 0.
+def shifted(scores: Floats) -> Floats:
+    """Scores from 0 on: less the least of them where that is negative; -inf counts as the least.
 
     Examples
     --------
-    >>> weights(np.array([1.0, 2.0, -1.0]), 2).tolist()
-    [0.25, 1.0, 0.0]
+    >>> shifted(np.array([-3.0, -1.0])).tolist(), shifted(np.array([1.0, 2.0])).tolist()
+    ([0.0, 2.0], [1.0, 2.0])
+    >>> shifted(np.array([-np.inf, -3.0, -1.0])).tolist()
+    [0.0, 0.0, 2.0]
     """
-    positive = np.maximum(scores, 0.0)
-    relative: NDArray[np.float64] = (positive / (positive.max(initial=0) or 1.0)) ** power
-    return relative
+    least = min(float(scores.min(initial=0.0, where=np.isfinite(scores))), 0.0)
+    return np.maximum(scores, least) - least
 
 
-def footprint(request: Any, k: int) -> int:
-    """Estimate what the sampler keeps, if it runs at all."""
-    return gradient_footprint(request, k) if request.parameters["diversify"] else 0
+def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Picks:
+    features = {path: batch.columns[path] for path in batch.group(FEATURES)}
+    points = feature_points(features, batch.candidates)
+    weights = (scores / (scores.max(initial=0.0) or 1.0)) ** POWER
+    return sample(points, batch, k, rng, weights)
+
+
+def _by_facility(batch: Batch, scores: Floats, k: int, _rng: np.random.Generator) -> Picks:
+    return cover(batch, k, scores)
+
+
+SPREADS: dict[str, Callable[[Batch, Floats, int, np.random.Generator], Picks]] = {
+    "d2": _by_d2,
+    "facility": _by_facility,
+}
+"""How scores can be spread, by name."""

@@ -7,15 +7,15 @@ Shen et al., *Towards Balanced Active Learning for Multimodal Classification*, A
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Index, Rows
+from mmselect.arrays import Array, Floats, Index, Rows
 from mmselect.core.sampling.d2 import d2_sample, nearest_picks
 from mmselect.core.sampling.gradients import GradientPoints, norm_parts
-from mmselect.core.sampling.points import squared_norms
+from mmselect.core.sampling.points import Points, squared_norms
 from mmselect.core.scores.coalitions import (
     coalition_name,
     coalition_names,
@@ -24,7 +24,8 @@ from mmselect.core.scores.coalitions import (
 )
 from mmselect.core.scores.linear import LinearLogits
 from mmselect.core.scores.shapley import balance_weights, contributions, dominance_degree
-from mmselect.errors import NeedsError, located
+from mmselect.engine import SERIAL, Engine
+from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.record import (
     Arrays,
@@ -47,107 +48,130 @@ MULTILABEL = Parameter(
 )
 
 
-def in_group(sources: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """Datasets of a group, sorted by name, under their names in the group."""
-    return {name: sources[f"{group}/{name}"] for name in names_in(group, sources)}
+@dataclass(frozen=True)
+class Model:
+    """What gradients and contributions are taken from: a pool's features and its fused head.
+
+    Attributes
+    ----------
+    names : list of str
+        Modalities, sorted.
+    features : dict of path to (n, d) Rows
+    head : dict of path of features to (c, d) ndarray
+        Weights of a linear head; empty where there is none.
+    bias : (c,) ndarray, optional
+    coalitions : dict of coalition to (n, c) Rows
+        Exported logits, those of all modalities under their name too.
+    logits : (n, c) Rows
+        The fused head's: exported, or W z + b.
+    """
+
+    names: list[str]
+    features: dict[str, Rows]
+    head: dict[str, Array]
+    bias: Array | None
+    coalitions: dict[str, Rows]
+    logits: Rows
+
+    def shapley(self, rows: Index | None = None, engine: Engine = SERIAL) -> tuple[Floats, Index]:
+        """Shapley values and pseudo-classes, from the linear head or from coalition logits."""
+        if self.head:
+            return linear_shapley(self.features, self.head, self.bias, rows=rows, engine=engine)
+        with located(dataset=COALITIONS):
+            return exported_shapley(self.coalitions, self.names, rows=rows, engine=engine)
+
+    def points(self, weights: Floats | None, parameters: Parameters) -> GradientPoints:
+        """Gradient embeddings; `weights` (n, m) rescale them (BMMAL)."""
+        return GradientPoints(self.logits, self.features, weights, parameters["multilabel"])
 
 
-def fused_logits(sources: Mapping[str, Any]) -> Rows:
-    """Find the fused head's logits: exported, or those of the coalition of all, or W z + b."""
-    everyone = coalition_name(in_group(sources, FEATURES))
-    for path in (FUSED, f"{COALITIONS}/{everyone}"):
-        if path in sources:
-            logits: Rows = sources[path]
-            return logits
-    return LinearLogits(in_group(sources, FEATURES), _weights(sources), sources.get(BIAS))
+def model_of(sources: Mapping[str, Any]) -> Model:
+    """Find the features and the fused head among a pool's datasets, or blocks of them."""
+    names = names_in(FEATURES, sources)
+    features = {f"{FEATURES}/{name}": sources[f"{FEATURES}/{name}"] for name in names}
+    weighted = names_in(WEIGHT, sources)
+    head = {f"{FEATURES}/{name}": sources[f"{WEIGHT}/{name}"] for name in weighted}
+    exported = names_in(COALITIONS, sources)
+    coalitions = {name: sources[f"{COALITIONS}/{name}"] for name in exported}
+    bias, everyone = sources.get(BIAS), coalition_name(names)
+    if FUSED in sources:
+        logits = sources[FUSED]
+        coalitions.setdefault(everyone, logits)
+    elif everyone in coalitions:
+        logits = coalitions[everyone]
+    else:
+        logits = LinearLogits(features, head, bias)
+    return Model(names, features, head, bias, coalitions, logits)
 
 
 def shapley(
-    sources: Mapping[str, Any], rows: Index | None = None, **how: Any
+    sources: Mapping[str, Any], rows: Index | None = None, engine: Engine = SERIAL
 ) -> tuple[Floats, Index]:
-    """Shapley values and pseudo-classes, from the linear head or from coalition logits."""
-    features = in_group(sources, FEATURES)
-    if in_group(sources, WEIGHT):
-        by_path = {f"{FEATURES}/{name}": z for name, z in features.items()}
-        weights = {f"{FEATURES}/{name}": w for name, w in _weights(sources).items()}
-        return linear_shapley(by_path, weights, sources.get(BIAS), rows=rows, **how)
-    coalitions = in_group(sources, COALITIONS)
-    if FUSED in sources:
-        coalitions.setdefault(coalition_name(features), sources[FUSED])
-    with located(dataset=COALITIONS):
-        return exported_shapley(coalitions, list(features), rows=rows, **how)
+    """Shapley values and pseudo-classes of a pool's rows."""
+    return model_of(sources).shapley(rows, engine)
 
 
-def conditions(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
+def lacks_logits(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
+    """Say what a pool lacks for the fused head's logits, where they are not exported."""
+    everyone = f"{COALITIONS}/{coalition_name(names_in(FEATURES, paths))}"
+    if FUSED in paths or everyone in paths:
+        return []
+    return unpaired(paths) if names_in(WEIGHT, paths) else [everyone]
+
+
+def lacks_coalitions(
+    paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters
+) -> list[str]:
     """Say which block of the head, or which coalition, a pool lacks."""
-    names, weights = set(names_in(FEATURES, paths)), set(names_in(WEIGHT, paths))
-    if weights:
-        lacking = [f"{WEIGHT}/{name}" for name in sorted(names - weights)]
-        return lacking + [f"{FEATURES}/{name}" for name in sorted(weights - names)]
-    there = set(names_in(COALITIONS, paths))
+    if names_in(WEIGHT, paths):
+        return unpaired(paths)
+    names, there = names_in(FEATURES, paths), set(names_in(COALITIONS, paths))
     if not there:
         return []
     if FUSED in paths:
         there.add(coalition_name(names))
-    return [f"{COALITIONS}/{name}" for name in coalition_names(sorted(names)) if name not in there]
+    return [f"{COALITIONS}/{name}" for name in coalition_names(names) if name not in there]
 
 
-def _weights(sources: Mapping[str, Any]) -> dict[str, Any]:
-    weights, features = in_group(sources, WEIGHT), in_group(sources, FEATURES)
-    if missing := sorted(features.keys() ^ weights.keys()):
-        group = WEIGHT if missing[0] in features else FEATURES
-        raise NeedsError(
-            f"expected the modalities of {FEATURES} and {WEIGHT} to be the same, "
-            f"found no {group}/{missing[0]}"
-        )
-    return weights
+def unpaired(paths: set[str]) -> list[str]:
+    """Blocks of a linear head without features, and features without a block."""
+    names, weights = set(names_in(FEATURES, paths)), set(names_in(WEIGHT, paths))
+    lacking = [f"{WEIGHT}/{name}" for name in sorted(names - weights)]
+    return lacking + [f"{FEATURES}/{name}" for name in sorted(weights - names)]
 
 
 def contribution(arrays: Arrays, parameters: Parameters) -> Columns:
     """Describe each sample as BMMAL sees it; the score is the dominance degree."""
-    names = list(in_group(arrays, FEATURES))
-    phi, pseudo = shapley(arrays)
+    model = model_of(arrays)
+    phi, pseudo = model.shapley()
     share = contributions(phi)
     weights = balance_weights(share)
     rho = dominance_degree(share)
     with located(dataset=FUSED):
-        norms = squared_norms(_points(arrays, weights, parameters))
-    return {
-        "score": rho,
-        "pseudo_class": pseudo,
-        **{f"shapley.{name}": phi[:, m] for m, name in enumerate(names)},
-        **{f"contribution.{name}": share[:, m] for m, name in enumerate(names)},
-        **{f"weight.{name}": weights[:, m] for m, name in enumerate(names)},
-        "dominance": rho,
-        "gradient_norm": np.sqrt(norms),
-    }
+        norms = squared_norms(model.points(weights, parameters))
+    columns = {"score": rho, "pseudo_class": pseudo}
+    for title, values in (("shapley", phi), ("contribution", share), ("weight", weights)):
+        columns |= {f"{title}.{name}": values[:, m] for m, name in enumerate(model.names)}
+    return {**columns, "dominance": rho, "gradient_norm": np.sqrt(norms)}
 
 
 def points_of(batch: Batch, balanced: bool) -> GradientPoints:
     """Gradient embeddings of the pool; `balanced` rescales the candidates' (BMMAL)."""
-    sources = {**batch.columns, **batch.constants}
+    model = model_of({**batch.columns, **batch.constants})
     if not balanced:
-        return _points(sources, None, batch.parameters)
-    phi, _ = shapley(sources, batch.candidates, threads=batch.threads, memory=batch.memory)
-    weights = np.ones((fused_logits(sources).shape[0], phi.shape[1]))
+        return model.points(None, batch.parameters)
+    phi, _ = model.shapley(batch.candidates, batch.engine)
+    weights = np.ones((model.logits.shape[0], len(model.names)))
     weights[batch.candidates] = balance_weights(contributions(phi))
-    return _points(sources, weights, batch.parameters)
-
-
-def _points(
-    sources: Mapping[str, Any], weights: NDArray[np.float64] | None, parameters: Parameters
-) -> GradientPoints:
-    features = {f"{FEATURES}/{name}": z for name, z in in_group(sources, FEATURES).items()}
-    multilabel = bool(parameters["multilabel"])
-    return GradientPoints(fused_logits(sources), features, weights, multilabel)
+    return model.points(weights, batch.parameters)
 
 
 def gradient_norms(
-    sources: Mapping[str, Any], rows: Index, share: Floats, threads: int, memory: int
+    sources: Mapping[str, Any], rows: Index, share: Floats, engine: Engine
 ) -> tuple[Floats, Floats]:
     """‖g‖ of each row, as it is (BADGE) and rescaled by the balance weights (BMMAL)."""
-    points = _points(sources, None, {"multilabel": False})
-    residual, features = norm_parts(points, rows, threads=threads, memory=memory)
+    points = model_of(sources).points(None, {"multilabel": False})
+    residual, features = norm_parts(points, rows, engine=engine)
     balanced = np.vecdot(features, np.square(balance_weights(share)))
     return np.sqrt(residual * features.sum(axis=1)), np.sqrt(residual * balanced)
 
@@ -163,17 +187,16 @@ def bmmal(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 
 
 def sample(
-    points: Any,
+    points: Points,
     batch: Batch,
     k: int,
     rng: np.random.Generator,
-    weights: NDArray[np.float64] | None = None,
+    weights: Floats | None = None,
 ) -> Picks:
     """Run (weighted) D² sampling over the candidates' points."""
     how: dict[str, Any] = {
         "candidates": batch.candidates,
-        "threads": batch.threads,
-        "memory": batch.memory,
+        "engine": batch.engine,
         "progress": batch.progress,
     }
     with located(dataset=FUSED):
@@ -204,7 +227,7 @@ STRATEGIES = (
         summary="Shapley contribution of each modality to the prediction; ranks by dominance",
         function=contribution,
         needs=(need(FEATURES), _HEAD, _LOGITS),
-        conditions=conditions,
+        conditions=lacks_coalitions,
         parameters=(MULTILABEL,),
         reference=_PAPER,
     ),
@@ -214,6 +237,7 @@ STRATEGIES = (
         summary="D² sampling over gradient embeddings: unsure and different",
         function=badge,
         needs=(need(FEATURES), _LOGITS),
+        conditions=lacks_logits,
         parameters=(MULTILABEL,),
         reference="Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower "
         "Bounds, ICLR 2020",
@@ -226,7 +250,7 @@ STRATEGIES = (
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
         needs=(need(FEATURES), _HEAD, _LOGITS),
-        conditions=conditions,
+        conditions=lacks_coalitions,
         parameters=(MULTILABEL,),
         reference=_PAPER,
         footprint=footprint,

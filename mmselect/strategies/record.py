@@ -17,12 +17,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.core.limits import LIMITS, Limits
+from mmselect.engine import Engine
+from mmselect.engine import Progress as Progress
 from mmselect.errors import ParameterError, few
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
 Parameters: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,31 +60,36 @@ class Parameter:
         >>> Parameter("beta", 1.0, "weight of the divergence", minimum=0).parse("0.5")
         0.5
         """
-        kind = type(self.default)
+        kind = self.limits.kind
         try:
             parsed = _TRUTH[str(value).lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             parsed = None
-        known = not self.choices or parsed in self.choices
-        inside = not isinstance(parsed, int | float) or (
-            self.minimum <= parsed <= self.maximum and np.isfinite(parsed)
-        )
-        if parsed is None or not known or not inside:
+        if not self.limits.allows(parsed):
             raise ParameterError(f"{self.name}: expected {self.expected}, found {value!r}")
         return parsed
 
     @property
     def expected(self) -> str:
         """What values it takes, in words."""
-        if self.choices:
-            return " or ".join(self.choices)
-        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-        words = kind[type(self.default)]
-        if np.isfinite(self.minimum) and np.isfinite(self.maximum):
-            return f"{words} from {self.minimum:g} to {self.maximum:g}"
-        if np.isfinite(self.minimum):
-            return f"{words} of at least {self.minimum:g}"
-        return words
+        return self.limits.expected
+
+    @property
+    def limits(self) -> Limits:
+        """The type of its default, and its range."""
+        return Limits(type(self.default), self.choices, self.minimum, self.maximum)
+
+
+def limited(name: str, default: bool | int | float | str, meaning: str) -> Parameter:
+    """Make a parameter with the limits that the core's parameter of this name has.
+
+    Examples
+    --------
+    >>> limited("tau", 0.07, "temperature").minimum
+    1e-06
+    """
+    limits = LIMITS[name]
+    return Parameter(name, default, meaning, limits.choices, limits.minimum, limits.maximum)
 
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -97,23 +104,26 @@ class Need:
     any_of : tuple of str
         Dataset paths or groups of the format; one of them is enough.
         Only the first of them that a pool has is read.
-    unless : (str, value), optional
-        A parameter and the value with which it is not needed.
+    unless : (str, value, …), optional
+        A parameter and the values with which it is not needed.
     welcome : bool
         Read where it is there, even if it is not needed.
+    optional : bool
+        Never missed: read where it is there, unless it is not needed.
     """
 
     any_of: tuple[str, ...]
-    unless: tuple[str, Any] | None = None
+    unless: tuple[Any, ...] | None = None
     welcome: bool = False
+    optional: bool = False
 
     def met_by(self, paths: set[str], parameters: Mapping[str, Any]) -> bool:
         """Whether a pool with these datasets is enough."""
-        return self.waived(parameters) or bool(self.found_in(paths))
+        return self.optional or self.waived(parameters) or bool(self.found_in(paths))
 
     def waived(self, parameters: Mapping[str, Any]) -> bool:
         """Whether these parameters make it unnecessary."""
-        return self.unless is not None and parameters.get(self.unless[0]) == self.unless[1]
+        return self.unless is not None and parameters.get(self.unless[0]) in self.unless[1:]
 
     def found_in(self, paths: set[str]) -> list[str]:
         """Name the datasets that meet it: those of the first item that has any."""
@@ -125,13 +135,15 @@ class Need:
     @property
     def described(self) -> str:
         """The need with the parameter that waives it."""
-        waiver = "" if self.unless is None else f" unless {self.unless[0]}={self.unless[1]:g}"
-        return f"{self}{waiver}"
+        name, *values = self.unless or ("",)
+        shown = " or ".join(v if isinstance(v, str) else f"{v:g}" for v in values)
+        waiver = f" unless {name}={shown}" if values else ""
+        return f"{self}{' if there' if self.optional else ''}{waiver}"
 
 
-def need(*any_of: str, unless: tuple[str, Any] | None = None, welcome: bool = False) -> Need:
+def need(*any_of: str, **how: Any) -> Need:
     """Shorthand for :class:`Need`."""
-    return Need(any_of, unless, welcome)
+    return Need(any_of, **how)
 
 
 def datasets_of(item: str, paths: set[str]) -> list[str]:
@@ -198,10 +210,13 @@ class Batch:
         Row numbers, increasing.
     parameters : dict
         With defaults filled in.
-    threads, memory : int
-        How many threads to use; bytes to read at a time.
+    engine : Engine
+        Who does the work, with how many threads and how much memory.
     progress : callable
         To be told ``(done, total)`` now and then.
+    labels : (l,) integer array, optional
+        Classes of the rows in `labeled`, -1 = unknown, for a strategy that needs ``/label``. Those
+        of other rows are not to be had: `columns` leaves ``/label`` out.
     """
 
     columns: Mapping[str, Any]
@@ -209,9 +224,9 @@ class Batch:
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     parameters: Parameters
-    threads: int
-    memory: int
+    engine: Engine
     progress: Progress
+    labels: NDArray[np.intp] | None = None
 
     def rows(self, path: str) -> NDArray[Any]:
         """Candidates' rows of a dataset, in memory."""
@@ -223,7 +238,8 @@ class Batch:
         return datasets_of(name, set(self.columns))
 
 
-ScoreFunction: TypeAlias = Callable[[Arrays, Parameters], Columns]
+def _as_they_are(constants: Arrays) -> Arrays:
+    return constants
 
 
 def _unchanged(parameters: Parameters, _given: frozenset[str]) -> Parameters:
@@ -256,8 +272,14 @@ class Strategy:
         Estimates the bytes a batch strategy keeps in memory: ``(request, k) -> int``.
     distance : bool
         Whether its picks come with `Picks.nearest`.
+    complete : callable, optional
+        Completes the columns of a score once all candidates have theirs, such as by their means:
+        ``(columns, parameters) -> columns``.
     conditions : callable, optional
         Says what else a pool lacks: ``(paths, sizes of axes, parameters) -> lines``.
+    prepare : callable
+        Computes what every block of a score strategy needs of the classifier, once:
+        ``constants -> constants``.
     """
 
     name: str
@@ -270,7 +292,9 @@ class Strategy:
     finish: Callable[[Parameters, frozenset[str]], Parameters] = _unchanged
     footprint: Callable[[Any, int], int] | None = None
     distance: bool = False
+    complete: Callable[[Columns, Parameters], Columns] | None = None
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
+    prepare: Callable[[Arrays], Arrays] = _as_they_are
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.

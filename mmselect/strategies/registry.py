@@ -9,29 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from mmselect.errors import UsageError
-from mmselect.strategies import baselines, coldstart, gradients, smem, uncertainty
+from mmselect.strategies import (
+    baselines,
+    coldstart,
+    facility,
+    gradients,
+    smem,
+    systems,
+    uncertainty,
+)
 from mmselect.strategies.record import Strategy
 
 GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, coldstart)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems)
     for strategy in family.STRATEGIES
 }
 
-AUTO: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("bmmal", {}),
-    ("smem", {"diversify": 4.0}),
-    ("facility", {}),
-    ("smem", {}),
-    ("entropy", {}),
-    ("random", {}),
-)
-"""What ``auto`` tries, best first, each with the parameters it sets."""
+AUTO = ("facility", "margin", "random")
+"""What ``auto`` tries, best first (``docs/evidence.md``)."""
+
+AUTO_SCORES = ("doubt", "margin")
+"""What ``auto`` tries where a score is asked for: what facility location counts samples by."""
 
 
 def installed() -> tuple[dict[str, Strategy], list[str]]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 
-from mmselect.core.scores import information
+from mmselect.core.scores.information import entropy, information
 from mmselect.errors import ParameterError
-from mmselect.strategies import diversity
-from mmselect.strategies.diversity import DIVERSIFY
 from mmselect.strategies.record import (
     Arrays,
     Columns,
@@ -42,15 +40,15 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     heads = {path: block for path, block in arrays.items() if path.startswith(HEADS)}
     modalities = [path.removeprefix(f"{HEADS}/") for path in heads]
     activation = parameters["activation"]
-    found = information.information(heads, activation=activation)
+    found = information(heads, activation=activation)
     total = parameters["beta"] * found.jsd
-    for modality, entropy in zip(modalities, found.entropy, strict=True):
-        total = total + parameters[f"alpha.{modality}"] * entropy
+    for modality, own in zip(modalities, found.entropy, strict=True):
+        total = total + parameters[f"alpha.{modality}"] * own
     columns = {f"entropy.{m}": h for m, h in zip(modalities, found.entropy, strict=True)}
     columns["jsd"] = found.jsd
     if FUSED not in arrays:
         return {"score": total, **columns}
-    fused = information.entropy(arrays[FUSED], activation=activation, name=FUSED)
+    fused = entropy(arrays[FUSED], activation=activation, name=FUSED)
     if len(modalities) == 2:
         for modality, other in zip(modalities, found.entropy[::-1], strict=True):
             columns[f"information.{modality}"] = other - fused
@@ -88,7 +86,6 @@ STRATEGIES = (
         needs=(
             need(HEADS),
             need(FUSED, unless=("gamma", 0.0), welcome=True),
-            need("/features", unless=("diversify", 0.0)),
         ),
         parameters=(
             Parameter("preset", "full", "beta and gamma of the paper's ablation", tuple(PRESETS)),
@@ -98,10 +95,8 @@ STRATEGIES = (
             Parameter("beta", 1.0, "weight of the Jensen-Shannon divergence", minimum=0),
             Parameter("gamma", 1.0, "weight of the main entropy", minimum=0),
             ACTIVATION,
-            DIVERSIFY,
         ),
         reference="Kim et al., Single-Modal Entropy based Active Learning for VQA, BMVC 2021",
         finish=finish,
-        footprint=diversity.footprint,
     ),
 )

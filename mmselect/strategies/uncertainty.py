@@ -3,61 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from mmselect.core.scores import information
+from mmselect.core.scores.confidence import least_confidence, margin
+from mmselect.core.scores.information import bald, entropy
 from mmselect.strategies.record import (
     Arrays,
     Columns,
-    Parameter,
     Parameters,
-    ScoreFunction,
     Strategy,
+    limited,
     need,
 )
 
-ACTIVATION = Parameter(
+ACTIVATION = limited(
     "activation",
     "softmax",
     "how logits become probabilities; sigmoid-norm for heads trained with BCE",
-    information.ACTIVATIONS,
 )
 
 
-def _from_logits(path: str, measure: Callable[..., Any]) -> ScoreFunction:
-    def score(arrays: Arrays, parameters: Parameters) -> Columns:
-        activation = parameters["activation"]
-        return {"score": measure(arrays[path], activation=activation, name=path)}
-
-    return score
+def score_logits(
+    arrays: Arrays, parameters: Parameters, *, path: str, measure: Callable[..., Any]
+) -> Columns:
+    """Score each sample by one measure of the logits at `path`."""
+    return {"score": measure(arrays[path], activation=parameters["activation"], name=path)}
 
 
 _TABLE = (
     (
         "entropy",
         "/multimodal_logits",
-        information.entropy,
+        entropy,
         "entropy of the fused head",
         "Settles, Active Learning Literature Survey, 2009",
     ),
     (
         "margin",
         "/multimodal_logits",
-        information.margin,
+        margin,
         "one minus the gap of the fused head's two largest probabilities",
         "Scheffer, Decomain and Wrobel, IDA 2001",
     ),
     (
         "least-confidence",
         "/multimodal_logits",
-        information.least_confidence,
+        least_confidence,
         "one minus the fused head's largest probability",
         "Culotta and McCallum, AAAI 2005",
     ),
     (
         "bald",
         "/dropout_logits",
-        information.bald,
+        bald,
         "how much stochastic passes disagree: mutual information of prediction and model",
         "Houlsby et al., 2011; Gal, Islam and Ghahramani, ICML 2017",
     ),
@@ -68,7 +67,7 @@ STRATEGIES = tuple(
         name=name,
         kind="score",
         summary=summary,
-        function=_from_logits(path, measure),
+        function=partial(score_logits, path=path, measure=measure),
         needs=(need(path),),
         parameters=(ACTIVATION,),
         reference=reference,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmselect.core.scores.alignment import GapSums, matched_cosine, modality_gap
+from mmselect.engine import Engine
 from mmselect.errors import DataError, SchemaError
 
 # Shen et al., MMCSAL (2024), Table 3: gap, mean cosine within each modality, and across.
@@ -81,9 +82,9 @@ def test_matched_cosine(dtype):
     pool["a"][5] = 0
     z = [unit(x) for x in pool.values()]
     expected = sum((p * q).sum(1) for p, q in combinations(z, 2)) / 3
-    found = matched_cosine(pool, threads=1)
+    found = matched_cosine(pool, engine=Engine(threads=1))
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    np.testing.assert_array_equal(found, matched_cosine(pool, threads=3))
+    np.testing.assert_array_equal(found, matched_cosine(pool, engine=Engine(threads=3)))
     assert matched_cosine(dict.fromkeys("ab", pool["b"])) == pytest.approx(np.ones(300))
 
 

@@ -1,16 +1,22 @@
 """The fast coverage methods against their plain forms."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmselect.core.coverage import exact, gains, neighbours, products, traversal
+from mmselect.core.coverage import facility as facility_module
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Joined, join
-from mmselect.errors import BudgetError, DataError, SchemaError, SelectionError
+from mmselect.core.features import Joined, as_modalities, join
+from mmselect.core.sampling.start import kmeans_plusplus
+from mmselect.engine import Engine
+from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
 
 def pool(n, widths=(24, 16), seed=0, groups=12, dtype=np.float32):
@@ -49,6 +55,15 @@ def naive_kcenter(features, k, labeled=(), unit=False):
     return picks, gains
 
 
+@pytest.fixture(params=["sketches", "products"])
+def ways(request, monkeypatch):
+    """Both ways to compare rows with centers: by sketches first, or by whole products at once."""
+    if request.param == "sketches":
+        monkeypatch.setattr(traversal, "SKETCHED", 0)
+    return request.param
+
+
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("labeled", [(), (7,), tuple(range(0, 2000, 9))])
 @pytest.mark.parametrize("widths", [(24, 16), (150, 90)])
@@ -60,6 +75,7 @@ def test_kcenter_is_the_naive_traversal(unit, labeled, widths):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
     rng = np.random.default_rng(1)
@@ -72,6 +88,7 @@ def test_kcenter_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(dtype):
     assert found.zero_rows["0"] >= 18
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_with_a_block_of_near_ties_larger_than_a_block():
     features = [np.eye(1400, dtype=np.float32)]
     assert kcenter(features, 20).picks.tolist() == list(range(20))
@@ -88,15 +105,17 @@ def test_kcenter_small(seed, n, labeled):
     assert found.picks.tolist() == naive_kcenter(features, k, sorted(rows))[0]
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_prefix_and_threads():
     features = pool(3000, seed=5)
-    whole = kcenter(features, 200, threads=1)
-    assert whole.picks[:60].tolist() == kcenter(features, 60, threads=3).picks.tolist()
-    again = kcenter(features, 200, threads=4)
+    whole = kcenter(features, 200, engine=Engine(1))
+    assert whole.picks[:60].tolist() == kcenter(features, 60, engine=Engine(3)).picks.tolist()
+    again = kcenter(features, 200, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("rank", [3, 60, 200])
 def test_kcenter_where_the_sketch_says_little_or_all(rank):
     rng = np.random.default_rng(6)
@@ -105,6 +124,7 @@ def test_kcenter_where_the_sketch_says_little_or_all(rank):
     assert kcenter([x], 300).picks.tolist() == naive_kcenter([x], 300)[0]
 
 
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("unit", [False, True])
 def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     features = pool(60, (300, 200), groups=5)
@@ -115,6 +135,7 @@ def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     assert found.zero_rows == {"0": 1, "1": 1}
 
 
+@pytest.mark.usefixtures("ways")
 def test_kcenter_far_from_the_origin():
     features = [f.astype(np.float64) + 1e6 for f in pool(800, (150, 90))]
     assert kcenter(features, 300).picks.tolist() == naive_kcenter(features, 300)[0]
@@ -123,9 +144,32 @@ def test_kcenter_far_from_the_origin():
 def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
-    for name, value in (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5)):
-        monkeypatch.setattr(f"mmselect.core.coverage.kcenter.{name}", value)
+    sizes = (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1))
+    for name, value in (("SKETCHED", 0), *sizes):
+        monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
+
+
+def test_kcenter_multiplies_whole_blocks_where_the_sketch_says_little(monkeypatch):
+    rng = np.random.default_rng(6)
+    isotropic = rng.standard_normal((1500, 400)).astype(np.float32)
+    flat = isotropic[:, :60] @ rng.standard_normal((60, 400)).astype(np.float32)
+    whole = kcenter([isotropic], 300).work["compared"]  # products alone
+    monkeypatch.setattr(traversal, "SKETCHED", 0)
+    by_sketch = kcenter([isotropic], 300).work
+    # Sketches leave nearly all pairs of isotropic rows; measured one by one that would be 450,000.
+    assert by_sketch["compared"] > 1.3 * whole
+    assert by_sketch["measured"] < 45_000
+    decided = kcenter([flat], 300).work
+    assert decided["measured"] < 45_000
+    monkeypatch.setattr(traversal, "LEFT", 1)
+    assert kcenter([flat], 300).work == decided  # no product was needed
+    assert kcenter([isotropic], 300).work["measured"] > 4 * by_sketch["measured"]
+
+
+def test_kcenter_of_few_picks_measures_few_distances():
+    work = kcenter(pool(1500, (150, 90)), 100).work
+    assert 0 < work["measured"] < 0.3 * work["compared"] < 0.3 * 1500 * 200
 
 
 @pytest.mark.parametrize("unit", [False, True])
@@ -133,8 +177,9 @@ def test_kcenter_whatever_is_looked_at_together(monkeypatch):
 def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features = pool(700, dtype=dtype)
     features[1][3] = 0
-    whole, _, zero_rows = join(features, unit=unit)
-    points, index = Joined(features, unit=unit, threads=3), np.array([3, 699, 0])
+    named = as_modalities(features)
+    whole, _, zero_rows = join(named, unit=unit)
+    points, index = Joined(named, unit=unit, engine=Engine(3)), np.array([3, 699, 0])
     assert points.zero_rows == zero_rows
     np.testing.assert_allclose(points.rows(index), whole[index], rtol=1e-6)
     np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
@@ -144,7 +189,7 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features[1][8, 2] = np.nan
     for make in (join, Joined):
         with pytest.raises(DataError, match="1: row 8: expected finite features"):
-            make(features, unit=unit)
+            make(named, unit=unit)
 
 
 def test_kcenter_reports_progress():
@@ -202,12 +247,13 @@ def similarities(features, center):
     return np.maximum(total, 0)
 
 
-def naive_facility(s, k, labeled=(), tie=1e-10, offset=1):
+def naive_facility(s, k, labeled=(), tie=1e-10, offset=1, weights=None):
     free = np.setdiff1d(np.arange(len(s)), labeled)
+    w = np.ones(len(free)) if weights is None else weights / weights.mean()
     best = s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s))
     picks, gains = [], []
     for _ in range(k):
-        gain = np.maximum(s[np.ix_(free, free)] - best[free, None], 0).sum(0)
+        gain = w @ np.maximum(s[np.ix_(free, free)] - best[free, None], 0)
         gain[np.isin(free, picks)] = -1
         gain[(gain < 1e-6) & (gain >= 0)] = 0
         first = np.argmax(gain >= gain.max() - tie * (offset + gain.max()))
@@ -228,16 +274,40 @@ def test_facility_is_the_naive_greedy(center, labeled):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pairs", [1, 20_000])
-def test_facility_with_few_kept_columns_and_pairs(monkeypatch, pairs):
-    monkeypatch.setattr("mmselect.core.coverage.facility.PAIRS", pairs)
-    monkeypatch.setattr("mmselect.core.coverage.facility.KEPT_BYTES", 1)
-    monkeypatch.setattr("mmselect.core.coverage.facility.COLUMNS", 4)
+def test_candidates_are_moved_up_without_a_second_copy(monkeypatch):
+    monkeypatch.setattr(facility_module, "TILE", 7)
+    x = np.arange(120, dtype=np.float32).reshape(60, 2)
+    rows = np.setdiff1d(np.arange(60), [0, 1, 8, 30, 59])
+    expected = x[rows]
+    moved = facility_module._moved_up(x, rows)
+    assert np.shares_memory(moved, x)
+    np.testing.assert_array_equal(moved, expected)
+
+
+@pytest.fixture(params=["matrix", "rows", "pairs"])
+def similarities_from(request, monkeypatch):
+    """Where the exact form takes similarities from: all held, rows when needed, or pairs soon."""
+    monkeypatch.setattr(exact, "TILE", 128)
+    monkeypatch.setattr(gains, "TILE", 256)
+    if request.param != "matrix":
+        monkeypatch.setattr(exact, "MATRIX_BYTES", 0)
+        monkeypatch.setattr(exact, "PAIRS", {"rows": 1, "pairs": 20_000}[request.param])
+    return request.param
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_facility_from_wherever_similarities_come(similarities_from, weighed):
     features = pool(600)
-    picks, _ = naive_facility(similarities(features, True), 100)
-    assert facility(features, 100).picks.tolist() == picks
+    weights = np.random.default_rng(3).gamma(0.5, size=600) if weighed else None
+    s = similarities(features, True)
+    picks, gain = naive_facility(s, 300, weights=weights)
+    found = facility(features, 300, weights=weights)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gain, rtol=1e-4, atol=1e-5)
+    assert found.work["rows"] < 6 * 600
 
 
+@pytest.mark.usefixtures("similarities_from")
 @pytest.mark.parametrize("center", [False, True])
 def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center):
     rng = np.random.default_rng(4)
@@ -251,6 +321,80 @@ def test_facility_spends_a_whole_pool_with_duplicates_zero_rows_and_ties(center)
         assert found.picks.tolist() == picks
 
 
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+@pytest.mark.parametrize("labeled", [(), tuple(range(0, 500, 9))])
+def test_facility_with_weights_is_the_naive_greedy(form, labeled):
+    features = pool(500)
+    features[0][::50] = 0
+    weights = np.random.default_rng(1).gamma(0.5, size=500 - len(labeled)) ** 2  # long tail
+    picks, gains = naive_facility(similarities(features, True), 120, labeled, weights=weights)
+    found = facility(features, 120, labeled=labeled, weights=weights, form=form, neighbours=500)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-4)
+    again = facility(features, 120, labeled=labeled, weights=9 * weights, form=form, neighbours=500)
+    assert again.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("form", ["exact", "sparse"])
+def test_facility_with_weights_ties_and_zero_rows_spends_a_whole_pool(center, form):
+    rng = np.random.default_rng(4)
+    grid = rng.integers(0, 3, (120, 4)).astype(np.float32)
+    grid[::10] = 0
+    features = [grid[:, :3], grid[:, 3:]]
+    for labeled in ((), (3, 40)):
+        k = 120 - len(labeled)
+        weights = rng.integers(0, 4, k).astype(np.float64)
+        how = {"weights": weights, "tie": 1e-7, "offset": 10} if form == "sparse" else {}
+        picks, _ = naive_facility(
+            similarities(features, center), k, labeled, **{"weights": weights, **how}
+        )
+        found = facility(
+            features,
+            k,
+            labeled=labeled,
+            weights=weights,
+            center=center,
+            form=form,
+            neighbours=120,
+        )
+        assert found.picks.tolist() == picks
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), pairs=st.sampled_from([1, 10**6]))
+@settings(max_examples=40, deadline=None)
+def test_facility_small(seed, n, pairs):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(-2, 3, (n, 3)).astype(np.float32), rng.standard_normal((n, 2))]
+    rows = np.sort(rng.choice(n, min(int(rng.integers(0, 4)), n - 1), replace=False))
+    k = int(rng.integers(1, n - len(rows) + 1))
+    weights = rng.choice([0.0, 0.5, 1.0, 7.0], n - len(rows))
+    weights[0] = 1.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "PAIRS", pairs)
+        patch.setattr(exact, "MATRIX_BYTES", 0)
+        found = facility(features, k, labeled=rows, weights=weights)
+    picks, _ = naive_facility(similarities(features, True), k, rows, weights=weights)
+    assert found.picks.tolist() == picks
+
+
+def test_facility_with_equal_weights_is_facility_without():
+    features = pool(400)
+    plain = facility(features, 60)
+    for weights in (np.ones(400), np.full(400, 0.3), np.zeros(400)):
+        assert facility(features, 60, weights=weights).picks.tolist() == plain.picks.tolist()
+
+
+def test_weights_that_do_not_fit():
+    features = pool(10)
+    with pytest.raises(ParameterError, match=r"weights: expected shape \(9,\)"):
+        facility(features, 1, labeled=[4], weights=np.ones(10))
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(ParameterError, match=f"found {bad} at position 3"):
+            facility(features, 1, weights=np.where(np.arange(10) == 3, bad, 1.0))
+
+
+@pytest.mark.usefixtures("similarities_from")
 def test_facility_where_every_sample_covers_itself_only():
     features = [np.eye(300, dtype=np.float32)]
     assert facility(features, 250, center=False).picks.tolist() == list(range(250))
@@ -278,18 +422,87 @@ def test_facility_sparse_with_all_neighbours_is_exact():
 def test_facility_with_inverted_lists(monkeypatch):
     monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
     features = pool(3000)
-    one = facility(features, 50, form="sparse", neighbours=20, threads=1)
-    two = facility(features, 50, form="sparse", neighbours=20, threads=3)
+    one = facility(features, 50, form="sparse", neighbours=20, engine=Engine(1))
+    two = facility(features, 50, form="sparse", neighbours=20, engine=Engine(3))
     assert "inverted lists" in one.form
     assert one.picks.tolist() == two.picks.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 500])
+def test_neighbours_are_the_most_similar_rows(monkeypatch, count):
+    monkeypatch.setattr(products, "TILE", 200)
+    monkeypatch.setattr(products, "QUERIES", 64)
+    x, _, _ = join(as_modalities(pool(500)), center=True)
+    x[::7] = x[3]  # rows that are equally similar
+    similar, found = products.among_all(x, count, Engine(2))
+    s = x.astype(np.float64) @ x.astype(np.float64).T
+    np.testing.assert_allclose(similar, np.take_along_axis(s, found, 1), atol=1e-6)
+    least = np.sort(s, axis=1)[:, -count]
+    assert (similar >= least[:, None] - 1e-6).all()
+    assert (np.diff(found, axis=1) > 0).all()
+    assert (found == np.arange(500)[:, None]).any(axis=1).all()
+
+
+def test_largest_takes_the_lower_of_equals():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (50, 1300)).astype(np.float32)
+    x[3] = 1
+    x[4, 20:] = -np.inf
+    for count in (1, 20, 400, 1300):
+        by_definition = np.argsort(-x, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(products.largest(x, count), by_definition)
+
+
+@pytest.mark.parametrize("memory", [1 << 25, 4000])
+def test_lists_are_searched_as_faiss_does(monkeypatch, memory):
+    import faiss
+
+    monkeypatch.setattr(products, "PRODUCTS", memory)
+    monkeypatch.setattr(products, "LISTED", 700)
+    x, _, _ = join(as_modalities(pool(3000, groups=40)), center=True)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(40), 40, 60, faiss.METRIC_INNER_PRODUCT)
+    index.train(x)
+    index.add(x)
+    index.nprobe = 4
+    expected = index.search(x, 30)[1]
+    centres = index.quantizer.reconstruct_n(0, 60)
+    lists = products.inverted_lists(x, centres, 4, Engine(2))
+    one, many = (products.among_lists(x, lists, 30, Engine(threads)) for threads in (1, 3))
+    for first, second in zip(one, many, strict=True):
+        assert first.tobytes() == second.tobytes()
+    similar, found = one
+    known = np.isfinite(similar)
+    assert (known.sum(axis=1) == (expected >= 0).sum(axis=1)).all()
+    recall = [
+        np.isin(e[e >= 0], f[ok]).mean() for e, f, ok in zip(expected, found, known, strict=True)
+    ]
+    assert np.mean(recall) >= 0.9999
+
+
+def test_sparse_greedy_looks_at_few_blocks_of_gains(monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 16)
+    looked_at = []
+
+    class Counted(neighbours._Highest):
+        def first(self):
+            pick = super().first()
+            looked_at.append(self.looked_at)
+            return pick
+
+    monkeypatch.setattr(neighbours, "_Highest", Counted)
+    facility(pool(4000, groups=300), 400, form="sparse", neighbours=20)
+    assert looked_at[-1] < 0.1 * 400 * 250
 
 
 @pytest.mark.parametrize("form", ["exact", "sparse"])
 def test_facility_prefix_and_threads(form):
     features = pool(1500, seed=8)
-    whole = facility(features, 90, form=form, threads=1)
-    assert whole.picks[:25].tolist() == facility(features, 25, form=form, threads=3).picks.tolist()
-    again = facility(features, 90, form=form, threads=4)
+    whole = facility(features, 90, form=form, engine=Engine(1))
+    assert (
+        whole.picks[:25].tolist()
+        == facility(features, 25, form=form, engine=Engine(3)).picks.tolist()
+    )
+    again = facility(features, 90, form=form, engine=Engine(4))
     np.testing.assert_array_equal(whole.picks, again.picks)
     np.testing.assert_array_equal(whole.gains, again.gains)
 
@@ -311,7 +524,7 @@ def test_kmeans_finds_the_groups():
     label = np.sort(rng.integers(0, 6, 300))
     features = [(20 * np.eye(6))[label] + rng.standard_normal((300, 6)) for _ in "ab"]
     found = kmeans(features, 6, np.random.default_rng(1))
-    again = kmeans(features, 6, np.random.default_rng(1), threads=3)
+    again = kmeans(features, 6, np.random.default_rng(1), engine=Engine(3))
     assert found.picks.tolist() == again.picks.tolist()
     assert found.gains.sum() == 300
     assert (np.diff(found.gains) <= 0).all()
@@ -326,6 +539,36 @@ def test_kmeans_picks_are_distinct_unlabeled_samples(unit):
     for k in (1, 120, 198):
         found = kmeans(features, k, np.random.default_rng(0), labeled=labeled, unit=unit)
         assert len(set(found.picks.tolist()) - set(labeled)) == k
+
+
+def test_kmeans_finds_clear_clusters_that_a_uniform_start_misses():
+    rng = np.random.default_rng(0)
+    centres = 100 * rng.standard_normal((40, 8))
+    label = rng.integers(0, 40, 2000)
+    features = [centres[label] + rng.standard_normal((2000, 8))]
+    for seed in range(3):
+        found = {
+            init: kmeans(features, 40, np.random.default_rng(seed), init=init)
+            for init in ("kmeans++", "uniform")
+        }
+        distance = {
+            init: np.linalg.norm(features[0][:, None] - features[0][f.picks], axis=2).min(1).sum()
+            for init, f in found.items()
+        }
+        assert len(set(label[found["kmeans++"].picks])) == 40
+        assert len(set(label[found["uniform"].picks])) < 40
+        assert distance["kmeans++"] < 0.5 * distance["uniform"]
+
+
+def test_a_start_is_drawn_by_squared_distance_from_a_uniform_first_row():
+    x = np.array([[0.0], [1.0], [3.0]], dtype=np.float32)
+    rng = np.random.default_rng(0)
+    pairs = Counter(tuple(kmeans_plusplus(x, 2, rng).tolist()) for _ in range(6000))
+    # First each with 1/3; then by D²: from 0 to 1 and 3 as 1 : 9, from 1 as 1 : 4, from 3 as 9 : 4.
+    expected = {(0, 1): 1 / 10, (0, 2): 9 / 10, (1, 0): 1 / 5, (1, 2): 4 / 5}
+    expected |= {(2, 0): 9 / 13, (2, 1): 4 / 13}
+    for pair, share in expected.items():
+        assert pairs[pair] / 2000 == pytest.approx(share, abs=0.045), pair
 
 
 def test_kmeans_moves_empty_clusters():

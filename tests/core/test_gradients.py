@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmselect.arrays import stream
 from mmselect.core.sampling.d2 import d2_sample
 from mmselect.core.sampling.distances import between, nearest, unit
 from mmselect.core.sampling.gradients import (
@@ -20,6 +19,7 @@ from mmselect.core.sampling.points import factors, feature_points, squared_norms
 from mmselect.core.sampling.sketch import sketch, sketch_error, sketch_hashes
 from mmselect.core.scores.coalitions import linear_shapley
 from mmselect.core.scores.shapley import balance_weights, contributions
+from mmselect.engine import Engine, map_rows
 from mmselect.errors import DataError, ParameterError
 
 
@@ -204,7 +204,8 @@ def test_streaming_reads_little_and_in_order():
             return np.zeros((len(read[-1]), 4), "f4")
 
     rows = np.concatenate([np.arange(40), np.arange(60, 100)])
-    sizes = list(stream(lambda at, x: len(at), [Source()], rows, step=7, memory=2 * 16 * 20))
+    engine = Engine(threads=2, memory=2 * 16 * 20)
+    sizes = list(map_rows(lambda at, x: len(at), [Source()], rows, step=7, engine=engine))
     assert sum(sizes) == 80
     assert max(map(len, read)) == 14
     assert (np.concatenate(read) == rows).all()

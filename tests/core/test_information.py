@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,8 @@ from scipy.special import expit, softmax
 from scipy.stats import entropy as scipy_entropy
 
 from mmselect.core.scores import information as info
+from mmselect.core.scores import softmax as kernel
+from mmselect.core.scores.confidence import least_confidence, margin
 from mmselect.errors import DataError, ParameterError, SchemaError
 
 LOGITS = hnp.arrays(
@@ -60,7 +64,7 @@ def test_a_certain_head_keeps_its_digits() -> None:
     p = np.exp(-28.0)
     expected = 2 * p * 28 + 2 * p
     assert info.entropy(logits)[0] == pytest.approx(expected, rel=1e-6)
-    assert info.least_confidence(logits)[0] == pytest.approx(2 * p, rel=1e-6)
+    assert least_confidence(logits)[0] == pytest.approx(2 * p, rel=1e-6)
     heads = {"a": logits, "b": np.array([[26.0, 0, 0]], np.float32)}
     p, q = (softmax(np.array(x, np.float64)) for x in ([28.0, 0, 0], [26.0, 0, 0]))
     both = info.information(heads)
@@ -118,8 +122,23 @@ def test_sigmoid_norm_normalises_sigmoids() -> None:
 def test_confidence_measures_equal_their_definitions() -> None:
     x = three_heads(200, 7)[0]
     p = np.sort(softmax(x.astype(float), axis=1), axis=1)
-    np.testing.assert_allclose(info.least_confidence(x), 1 - p[:, -1], rtol=1e-5, atol=1e-9)
-    np.testing.assert_allclose(info.margin(x), 1 - (p[:, -1] - p[:, -2]), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(least_confidence(x), 1 - p[:, -1], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(margin(x), 1 - (p[:, -1] - p[:, -2]), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("measure", [margin, least_confidence])
+def test_confidence_measures_over_several_strips(
+    measure: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = three_heads(200, 7)[0]
+    whole = measure(x)
+    monkeypatch.setattr(kernel, "STRIP_ELEMENTS", 7 * 24)  # nine strips, the last one short
+    found = measure(x)
+    assert len(list(kernel.strips({"x": x}, "softmax"))) == 9
+    assert (found == whole).all()
+    x[150, 3] = np.nan
+    with pytest.raises(DataError, match="row 150"):
+        measure(x)
 
 
 def test_bald_is_the_divergence_of_the_passes() -> None:
@@ -134,14 +153,14 @@ def test_masked_classes_contribute_nothing() -> None:
     x = three_heads(5, 300)[0]
     masked = np.concatenate([x, np.full((5, 40), -np.inf, np.float32)], axis=1)
     np.testing.assert_allclose(info.entropy(masked), info.entropy(x), rtol=1e-6)
-    np.testing.assert_allclose(info.margin(masked), info.margin(x), rtol=1e-6)
+    np.testing.assert_allclose(margin(masked), margin(x), rtol=1e-6)
     pair = info.information({"a": masked, "b": masked[::-1]})
     np.testing.assert_allclose(pair.jsd, info.information({"a": x, "b": x[::-1]}).jsd, atol=1e-6)
 
 
 def test_one_class() -> None:
     x = np.ones((3, 1), np.float32)
-    assert (info.entropy(x) == 0).all() and (info.margin(x) == 1).all()
+    assert (info.entropy(x) == 0).all() and (margin(x) == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +177,7 @@ def test_unusable_rows_are_named(value: float, said: str) -> None:
 def test_a_single_nan_is_found() -> None:
     x = three_heads(10, 4)[0]
     x[3, 2] = np.nan
-    for measure in (info.entropy, info.margin, info.least_confidence):
+    for measure in (info.entropy, margin, least_confidence):
         with pytest.raises(DataError, match="row 3"):
             measure(x)
 

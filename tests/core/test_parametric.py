@@ -14,6 +14,7 @@ from mmselect.core.parametric.objective import (
     value_and_gradient,
 )
 from mmselect.core.parametric.parametric import parametric
+from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
 
@@ -125,6 +126,13 @@ def test_fast_assignment_is_the_argmax(step, k):
         assert assignment.compared < 5 * 1500
 
 
+@pytest.mark.parametrize(("solver", "times"), [("adam", 8), ("lbfgs", 3)])
+def test_samples_are_seldom_compared_with_all_parameters(solver, times):
+    found = parametric(clustered(2000), 120, np.random.default_rng(5), solver=solver)
+    # The plain form compares all 2,000 samples in each step: 301 times with Adam.
+    assert 2000 <= found.compared < times * 2000
+
+
 def naive_adam(x, theta, weights, steps, rate):
     """Full products at every step, in float64."""
     first = second = np.zeros_like(theta)
@@ -173,7 +181,13 @@ def test_threads_do_not_change_a_bit(solver, loss):
     features = clustered(1300, spread=1.0)
     runs = [
         parametric(
-            features, 90, np.random.default_rng(0), solver=solver, loss=loss, steps=8, threads=t
+            features,
+            90,
+            np.random.default_rng(0),
+            solver=solver,
+            loss=loss,
+            steps=8,
+            engine=Engine(t),
         )
         for t in (1, 3)
     ]

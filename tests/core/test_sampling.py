@@ -1,6 +1,5 @@
 """D² sampling: the law, by chi-square and where the draw is forced; and what must not matter."""
 
-from contextlib import nullcontext
 from itertools import permutations
 
 import numpy as np
@@ -13,6 +12,7 @@ from mmselect.core.sampling import d2 as sampling
 from mmselect.core.sampling.d2 import Sampled, d2_sample, nearest_picks
 from mmselect.core.sampling.gradients import GradientPoints, full
 from mmselect.core.sampling.points import FeaturePoints, Points, factors, feature_points
+from mmselect.engine import Engine, blas_threads
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
 RUNS = 2500
@@ -68,10 +68,10 @@ def embedding(points: Points):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Entering a BLAS limit costs more than a tiny sample; these products are too small for it."""
-    monkeypatch.setattr(sampling, "blas_threads", lambda: nullcontext())
-    monkeypatch.setattr("mmselect.core.sampling.points.blas_threads", lambda: nullcontext())
+def quick():
+    """Entering a BLAS limit costs more than a tiny sample: enter it once."""
+    with blas_threads():
+        yield
 
 
 def picks_of(points, **options):
@@ -214,10 +214,10 @@ class Lazily:
 
 def test_threads_memory_and_storage_do_not_matter():
     points = gradients(3000, 40, 32, seed=0, offset=1.5)
-    options = {"candidates": np.flatnonzero(np.arange(3000) % 7), "threads": 1}
+    options = {"candidates": np.flatnonzero(np.arange(3000) % 7)}
     one = d2_sample(points, 600, np.random.default_rng(1), **options)
     for threads, memory in [(2, 1 << 28), (3, 1), (1, 100_000)]:
-        options.update(threads=threads, memory=memory)
+        options["engine"] = Engine(threads, memory)
         assert same(one, d2_sample(points, 600, np.random.default_rng(1), **options))
     stored = GradientPoints(
         Lazily(points.logits, ">f4"),
@@ -232,7 +232,46 @@ def test_passes_do_not_depend_on_threads_or_memory():
     points = gradients(300, 2, 3, seed=0, offset=12.0)
     one = d2_sample(points, 290, np.random.default_rng(1))
     assert one.passes >= 2
-    assert same(one, d2_sample(points, 290, np.random.default_rng(1), threads=2, memory=5000))
+    assert same(one, d2_sample(points, 290, np.random.default_rng(1), engine=Engine(2, 5000)))
+
+
+def counted(monkeypatch):
+    """Note, for every whole pass, the picks that the table already knew and those it learns."""
+    passes, whole = [], sampling._whole_pass
+
+    def noted(run, base, progress=None):
+        passes.append((base, run.picked.count))
+        return whole(run, base, progress)
+
+    monkeypatch.setattr(sampling, "_whole_pass", noted)
+    return passes
+
+
+def test_few_rows_are_drawn_where_gradients_differ(monkeypatch):
+    passes = counted(monkeypatch)
+    picked = d2_sample(gradients(3000, 40, 32, seed=0), 600, np.random.default_rng(1))
+    assert (picked.passes, passes) == (0, [])
+    assert picked.drawn < 2 * 600
+
+
+def test_whole_passes_come_when_rejections_have_cost_as_much(monkeypatch):
+    # Almost parallel gradients: bounds from lengths reject nearly everything.
+    passes = counted(monkeypatch)
+    points = gradients(300, 2, 3, seed=0, offset=12.0)
+    picked = d2_sample(points, 290, np.random.default_rng(1))
+    assert picked.passes == len(passes)
+    # Each pass goes on where the last one ended, so a pick is passed over once: 3 passes here.
+    assert [base for base, _ in passes] == [0, *(count for _, count in passes[:-1])]
+    assert 2 <= picked.passes <= 4
+    assert picked.drawn < 4000
+
+
+def test_equal_rows_take_one_pass_and_no_more(monkeypatch):
+    passes = counted(monkeypatch)
+    points = GradientPoints(np.tile([[1.0, 0.5]], (5000, 1)), {"a": np.ones((5000, 3))})
+    picked = d2_sample(points, 300, np.random.default_rng(0))
+    assert passes == [(0, 1)]
+    assert 5000 <= picked.drawn < 5000 + 2 * sampling.BATCH[2]
 
 
 def test_excluded_rows_are_as_if_absent():
@@ -343,7 +382,7 @@ def test_nearest_picks_are_the_nearest(kind):
         points = feature_points(points.features)
     picks = d2_sample(points, 300, np.random.default_rng(0)).indices
     rows = np.arange(0, 700, 2)
-    which, distance = nearest_picks(points, picks, candidates=rows, threads=2)
+    which, distance = nearest_picks(points, picks, candidates=rows, engine=Engine(threads=2))
     g = embedding(points)
     true = np.sqrt(((g[rows, None] - g[picks]) ** 2).sum(2))
     np.testing.assert_allclose(distance, true.min(1), rtol=1e-2, atol=1e-6)
@@ -384,15 +423,21 @@ def test_bad_requests():
     points, rng = gradients(9, 3, 2, seed=0), np.random.default_rng(0)
     with pytest.raises(BudgetError):
         d2_sample(points, 0, rng)
-    with pytest.raises(SelectionError, match="10 exceeds the 9"):
+    with pytest.raises(SelectionError, match="at most 9 candidates, found 10"):
         d2_sample(points, 10, rng)
     for wrong in ({"weights": np.ones(3)}, {"norms": np.ones(3)}):
         with pytest.raises(ParameterError):
             d2_sample(points, 2, rng, **wrong)
     with pytest.raises(ParameterError, match="origin"):
         d2_sample(feature_points(points.features), 2, rng, norms=np.ones(9))
-    for rows in ([3, 1], [1, 1], [-1, 2], [8, 9], [0.5]):
-        with pytest.raises(ParameterError):
+    for rows, kind in (
+        ([3, 1], ParameterError),
+        ([1, 1], ParameterError),
+        ([0.5], ParameterError),
+        ([-1, 2], SelectionError),
+        ([8, 9], SelectionError),
+    ):
+        with pytest.raises(kind, match="candidates: expected"):
             d2_sample(points, 1, rng, candidates=np.array(rows))
 
 

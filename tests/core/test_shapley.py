@@ -22,6 +22,7 @@ from mmselect.core.scores.shapley import (
     dominance_degree,
     shapley_values,
 )
+from mmselect.engine import Engine
 from mmselect.errors import DataError, NeedsError, ParameterError
 
 NAMES = ["audio", "image", "text", "video"]
@@ -152,8 +153,8 @@ def test_copies_of_a_sample_get_the_same_values():
 def test_threads_memory_and_rows():
     z, w, b = head(9000, 6, [4, 5], seed=1, dtype="f2")
     phi, pseudo = linear_shapley(z, w, b)
-    for options in ({"threads": 3}, {"memory": 1}):
-        again, same = linear_shapley(z, w, b, **options)
+    for engine in (Engine(threads=3), Engine(1, memory=1)):
+        again, same = linear_shapley(z, w, b, engine=engine)
         assert (again == phi).all()
         assert (same == pseudo).all()
     rows = np.array([3, 8, 4097, 8999])
@@ -169,7 +170,7 @@ def test_exported_logits_agree_with_the_linear_head():
         f = b + sum(z[m] @ w[m].T * (s >> i & 1) for i, m in enumerate(names))
         key = frozenset(name.split("+")) if s % 2 and s else name
         logits[key] = f.astype(">f4")
-    phi, pseudo = exported_shapley(logits, names, threads=2)
+    phi, pseudo = exported_shapley(logits, names, engine=Engine(threads=2))
     expected, found = linear_shapley(z, w, b)
     np.testing.assert_allclose(phi, expected, atol=1e-5)
     assert (pseudo == found).all()
@@ -199,6 +200,10 @@ def test_errors_name_rows_and_what_is_missing():
     assert error.value.rows == [7]
     with pytest.raises(NeedsError, match="none"):
         exported_shapley({"a": even}, ["a"])
+    with pytest.raises(ParameterError, match="same classes in every coalition"):
+        exported_shapley({"none": even, "a": np.zeros((30, 3))}, ["a"])
+    with pytest.raises(ParameterError, match=r"same samples, found \[29, 30\]"):
+        exported_shapley({"none": even, "a": even[1:]}, ["a"])
     for wrong in ({"audio": w["audio"]}, {"audio": w["audio"], "image": np.zeros((3, 5))}):
         with pytest.raises(ParameterError):
             linear_shapley(z, wrong, b)

@@ -130,11 +130,8 @@ def test_ids_repeated_between_shards_are_found(tmp_path: Path) -> None:
     first, second = shards(tmp_path, [30, 30])
     with h5py.File(second, "r+") as handle:
         handle["id"][4] = "s007"
-    with (
-        mmselect.open_pool([first, second]) as opened,
-        pytest.raises(DataError, match=r"shard1.h5: /id: row 4: .*'s007' again"),
-    ):
-        _ = opened.ids
+    with pytest.raises(DataError, match=r"shard1.h5: /id: row 4: .*'s007' again"):
+        mmselect.open_pool([first, second])
 
 
 @pytest.mark.parametrize("ids", [[5, 70, -3], ["a", "é, b", " c"], np.array(["x", "yy", "z"])])

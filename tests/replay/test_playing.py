@@ -55,7 +55,7 @@ def test_hidden_labels_change_nothing(tmp_path: Path) -> None:
     """Labels that no strategy revealed are poisoned: not one pick or measure changes."""
     split = np.where(np.arange(150) % 4 == 0, "test", "train").tolist()
     path = labeled_pool(tmp_path / "pool.h5", metadata={"split": split})
-    for strategy in ("bmmal", "badge", "smem", "smem:diversify=4", "entropy", "coreset", "kmeans"):
+    for strategy in ("bmmal", "badge", "smem", "smem:spread=d2", "entropy", "coreset", "kmeans"):
         before = replay(path, [strategy], **SMALL | {"seeds": 1})
         revealed = {row for batch in before.runs[0].picks for row in batch}
         hidden = [i for i in range(150) if i % 4 and i not in revealed]
@@ -243,7 +243,7 @@ def test_an_oracle_gives_out_what_it_is_asked_for() -> None:
         ({"strategies": ["random", "random"]}, UsageError, "each once, found random again"),
         ({"test_fraction": 1.5}, UsageError, "between 0 and 1, found 1.5"),
         ({"test_fraction": 0.001}, UsageError, "on both sides of 150"),
-        ({"rounds": 0}, UsageError, "at least 1 round, 1 seed"),
+        ({"rounds": 0}, UsageError, "rounds: expected a whole number of at least 1, found 0"),
         ({"start_budget": 1, "seed": 2**33}, SelectionError, "at least 2 classes"),
         ({"start_budget": 2, "seeds": 8}, SelectionError, "at least 2 classes"),
     ],

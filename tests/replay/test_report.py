@@ -111,7 +111,7 @@ def test_without_matplotlib(
     [
         (["--format", "xml"], 2, "format: expected one of text, csv, json, found 'xml'"),
         (["--target", "60"], 2, "target: expected an accuracy above 0 and up to 1, found 60"),
-        (["-s", "random,"], 2, "strategy: expected one of"),
+        (["-s", "random,"], 2, "strategies: expected text, found ''"),
         (["-s", "bald"], 1, "strategy bald needs /dropout_logits"),
         (["-b", "900"], 1, "rounds of 900"),
         (["--report", "{file}"], 1, "cannot be written"),

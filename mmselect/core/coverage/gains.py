@@ -2,39 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from mmselect.engine import map_ordered, ranges
+from mmselect.arrays import Floats, Singles
+from mmselect.engine import Engine, ranges
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 TILE = 1024
 """Side of a tile of similarities."""
 
+WIDENED = 64
+"""Clients whose similarities are widened together: gains are summed in float64."""
 
-def positive_sum(excess: NDArray[np.floating[Any]], axis: int) -> NDArray[np.float64]:
-    """Sum of what is positive, in float64; `excess` is overwritten.
+Pairs: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], Singles]
+
+
+def covered_sum(similar: Singles, old: Singles, new: Singles, weights: Floats) -> Floats:
+    """Σ_i w_i max(0, min(s_ij, new_i) - old_i) for every j; `similar` is overwritten.
+
+    Parameters
+    ----------
+    similar : float32 array, shape (clients, candidates)
+        s_ij.
+    old, new : float32 array, shape (clients,)
+        ``old_i < new_i``, which may be infinite.
+    weights : float64 array, shape (clients,)
+        w_i.
+
+    Returns
+    -------
+    float64 array, shape (candidates,)
 
     Examples
     --------
-    >>> positive_sum(np.array([[1.0, -2.0], [3.0, 4.0]]), axis=1)
-    array([1., 7.])
+    >>> similar = np.array([[1.0, 0.5], [3.0, 4.0]], dtype=np.float32)
+    >>> old, new = np.array([[0, 1], [0.75, np.inf]], dtype=np.float32)
+    >>> covered_sum(similar, old, new, np.array([1.0, 2.0]))
+    array([4.75, 6.5 ])
     """
-    total: NDArray[np.float64] = np.maximum(excess, 0, out=excess).sum(axis=axis, dtype=np.float64)
+    total, most = np.zeros(similar.shape[1]), new - old
+    wide = np.empty((WIDENED, similar.shape[1]))
+    for start, stop in ranges(0, len(similar), WIDENED):
+        part = similar[start:stop]
+        part -= old[start:stop, None]
+        np.maximum(part, 0, out=part)
+        np.minimum(part, most[start:stop, None], out=part)
+        wide[: stop - start] = part
+        total += weights[start:stop] @ wide[: stop - start]
     return total
 
 
-Pairs = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
+def _other_side(products: Singles, best: Singles, weights: Floats) -> Floats:
+    """Σ_i w_i max(0, s_ji - best_i) for every j, clients in columns."""
+    total = np.empty(len(products))
+    wide = np.empty((WIDENED, len(best)))
+    for start, stop in ranges(0, len(products), WIDENED):
+        part = products[start:stop] - best
+        np.maximum(part, 0, out=part)
+        wide[: stop - start] = part
+        total[start:stop] = wide[: stop - start] @ weights
+    return total
 
 
-def all_gains(
-    x: Floats, least: Floats | None, best: Floats, threads: int
-) -> tuple[NDArray[np.float64], csr_array | None]:
-    """Σ_i max(0, s_ij - best_i) for every j, and the pairs with ``s_ij > least_i`` if asked for.
+def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Floats:
+    """Σ_i w_i max(0, s_ij - best_i) for every j.
 
     Each similarity is computed once and used twice, as s_ij and as s_ji.
 
@@ -42,55 +78,102 @@ def all_gains(
     ----------
     x : float32 array, shape (n, d)
         Products of rows are similarities.
-    least : float32 array, shape (n,), or None
     best : float32 array, shape (n,)
-    threads : int
+    weights : float64 array, shape (n,)
+    engine : Engine
 
     Returns
     -------
-    gains : float64 array, shape (n,)
-        Without `least` a little more, so that no later evaluation finds more than this.
-    pairs : sparse array, shape (n, n), or None
+    float64 array, shape (n,)
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> x, zero = np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32)
+    >>> all_gains(x, zero, np.ones(2), SERIAL)
+    array([1., 1.])
+    """
+    n, tiles = len(x), list(ranges(0, len(x), TILE))
+    infinite = np.full(TILE, np.inf, dtype=np.float32)
+
+    def row_of_tiles(first: int) -> Floats:
+        (a, b), gains = tiles[first], np.zeros(n)
+        for start, stop in tiles[first:]:
+            products, part = x[a:b] @ x[start:stop].T, slice(start, stop)
+            if start > a:
+                gains[a:b] += _other_side(products, best[part], weights[part])
+            gains[part] += covered_sum(products, best[a:b], infinite[: b - a], weights[a:b])
+        return gains
+
+    total = np.zeros(n)
+    for gains in engine.map(row_of_tiles, range(len(tiles))):
+        total += gains
+    return total
+
+
+def all_products(x: Singles, engine: Engine) -> Singles:
+    """Products of all rows with all, (n, n), symmetric to the last bit.
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> all_products(np.array([[1, 0], [2, 1]], dtype=np.float32), SERIAL).tolist()
+    [[1.0, 2.0], [2.0, 5.0]]
+    """
+    products = np.empty((len(x), len(x)), dtype=np.float32)
+    tiles = list(ranges(0, len(x), TILE))
+
+    def row_of_tiles(first: int) -> None:
+        a, b = tiles[first]
+        for start, stop in tiles[first:]:
+            tile = np.matmul(x[a:b], x[start:stop].T, out=products[a:b, start:stop])
+            if start > a:
+                products[start:stop, a:b] = tile.T
+
+    list(engine.map(row_of_tiles, range(len(tiles))))
+    return products
+
+
+def all_pairs(x: Singles, least: Singles, engine: Engine) -> csr_array:
+    """Pairs of a client and a candidate with ``s_ij > least_i``.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, d)
+        Products of rows are similarities.
+    least : float32 array, shape (n,)
+    engine : Engine
+
+    Returns
+    -------
+    sparse array, shape (n, n)
         Row i holds the similarities of client i.
 
     Examples
     --------
-    >>> x, zero = np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32)
-    >>> gains, pairs = all_gains(x, zero, zero, 1)
-    >>> gains, pairs.nnz
-    (array([1., 1.]), 2)
+    >>> from mmselect.engine import SERIAL
+    >>> all_pairs(np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32), SERIAL).nnz
+    2
     """
-    n = len(x)
-    tiles = list(ranges(0, n, TILE))
+    from scipy.sparse import csr_array
 
-    def row_of_tiles(first: int) -> tuple[NDArray[np.float64], list[Pairs]]:
-        a, b = tiles[first]
-        gains, pairs = np.zeros(n), []
+    n, tiles = len(x), list(ranges(0, len(x), TILE))
+
+    def row_of_tiles(first: int) -> list[Pairs]:
+        (a, b), pairs = tiles[first], []
         for start, stop in tiles[first:]:
             products = x[a:b] @ x[start:stop].T
-            if least is not None:
-                pairs.append(_pairs(products, least[a:b], a, start))
-                if start > a:
-                    pairs.append(_pairs(products.T, least[start:stop], start, a))
+            pairs.append(_pairs(products, least[a:b], a, start))
             if start > a:
-                gains[a:b] += positive_sum(products - best[start:stop], axis=1)
-            products -= best[a:b, None]
-            gains[start:stop] += positive_sum(products, axis=0)
-        return gains, pairs
+                pairs.append(_pairs(products.T, least[start:stop], start, a))
+        return pairs
 
-    total, found = np.zeros(n), []
-    for gains, pairs in map_ordered(row_of_tiles, range(len(tiles)), threads):
-        total += gains
-        found += pairs
-    # More than an evaluation can find, as a bound must be; with the pairs known it is no bound.
-    total = total if least is not None else total * (1 + 1e-6) + 1e-6
-    if least is None:
-        return total, None
+    found = [pair for pairs in engine.map(row_of_tiles, range(len(tiles))) for pair in pairs]
     clients, candidates, similar = (np.concatenate(part) for part in zip(*found, strict=True))
-    return total, csr_array((similar, (clients, candidates)), shape=(n, n))
+    return csr_array((similar, (clients, candidates)), shape=(n, n))
 
 
-def _pairs(products: Floats, least: Floats, first_client: int, first_candidate: int) -> Pairs:
+def _pairs(products: Singles, least: Singles, first_client: int, first_candidate: int) -> Pairs:
     client, candidate = np.nonzero(products > least[:, None])
     return (
         (client + first_client).astype(np.int32),

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from mmselect.core.coverage.matching import Coverage
-from mmselect.core.features import (
-    Array,
-    Features,
-    Joined,
-    Originals,
-    Progress,
-    as_modalities,
-    check_budget,
-    labeled_rows,
-)
-from mmselect.engine import blas_threads, map_ordered, ranges, thread_count
-
-ROWS = 256
-"""Rows compared with centers in one matrix product."""
-
-BLOCK = 512
-"""Rows at the top that are looked at together, and those picked among, to begin with."""
-
-GUIDES = 48
-"""Directions in which the center that looks nearest is found."""
-
-SKETCH = 127
-"""Directions in which distances are bounded from below before they are computed."""
-
-SAMPLED = 2048
-"""Rows from which these directions are found."""
-
-PAIRS = 256
-"""Pairs of row and center whose distances are computed together."""
+from mmselect.core.coverage.traversal import Traversal
+from mmselect.core.features import Features, Joined, Originals, checked
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
 
 def kcenter(
     features: Features,
     k: int,
     *,
-    labeled: Sequence[int] | Array | None = None,
+    labeled: ArrayLike | None = None,
     unit: bool = False,
-    threads: int | None = None,
+    engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Coverage:
     """Pick, k times, the sample farthest from everything labeled or picked so far.
@@ -69,7 +41,7 @@ def kcenter(
         Rows that are labeled already: never picked, and the traversal starts from them.
     unit : bool
         Normalise each row of each modality first.
-    threads : int, optional
+    engine : Engine
     progress : callable, optional
         Called with the number of picks made and `k`.
 
@@ -77,284 +49,25 @@ def kcenter(
     -------
     Coverage
         The gain of a pick is its distance to the nearest labeled or picked row before it (for a
-        first pick with nothing labeled: to the mean).
+        first pick with nothing labeled: to the mean). `work`: products of a row and a center
+        (``compared``), distances of single pairs in float32 (``measured``) and in float64
+        (``decided``).
 
     Raises
     ------
-    SchemaError, DataError
-        See :func:`mmselect.core.features.join`.
-    BudgetError, SelectionError
-        If `k` does not fit the candidates, or a labeled row is outside the pool.
+    SchemaError, DataError, BudgetError, SelectionError
+        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`.
 
     Examples
     --------
     >>> kcenter([np.array([[0.0], [1.0], [4.0], [10.0]])], 3, labeled=[0]).picks
     array([3, 2, 1])
     """
-    named = as_modalities(features)
-    n = len(next(iter(named.values())))
-    rows = labeled_rows(labeled, n)
-    check_budget(k, n - len(rows))
-    with blas_threads(1):
-        points = Joined(named, unit=unit, threads=threads)
-        originals = Originals(named, unit=unit)
-        traversal = _Traversal(points, originals, rows, k, thread_count(threads))
+    given = checked(features, k, labeled)
+    with blas_threads():
+        points = Joined(given.features, unit=unit, engine=engine)
+        originals = Originals(given.features, unit=unit)
+        traversal = Traversal(points, originals, given.labeled, k, engine)
         traversal.run(progress)
-    return Coverage(traversal.picks, np.sqrt(traversal.gains), "exact", points.zero_rows)
-
-
-class _Traversal:
-    """Farthest-first traversal over stale upper bounds.
-
-    `bound[i]` is at least the squared distance of row i to the nearest center, as float32 has it:
-    once looked at, the distance to one of the first `seen[i]` centers, that looked near; verified,
-    the distance to the nearest of the first `sure[i]`. `fine[i]` is that in float64, over the
-    first `fine_seen[i]` centers.
-
-    `basis` are the main directions of the pool. What looks near is decided in the first few of
-    them (`guide`); what cannot be near, by sketches: a row in all of them, and the length of its
-    rest. The distance of two sketches is at most that of the rows.
-    """
-
-    def __init__(
-        self,
-        points: Joined,
-        originals: Originals,
-        labeled: NDArray[np.int64],
-        k: int,
-        threads: int,
-    ) -> None:
-        n, d = len(points), len(points.mean)
-        self.points, self.originals, self.threads = points, originals, threads
-        self.origin = points.mean.astype(points.dtype)  # distances stay; products get finer
-        self.basis = _main_directions(points, self.origin)
-        self.guide, self.squares = np.empty((n, min(GUIDES, d)), dtype=np.float32), np.empty(n)
-        list(map_ordered(self._fill, ranges(0, n, ROWS), threads))
-        self.count, self.labeled = 0, len(labeled)
-        size = len(labeled) + k
-        self.center_rows = np.empty(size, dtype=np.int64)
-        self.centers = np.empty((size, d), dtype=points.dtype)
-        self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
-        self.center_half_squares = np.empty(size, dtype=np.float32)
-        self.bound = np.full(n, np.inf)
-        self.seen, self.sure = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        self.fine, self.fine_seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
-        self.gains = np.zeros(k)
-        # Rounding of a product of d numbers: errors of either sign, so √d with room to spare.
-        self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
-        if len(labeled):
-            for a, b in ranges(0, len(labeled), ROWS):
-                x = points.less(labeled[a:b], self.origin)
-                self._add_centers(labeled[a:b], _sketch(x, self.basis))
-        else:
-            self._start_from_mean()
-        self._fetch_centers(0)
-        # To some center it is no farther than by way of the mean.
-        norms = np.sqrt(self.squares)
-        by_mean = (norms + norms[self.center_rows[: self.count]].min()) ** 2
-        self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
-
-    @property
-    def picks(self) -> NDArray[np.int64]:
-        return self.center_rows[self.labeled : self.count]
-
-    def _start_from_mean(self) -> None:
-        top = self.squares.max()
-        near = np.flatnonzero(self.squares >= top - 4 * self.rounding * top)
-        squared = self.originals.squared(near, self.points.mean)
-        # The mean is rounded, so equal distances to it are equal up to rounding only.
-        first = int(np.argmax(squared >= squared.max() * (1 - 1e-12)))
-        row = near[first : first + 1]
-        self.gains[0] = squared[first]
-        self._add_centers(row, _sketch(self.points.less(row, self.origin), self.basis))
-
-    def run(self, progress: Progress | None) -> None:
-        everything, k = np.arange(len(self.bound)), len(self.gains)
-        size = width = BLOCK
-        while self.count < self.labeled + k:
-            before = self.count
-            block, outside = self._top(everything, size)
-            self._look(block, self.count)
-            active, waiting = self._top(block, width)
-            least = max(outside, waiting)
-            active = active[self.bound[active] > least]
-            self._verify(active)
-            self._greedy(active[self.bound[active] > least], least)
-            self._fetch_centers(before)
-            made = self.count - before
-            # Few picks: the next ones lie deeper. The picks do not depend on the sizes.
-            if made < 4 and outside > waiting:
-                size *= 2
-            elif made < 4:
-                width *= 2
-            elif made > 64 or waiting > outside:
-                size, width = max(size // 2, BLOCK), max(width // 2, BLOCK)
-            if progress is not None:
-                progress(self.count - self.labeled, k)
-
-    def _fill(self, rows: tuple[int, int]) -> None:
-        x = self.points.less(np.arange(*rows), self.origin)
-        np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
-        self.squares[slice(*rows)] = _squares(x)
-
-    def _add_centers(self, rows: NDArray[np.int64], sketch: NDArray[np.float32]) -> None:
-        new = slice(self.count, self.count + len(rows))
-        self.center_rows[new], self.center_sketch[new] = rows, sketch
-        self.center_half_squares[new] = self.squares[rows] / 2
-        self.bound[rows] = -np.inf
-        self.count = new.stop
-
-    def _fetch_centers(self, start: int) -> None:
-        for a, b in ranges(start, self.count, ROWS):
-            self.centers[a:b] = self.points.rows(self.center_rows[a:b])
-
-    def _top(self, rows: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], float]:
-        """Those `size` of the rows with the largest bounds, ascending; the next largest bound."""
-        bound = self.bound[rows]
-        if size >= len(rows):
-            return rows[bound >= 0], -np.inf
-        order = np.argpartition(bound, len(rows) - size - 1)
-        top = np.sort(order[len(rows) - size :])
-        return rows[top[bound[top] >= 0]], float(bound[order[len(rows) - size - 1]])
-
-    def _look(self, rows: NDArray[np.int64], stop: int) -> None:
-        """Measure each row's distance to the new center, before `stop`, that looks nearest."""
-
-        def look(index: NDArray[np.int64], start: int) -> None:
-            likeness = self._likeness(self.guide[index], slice(start, stop))
-            nearest = start + likeness.argmax(axis=1)
-            squared = self._distances(index, nearest)
-            self.bound[index] = np.minimum(self.bound[index], squared)
-
-        self._in_blocks(look, rows, self.seen, stop)
-
-    def _verify(self, rows: NDArray[np.int64]) -> None:
-        """Measure all new centers that may be nearer than the bound."""
-
-        def verify(index: NDArray[np.int64], start: int) -> None:
-            norms, squares = np.sqrt(self.squares[index]), self.squares[index]
-            sketch = _sketch(self.points.less(index, self.origin), self.basis)
-            likeness = self._likeness(sketch, slice(start, self.count))
-            # The likeliest first: it leaves few others.
-            likeliest = likeness.argmax(axis=1)
-            squared = self._distances(index, start + likeliest)
-            bound = np.minimum(self.bound[index], squared)
-            likeness[np.arange(len(index)), likeliest] = -np.inf
-            reach = bound + 8 * self.rounding * (norms + np.sqrt(bound)) ** 2
-            least = ((squares - reach) / 2).astype(np.float32)
-            pairs = np.flatnonzero(likeness > least[:, None])
-            row, center = np.divmod(pairs, likeness.shape[1])
-            np.minimum.at(bound, row, self._distances(index[row], start + center))
-            self.bound[index] = bound
-
-        self._in_blocks(verify, rows, self.sure, self.count)
-
-    def _in_blocks(
-        self,
-        compare: Callable[[NDArray[np.int64], int], None],
-        rows: NDArray[np.int64],
-        known: NDArray[np.int64],
-        stop: int,
-    ) -> None:
-        """Compare rows with centers from `known` on; rows that miss as many go together."""
-        rows = rows[known[rows] < stop]
-        rows = rows[np.argsort(known[rows], kind="stable")]
-        blocks = [rows[a:b] for a, b in ranges(0, len(rows), ROWS)]
-        list(map_ordered(lambda index: compare(index, int(known[index[0]])), blocks, self.threads))
-        known[rows] = stop
-
-    def _likeness(self, sketch: NDArray[np.float32], centers: slice) -> NDArray[np.float32]:
-        """``(‖x‖² - ‖x - c‖²)/2``: at least that by whole sketches, a guess by parts of them."""
-        likeness = sketch @ self.center_sketch[centers, : sketch.shape[-1]].T
-        likeness -= self.center_half_squares[centers]
-        return likeness
-
-    def _distances(
-        self, rows: NDArray[np.int64], centers: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Squared distance of each row to its center, (b,)."""
-        squared = np.empty(len(rows), dtype=np.float32)
-        for a, b in ranges(0, len(rows), PAIRS):
-            apart = self.points.less(rows[a:b], self.centers[centers[a:b]])
-            squared[a:b] = np.vecdot(apart, apart)
-        return squared
-
-    def _tolerance(self, row: int, bound: float) -> float:
-        """Most that the squared distance of a row can be off: its nearest center is not far."""
-        norm, distance = self.squares[row] ** 0.5, bound**0.5
-        products = 2 * self.rounding * norm * (norm + distance)
-        return float(products + 8 * 2.0**-24 * (norm + distance) ** 2)
-
-    def _greedy(self, active: NDArray[np.int64], outside: float) -> None:
-        """Pick among the active rows for as long as no row outside can come before them."""
-        x = self.points.less(active, self.origin)
-        sketch, bound, squares = _sketch(x, self.basis), self.bound[active], self.squares[active]
-        while self.count < len(self.centers) and len(active):
-            best = int(np.argmax(bound))
-            window = 2 * self._tolerance(int(active[best]), float(bound[best]))
-            if not bound[best] - window > outside:
-                break
-            near = np.flatnonzero(bound >= bound[best] - window)
-            if len(near) > 1:
-                for place in near:
-                    self._measure(int(active[place]), float(bound[place]), sketch[place])
-                best = int(near[np.argmax(self.fine[active[near]])])  # the lower row of equals
-                bound[best] = self.fine[active[best]]
-            self.gains[self.count - self.labeled] = bound[best]
-            self._add_centers(active[best : best + 1], sketch[best])
-            distances = squares - 2.0 * (x @ x[best] - self.center_half_squares[self.count - 1])
-            bound = np.minimum(bound, np.maximum(distances, 0.0))
-            bound[best] = -np.inf
-            # Rows below the outside keep their bound and wait, like the others.
-            keep = bound > outside
-            if 2 * keep.sum() < len(active):
-                self._put_back(active, bound)
-                active, bound, squares = active[keep], bound[keep], squares[keep]
-                x, sketch = x[keep], sketch[keep]
-        self._put_back(active, bound)
-
-    def _put_back(self, rows: NDArray[np.int64], bound: NDArray[np.float64]) -> None:
-        self.bound[rows] = bound
-        self.seen[rows] = self.sure[rows] = self.count
-
-    def _measure(self, row: int, bound: float, sketch: NDArray[np.float32]) -> None:
-        """Float64 distance of a row to the nearest of all centers, the far ones left out."""
-        new = slice(int(self.fine_seen[row]), self.count)
-        if new.start == new.stop or self.fine[row] == 0:
-            return
-        # The float32 bound is off by the tolerance, the sketch by no more.
-        reach = min(bound, self.fine[row]) + 4 * self._tolerance(row, bound)
-        least = (self.squares[row] - reach) / 2
-        close = self.center_rows[new][self._likeness(sketch, new) >= least]
-        if len(close):
-            point = self.originals.rows(np.array([row]))
-            self.fine[row] = min(self.fine[row], self.originals.squared(close, point).min())
-        self.fine_seen[row] = self.count
-
-
-def _main_directions(points: Joined, origin: Array) -> NDArray[np.float32]:
-    """Orthonormal directions, (d, SKETCH), in which the pool is wide; the widest first."""
-    n, d = len(points), len(points.mean)
-    sample = points.less(np.arange(0, n, max(n // SAMPLED, 1)), origin)
-    basis = np.zeros((d, min(SKETCH, d)), dtype=np.float32)
-    basis[:, : len(sample)] = sample[: basis.shape[1]].T
-    for _ in range(3):  # subspace iteration; any orthonormal basis gives a valid bound
-        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
-    return basis
-
-
-def _sketch(x: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows in the directions of a basis, and the length of what is left, (b, width + 1)."""
-    inside = x @ basis
-    whole = _squares(x)
-    rest = np.sqrt(np.maximum(whole - _squares(inside), 0.0))
-    # A short rest is lost in the difference of two long ones.
-    short = rest < 0.1 * np.sqrt(whole)
-    rest[short] = np.linalg.norm(x[short] - inside[short] @ basis.T, axis=1)
-    return np.column_stack([inside, rest.astype(np.float32)])
-
-
-def _squares(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = x.astype(np.float64)  # faster than a sum that widens as it goes
-    squares: NDArray[np.float64] = np.vecdot(wide, wide)
-    return squares
+    gains = np.sqrt(traversal.gains)
+    return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)

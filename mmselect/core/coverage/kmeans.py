@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from mmselect.arrays import Index, Singles
 from mmselect.core.coverage.matching import Coverage, match_distinct
-from mmselect.core.features import Array, Features, as_modalities, check_budget, join, labeled_rows
-from mmselect.engine import blas_threads, map_ordered, ranges, thread_count
-from mmselect.errors import ParameterError
-
-Floats = NDArray[np.float32]
+from mmselect.core.features import Features, checked, join
+from mmselect.core.limits import check_limits
+from mmselect.core.sampling.start import kmeans_plusplus
+from mmselect.engine import SERIAL, Engine, blas_threads, ranges
 
 QUERIES = 4096
 
@@ -22,10 +22,11 @@ def kmeans(
     k: int,
     rng: np.random.Generator,
     *,
-    labeled: Sequence[int] | Array | None = None,
+    labeled: ArrayLike | None = None,
     unit: bool = False,
+    init: Literal["kmeans++", "uniform"] = "kmeans++",
     iterations: int = 20,
-    threads: int | None = None,
+    engine: Engine = SERIAL,
 ) -> Coverage:
     """Cluster the unlabeled samples with faiss and pick the sample nearest to each centre.
 
@@ -43,10 +44,13 @@ def kmeans(
         Rows to leave out.
     unit : bool
         Normalise each row of each modality first.
+    init : {"kmeans++", "uniform"}
+        Start from samples drawn by D² sampling (Arthur and Vassilvitskii, 2007), or uniformly.
+        Where clusters are clear, Lloyd's iterations cannot leave a poor uniform start.
     iterations : int
-    threads : int, optional
-        For the last assignment and the matching; the iterations run on one, so that the centres
-        do not depend on the machine.
+    engine : Engine
+        For the start, the last assignment and the matching; the iterations run on one thread, so
+        that the centres do not depend on the machine.
 
     Returns
     -------
@@ -55,10 +59,10 @@ def kmeans(
 
     Raises
     ------
-    SchemaError, DataError
-        See :func:`mmselect.core.features.join`.
-    BudgetError, SelectionError
-        If `k` does not fit the candidates, or a labeled row is outside the pool.
+    SchemaError, DataError, BudgetError, SelectionError
+        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`.
+    ParameterError
+        If `init` or `iterations` is not one of the values above.
 
     Examples
     --------
@@ -66,30 +70,32 @@ def kmeans(
     >>> kmeans([x], 2, np.random.default_rng(0)).picks.tolist()[0]
     1
     """
-    if iterations < 1:
-        raise ParameterError(f"iterations: expected at least 1, found {iterations}")
-    named = as_modalities(features)
-    n = len(next(iter(named.values())))
-    rows = labeled_rows(labeled, n)
-    check_budget(k, n - len(rows))
-    threads = thread_count(threads)
-    with blas_threads(1):
-        x, _, zero_rows = join(named, unit=unit, threads=threads)
+    check_limits(init=init, iterations=iterations)
+    given = checked(features, k, labeled)
+    with blas_threads():
+        x, _, zero_rows = join(given.features, unit=unit, engine=engine)
         x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
-        candidates = np.setdiff1d(np.arange(n), rows, assume_unique=True)
-        x = x[candidates] if len(rows) else x
-        centres = cluster_centres(x, k, rng, iterations)
-        sizes = fill_empty(x, centres, threads)
+        x = x[given.candidates] if len(given.labeled) else x
+        start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
+        centres = cluster_centres(x, k, rng, iterations, start=start)
+        sizes = fill_empty(x, centres, engine.threads)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
-        picks = match_distinct(x, centres[order], shift=squares / 2, threads=threads)
-    return Coverage(candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
+        picks = match_distinct(x, centres[order], shift=squares / 2, engine=engine)
+    return Coverage(given.candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
 
 
 def cluster_centres(
-    x: Floats, k: int, rng: np.random.Generator, iterations: int = 20, threads: int = 1
-) -> Floats:
+    x: Singles,
+    k: int,
+    rng: np.random.Generator,
+    iterations: int = 20,
+    threads: int = 1,
+    start: Singles | None = None,
+) -> Singles:
     """Centres (k, d) of Lloyd's iterations by faiss; `x` is (n, d) with n ≥ k.
+
+    They begin at `start` (k, d), or at rows that faiss draws uniformly, seeded by `rng`.
 
     The last digits may depend on the number of threads. Some centres may be nearest to no row: see
     :func:`fill_empty`.
@@ -113,13 +119,13 @@ def cluster_centres(
             min_points_per_centroid=1,
             max_points_per_centroid=1024,
         )
-        clustering.train(x)
+        clustering.train(x, init_centroids=start)
     finally:
         faiss.omp_set_num_threads(before)
     return np.asarray(clustering.centroids, dtype=np.float32)
 
 
-def fill_empty(x: Floats, centres: Floats, threads: int = 1) -> NDArray[np.int64]:
+def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
     """Move centres that are nearest to no row to the rows farthest from their own centres.
 
     Parameters
@@ -142,14 +148,14 @@ def fill_empty(x: Floats, centres: Floats, threads: int = 1) -> NDArray[np.int64
     """
     half = np.einsum("ij,ij->i", centres, centres) / 2
 
-    def nearest(rows: tuple[int, int]) -> tuple[NDArray[np.int64], Floats]:
+    def nearest(rows: tuple[int, int]) -> tuple[Index, Singles]:
         closeness = x[slice(*rows)] @ centres.T
         closeness -= half
         owner = closeness.argmax(axis=1)
         return owner, closeness[np.arange(len(owner)), owner]
 
     step = max(1, min(QUERIES, (1 << 22) // len(centres)))
-    parts = list(map_ordered(nearest, ranges(0, len(x), step), threads))
+    parts = list(Engine(threads).map(nearest, ranges(0, len(x), step)))
     owner = np.concatenate([part[0] for part in parts])
     squares = np.einsum("ij,ij->i", x, x)
     distance = squares - 2 * np.concatenate([part[1] for part in parts])

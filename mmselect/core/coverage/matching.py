@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.engine import map_ordered, ranges
+from mmselect.arrays import Floats, Index, Singles
+from mmselect.engine import SERIAL, Engine, ranges
 
-Floats = NDArray[np.float32]
 KEPT = 8
 """Most similar samples kept for each point before the matching asks for more."""
 
@@ -28,21 +28,24 @@ class Coverage:
         How it was computed: "exact", or the name of the approximation.
     zero_rows : dict of str to int
         Rows without a direction, per modality.
+    work : dict of str to int
+        What was computed; the method says in which units. The same on every machine.
     """
 
-    picks: NDArray[np.int64]
-    gains: NDArray[np.float64]
+    picks: Index
+    gains: Floats
     form: str
     zero_rows: dict[str, int]
+    work: dict[str, int] = field(default_factory=dict)
 
 
 def match_distinct(
-    x: Floats,
-    points: Floats,
+    x: Singles,
+    points: Singles,
     *,
-    shift: NDArray[np.float64] | None = None,
-    threads: int = 1,
-) -> NDArray[np.int64]:
+    shift: Floats | None = None,
+    engine: Engine = SERIAL,
+) -> Index:
     """For each point in order, the row not taken yet with the largest product less its shift.
 
     Parameters
@@ -52,7 +55,7 @@ def match_distinct(
         With ``k ≤ n``.
     shift : float64 array, shape (n,), optional
         With half the squared norms, the match is the nearest row.
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -69,7 +72,7 @@ def match_distinct(
     match = _Match(x, shift)
     taken = np.zeros(len(x), dtype=bool)
     picks = np.empty(len(points), dtype=np.int64)
-    for j, rows in enumerate(_most_similar(x, points, shift, threads)):
+    for j, rows in enumerate(_most_similar(x, points, shift, engine)):
         free = rows[~taken[rows]]
         best = match.among(points[j], free, int(rows[-1])) if len(free) else None
         picks[j] = match.among_all(points[j], taken) if best is None else best
@@ -80,19 +83,19 @@ def match_distinct(
 class _Match:
     """The best row for one point, decided in float64."""
 
-    def __init__(self, x: Floats, shift: NDArray[np.float64]) -> None:
+    def __init__(self, x: Singles, shift: Floats) -> None:
         self.x, self.shift = x, shift
         self.unit_rounding = 2.0 * (x.shape[1] / 8 + 16) * 2.0**-24
 
-    def _rounding(self, point: Floats, row: int) -> float:
+    def _rounding(self, point: Singles, row: int) -> float:
         size = float(np.linalg.norm(point)) * float(np.linalg.norm(self.x[row]))
         return float(self.unit_rounding * (size + abs(float(self.shift[row]))))
 
-    def _exactly(self, point: Floats, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        products: NDArray[np.float64] = (self.x[rows].astype(np.float64) * point).sum(axis=1)
+    def _exactly(self, point: Singles, rows: Index) -> Floats:
+        products: Floats = (self.x[rows].astype(np.float64) * point).sum(axis=1)
         return products - self.shift[rows]
 
-    def among(self, point: Floats, free: NDArray[np.int64], last: int) -> int | None:
+    def among(self, point: Singles, free: Index, last: int) -> int | None:
         """Best of a few rows; None if a row behind the `last` kept may be as good."""
         values = self._exactly(point, free)
         least = self._exactly(point, np.array([last]))[0] + self._rounding(point, last)
@@ -100,7 +103,7 @@ class _Match:
             return None
         return int(free[values == values.max()].min())
 
-    def among_all(self, point: Floats, taken: NDArray[np.bool_]) -> int:
+    def among_all(self, point: Singles, taken: NDArray[np.bool_]) -> int:
         values = (self.x @ point).astype(np.float64) - self.shift
         values[taken] = -np.inf
         top = int(np.argmax(values))
@@ -108,14 +111,12 @@ class _Match:
         return int(near[np.argmax(self._exactly(point, near))])
 
 
-def _most_similar(
-    x: Floats, points: Floats, shift: NDArray[np.float64], threads: int
-) -> NDArray[np.int64]:
+def _most_similar(x: Singles, points: Singles, shift: Floats, engine: Engine) -> Index:
     """Rows with the largest products for each point, (k, KEPT), best first."""
     kept = min(KEPT, len(x))
     rows = max(kept, (1 << 22) // len(points))
 
-    def block(part: tuple[int, int]) -> tuple[Floats, NDArray[np.int64]]:
+    def block(part: tuple[int, int]) -> tuple[Singles, Index]:
         products = points @ x[slice(*part)].T
         products -= shift[slice(*part)].astype(np.float32)
         size = min(kept, products.shape[1])
@@ -124,7 +125,7 @@ def _most_similar(
 
     values = np.empty((len(points), 0), dtype=np.float32)
     index = np.empty((len(points), 0), dtype=np.int64)
-    for more, where in map_ordered(block, ranges(0, len(x), rows), threads):
+    for more, where in engine.map(block, ranges(0, len(x), rows)):
         values, index = np.hstack([values, more]), np.hstack([index, where])
         best = np.argsort(-values, axis=1, kind="stable")[:, :kept]
         values = np.take_along_axis(values, best, axis=1)

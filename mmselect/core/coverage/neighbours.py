@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from mmselect.core.features import Progress
-from mmselect.engine import map_ordered, ranges
+from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.core.coverage.products import among_all, among_lists, inverted_lists
+from mmselect.engine import Engine, Progress, ranges
 
-Floats = NDArray[np.float32]
-Index = NDArray[np.signedinteger[Any]]
-Values = NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 FLAT_UP_TO = 50_000
 """Rows up to which neighbours are searched exhaustively."""
@@ -21,23 +19,27 @@ FLAT_UP_TO = 50_000
 PROBES = 32
 """Inverted lists looked into for each row, above that."""
 
-QUERIES = 1024
+CLIENTS = 1 << 16
+"""Clients whose first gains are added up together."""
+
+BLOCK = 256
+"""Candidates that share one upper bound of their gains."""
 
 TIE = 1e-7
 """Difference of gains, relative to 10 more than the gain, below which they are equal."""
 
 
-def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, str]:
+def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_array, str]:
     """Similarities of each row to its most similar rows, negative ones left out.
 
-    Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (faiss); the
-    row itself is always among them.
+    Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (centres by
+    faiss); the row itself is always among them.
 
     Parameters
     ----------
     x : float32 array, shape (n, d)
     count : int
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -48,55 +50,51 @@ def nearest_neighbours(x: Floats, count: int, threads: int) -> tuple[csr_array, 
 
     Examples
     --------
-    >>> edges, name = nearest_neighbours(np.eye(3, dtype=np.float32), 1, 1)
+    >>> from mmselect.engine import SERIAL
+    >>> edges, name = nearest_neighbours(np.eye(3, dtype=np.float32), 1, SERIAL)
     >>> edges.toarray().tolist() == np.eye(3).tolist(), name
     (True, 'sparse: 1 nearest neighbours, exhaustive search')
     """
+    from scipy.sparse import csr_array
+
     n = len(x)
     count = min(count, n)
-    index, name = _index(x)
-
-    def search(rows: tuple[int, int]) -> tuple[Floats, NDArray[np.int64]]:
-        import faiss
-
-        faiss.omp_set_num_threads(1)  # of the calling thread only: blocks are the unit of work
-        similar, found = index.search(x[slice(*rows)], count)
-        own = np.arange(*rows)
-        missing = ~(found == own[:, None]).any(axis=1)
-        found[missing, -1] = own[missing]
-        similar[missing, -1] = np.einsum("ij,ij->i", x[own[missing]], x[own[missing]])
-        return similar, found
-
-    parts = list(map_ordered(search, ranges(0, n, QUERIES), threads))
-    similar = np.concatenate([part[0] for part in parts])
-    found = np.concatenate([part[1] for part in parts])
-    valid = (found >= 0) & (similar > 0)
+    if n <= FLAT_UP_TO:
+        (similar, found), name = among_all(x, count, engine), "exhaustive search"
+    else:
+        centres = _centres(x, int(4 * n**0.5))
+        lists = inverted_lists(x, centres, PROBES, engine)
+        similar, found = among_lists(x, lists, count, engine)
+        name = f"searched in {PROBES} of {len(centres)} inverted lists"
+    valid = similar > 0
     starts = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
     edges = csr_array((similar[valid], found[valid], starts), shape=(n, n))
     return edges, f"sparse: {count} nearest neighbours, {name}"
 
 
-def _index(x: Floats) -> tuple[Any, str]:
+def _centres(x: Singles, count: int) -> Singles:
     import faiss
 
-    n, d = x.shape
-    if n <= FLAT_UP_TO:
-        flat = faiss.IndexFlatIP(d)
-        flat.add(x)
-        return flat, "exhaustive search"
-    lists = int(4 * n**0.5)
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # centres do not depend on the number of threads
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = 6, 39, 1
-    index.train(x)
-    index.add(x)
-    index.nprobe = PROBES
-    return index, f"searched in {PROBES} of {lists} inverted lists"
+    try:
+        clustering = faiss.Clustering(x.shape[1], count)
+        clustering.niter, clustering.max_points_per_centroid, clustering.seed = 6, 39, 1
+        clustering.spherical = True
+        clustering.train(x, faiss.IndexFlatIP(x.shape[1]))
+    finally:
+        faiss.omp_set_num_threads(before)
+    centres: Singles = faiss.vector_to_array(clustering.centroids).reshape(count, -1)
+    return centres
 
 
 def sparse_greedy(
-    edges: csr_array, best: Floats, k: int, progress: Progress | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    edges: csr_array,
+    best: Singles,
+    k: int,
+    weights: Floats | None = None,
+    progress: Progress | None = None,
+) -> tuple[Index, Floats]:
     """Greedy facility location over known similarities, exactly; unknown ones are 0.
 
     Every gain is kept up to date: a pick changes only the candidates that its clients know.
@@ -108,6 +106,8 @@ def sparse_greedy(
     best : float32 array, shape (clients,)
         What each client has already.
     k : int
+    weights : float64 array, shape (clients,), optional
+        What each client counts, of mean 1; None is 1.
     progress : callable, optional
 
     Returns
@@ -119,36 +119,92 @@ def sparse_greedy(
 
     Examples
     --------
+    >>> from scipy.sparse import csr_array
     >>> edges = csr_array(np.array([[1.0, 0.5], [0.9, 1.0]], dtype=np.float32))
     >>> sparse_greedy(edges, np.zeros(2, dtype=np.float32), 2)[0]
     array([0, 1])
     """
     by_candidate = edges.tocsc()
-    similar = edges.data.astype(np.float64)
     have = best.astype(np.float64)
-    n = edges.shape[1]
-    client = np.repeat(np.arange(edges.shape[0]), np.diff(edges.indptr))
-    gain: NDArray[np.float64] = np.zeros(n)
-    gain += np.bincount(edges.indices, np.maximum(similar - have[client], 0), minlength=n)
-    picks, gains = np.empty(k, dtype=np.int64), np.zeros(k)
+    gain = first_gains(edges, have, weights)
+    highest = _Highest(gain)
+    picks, gains = np.empty(k, dtype=np.intp), np.zeros(k)
     for step in range(k):
-        top = gain.max()
-        pick = int(np.argmax(gain >= top - TIE * (10 + abs(top))))
+        pick = highest.first()
         picks[step], gains[step] = pick, max(gain[pick], 0.0)
         column = slice(by_candidate.indptr[pick], by_candidate.indptr[pick + 1])
         clients = by_candidate.indices[column]
         new = by_candidate.data[column].astype(np.float64)
         better = new > have[clients]
-        lose(edges, gain, clients[better], have[clients[better]], new[better])
-        have[clients[better]] = new[better]
+        clients, new = clients[better], new[better]
+        subtract_covered(edges, gain, clients, have[clients], new, weights)
+        have[clients] = new
         gain[pick] = -np.inf
         if progress is not None:
             progress(step + 1, k)
     return picks, gains
 
 
-def lose(
-    edges: csr_array, gain: NDArray[np.float64], clients: Index, old: Values, new: Values
+class _Highest:
+    """The highest of gains that only fall: `bound` holds what the maxima of blocks were once."""
+
+    def __init__(self, gain: Floats) -> None:
+        self.gain = gain
+        self.bound = np.maximum.reduceat(gain, np.arange(0, len(gain), BLOCK))
+        self.looked_at = 0  # blocks
+
+    def first(self) -> int:
+        """Return the lowest row whose gain equals the highest, up to rounding."""
+        top = -np.inf
+        while top != self.bound.max():
+            top = self._look(int(np.argmax(self.bound)))
+        least = top - TIE * (10 + abs(top))
+        blocks = np.flatnonzero(self.bound >= least).tolist()
+        block = next(block for block in blocks if self._look(block) >= least)
+        inside = self.gain[block * BLOCK : (block + 1) * BLOCK]
+        return block * BLOCK + int(np.argmax(inside >= least))
+
+    def _look(self, block: int) -> float:
+        self.bound[block] = self.gain[block * BLOCK : (block + 1) * BLOCK].max()
+        self.looked_at += 1
+        return float(self.bound[block])
+
+
+def first_gains(edges: csr_array, have: Floats, weights: Array | None) -> Floats:
+    """Σ_i w_i max(0, s_ij - have_i) for every j, over known similarities.
+
+    Parameters
+    ----------
+    edges : sparse array, shape (clients, candidates)
+    have : float64 array, shape (clients,)
+    weights : float array, shape (clients,), or None
+        w_i; None is 1.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> first_gains(csr_array(np.array([[1.0, 0.5]])), np.array([0.25]), None).tolist()
+    [0.75, 0.25]
+    """
+    gains = np.zeros(edges.shape[1])
+    known = np.diff(edges.indptr)
+    for start, stop in ranges(0, edges.shape[0], CLIENTS):
+        part = slice(*edges.indptr[[start, stop]])
+        client = np.repeat(np.arange(start, stop), known[start:stop])
+        excess = np.maximum(edges.data[part].astype(np.float64) - have[client], 0)
+        if weights is not None:
+            excess *= weights[client]
+        np.add.at(gains, edges.indices[part], excess)
+    return gains
+
+
+def subtract_covered(
+    edges: csr_array,
+    gain: Floats,
+    clients: Array,
+    old: Array,
+    new: Array,
+    weights: Array | None = None,
 ) -> None:
     """Take from the gains what clients no longer need, having `new` instead of `old`.
 
@@ -159,11 +215,14 @@ def lose(
         Changed in place.
     clients : int array, shape (b,)
     old, new : float array, shape (b,)
+    weights : float array, shape (clients,), optional
+        What each client counts; None is 1.
 
     Examples
     --------
+    >>> from scipy.sparse import csr_array
     >>> edges, gain = csr_array(np.array([[1.0, 0.5]])), np.array([1.0, 0.5])
-    >>> lose(edges, gain, np.array([0]), np.array([0.0]), np.array([0.8]))
+    >>> subtract_covered(edges, gain, np.array([0]), np.array([0.0]), np.array([0.8]))
     >>> gain.round(6).tolist()
     [0.2, 0.0]
     """
@@ -173,4 +232,6 @@ def lose(
     similar = edges.data[place].astype(np.float64)
     had, have = np.repeat(old, known), np.repeat(new, known)
     lost = np.maximum(similar - had, 0) - np.maximum(similar - have, 0)
+    if weights is not None:
+        lost *= np.repeat(weights[clients], known)
     np.subtract.at(gain, edges.indices[place], lost)

@@ -14,14 +14,10 @@ Parameters move little from step to step, so most samples can be proved to keep 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from mmselect.core.parametric.objective import Matrix, Owners, owned_sums
-from mmselect.engine import map_ordered, ranges
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.parametric.objective import Matrix, owned_sums
+from mmselect.engine import SERIAL, Engine, ranges
 
 LISTED = 12
 """Parameters in a sample's list."""
@@ -34,12 +30,12 @@ ALL_ROWS, LIST_ROWS = 512, 32
 
 
 class Assignment:
-    """Owners of the samples and sums of what is owned, kept up to date while parameters move.
+    """Index of the samples and sums of what is owned, kept up to date while parameters move.
 
     Parameters
     ----------
     x : float32 array, shape (n, d)
-    threads : int
+    engine : Engine
 
     Examples
     --------
@@ -49,17 +45,17 @@ class Assignment:
     ([1, 0], [[0.0, 1.0], [1.0, 0.0]])
     """
 
-    def __init__(self, x: Floats, threads: int = 1) -> None:
+    def __init__(self, x: Singles, engine: Engine = SERIAL) -> None:
         n, d = x.shape
-        self.x, self.threads = x, threads
+        self.x, self.engine = x, engine
         self.norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind"))
         # What float32 products may be off by, on both sides of a comparison.
         self.rounding = 4 * (d / 8 + 16) * 2.0**-24 * self.norms.max() * max(self.norms.max(), 1)
-        self.owner: Owners = np.zeros(n, dtype=np.int64)
-        self.sums: NDArray[np.float64] = np.empty((0, d))
-        self.compared = 0  # products with all parameters, for the benchmark
+        self.owner: Index = np.zeros(n, dtype=np.int64)
+        self.sums: Floats = np.empty((0, d))
+        self.compared = 0  # samples compared with all parameters
 
-    def update(self, theta: Floats) -> Owners:
+    def update(self, theta: Singles) -> Index:
         """Owner of each sample: the parameter with the largest product, the lower of equals."""
         if not len(self.sums):
             self._start(theta)
@@ -73,7 +69,7 @@ class Assignment:
         self._update_sums(before)
         return self.owner
 
-    def _start(self, theta: Floats) -> None:
+    def _start(self, theta: Singles) -> None:
         n, k = len(self.x), len(theta)
         self.previous = theta.copy()
         self.path, self.far, self.drift = np.zeros(k), 0.0, 0.0
@@ -89,7 +85,7 @@ class Assignment:
         self._compare_with_all(theta, np.arange(n), self.lists)
         self.sums = owned_sums(self.x, self.owner, k)
 
-    def _move(self, theta: Floats) -> None:
+    def _move(self, theta: Singles) -> None:
         moved = theta - self.previous
         moved -= moved.mean(axis=0, dtype=np.float64).astype(np.float32)
         drift = np.sqrt(np.einsum("ij,ij->i", moved, moved, dtype=np.float64))
@@ -100,27 +96,27 @@ class Assignment:
         self.previous[:] = theta
         self.mean = theta.mean(axis=0, dtype=np.float64).astype(np.float32)
 
-    def _reach(self) -> NDArray[np.float64]:
+    def _reach(self) -> Floats:
         """Most by which a lead can have shrunk since the sample was last seen."""
         own = self.path[self.owner] - self.own_path
-        reach: NDArray[np.float64] = self.norms * (own + self.far - self.far_seen) + self.rounding
+        reach: Floats = self.norms * (own + self.far - self.far_seen) + self.rounding
         return reach
 
     def _worth_listing(self) -> bool:
         """Whether lists made now would last a few steps: the skin comes from the data."""
         return bool(np.median(self.skin) > 4 * self.norms.max() * self.drift)
 
-    def _see(self, rows: Rows, owner: Rows, lead: Matrix) -> None:
+    def _see(self, rows: Index, owner: Index, lead: Matrix) -> None:
         self.owner[rows], self.lead[rows] = owner, lead
         self.own_path[rows], self.far_seen[rows] = self.path[owner], self.far
 
-    def _compare_with_lists(self, theta: Floats, rows: Rows) -> Rows:
+    def _compare_with_lists(self, theta: Singles, rows: Index) -> Index:
         """Settle what the lists can settle; return the rows that stay open."""
         reach = self.norms[rows] * (self.far - self.far_listed[rows])
         hopeful = reach < self.skin[rows]
         tried = rows[hopeful]
 
-        def compare(part: tuple[int, int]) -> Rows:
+        def compare(part: tuple[int, int]) -> Index:
             index = tried[slice(*part)]
             x, listed = self.x[index], self.listed[index]
             similar = np.matmul(theta[listed], x[:, :, None])[:, :, 0]
@@ -130,14 +126,14 @@ class Assignment:
             lead = first - np.maximum(second, outside)
             sure = lead > self.rounding
             self._see(index[sure], listed[np.arange(len(index)), best][sure], lead[sure])
-            unsure: Rows = index[~sure]
+            unsure: Index = index[~sure]
             return unsure
 
-        left = list(map_ordered(compare, ranges(0, len(tried), LIST_ROWS), self.threads))
-        still: Rows = np.sort(np.concatenate([rows[~hopeful], *left]))
+        left = list(self.engine.map(compare, ranges(0, len(tried), LIST_ROWS)))
+        still: Index = np.sort(np.concatenate([rows[~hopeful], *left]))
         return still
 
-    def _compare_with_all(self, theta: Floats, rows: Rows, listing: bool) -> None:
+    def _compare_with_all(self, theta: Singles, rows: Index, listing: bool) -> None:
         self.compared += len(rows)
 
         def compare(part: tuple[int, int]) -> None:
@@ -149,9 +145,9 @@ class Assignment:
             best, first, second = _two_best(similar)
             self._see(index, best, first - second)
 
-        list(map_ordered(compare, ranges(0, len(rows), ALL_ROWS), self.threads))
+        list(self.engine.map(compare, ranges(0, len(rows), ALL_ROWS)))
 
-    def _list(self, index: Rows, x: Floats, similar: Floats) -> None:
+    def _list(self, index: Index, x: Singles, similar: Singles) -> None:
         order = np.argpartition(similar, -LISTED - 1, axis=1)[:, -LISTED - 1 :]
         top = np.take_along_axis(similar, order, axis=1)
         outside = top[:, 0].astype(np.float64)  # argpartition puts the least of them first
@@ -160,7 +156,9 @@ class Assignment:
         self.far_listed[index] = self.far
         self.skin[index] = top.max(axis=1) - outside
 
-    def _update_sums(self, before: Owners) -> None:
+    def _update_sums(self, before: Index) -> None:
+        from scipy.sparse import csr_array
+
         rows = np.flatnonzero(before != self.owner)
         for start, stop in ranges(0, len(rows), 8192):
             part = rows[start:stop]
@@ -172,7 +170,7 @@ class Assignment:
             self.sums[touched] += change @ self.x[part].astype(np.float64)
 
 
-def _two_best(similar: Floats) -> tuple[Rows, Floats, Floats]:
+def _two_best(similar: Singles) -> tuple[Index, Singles, Singles]:
     """Place of the largest of each row, it, and the next largest (-inf if there is none)."""
     rows = np.arange(len(similar))
     best = similar.argmax(axis=1)
@@ -181,7 +179,7 @@ def _two_best(similar: Floats) -> tuple[Rows, Floats, Floats]:
     return best, first, similar.max(axis=1)
 
 
-def naive_owners(x: Matrix, theta: Matrix) -> Owners:
+def naive_owners(x: Matrix, theta: Matrix) -> Index:
     """Argmax of all products, block by block: what :class:`Assignment` must equal."""
     blocks = ranges(0, len(x), ALL_ROWS)
     return np.concatenate([(x[a:b] @ theta.T).argmax(axis=1) for a, b in blocks])

@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from mmselect.engine import compute_rows, map_ordered, ranges
+from mmselect.arrays import Floats, Index
+from mmselect.engine import SERIAL, Engine, compute_rows, ranges
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
-Owners: TypeAlias = NDArray[np.int64]
+"""float32, or float64 where the tests want to see more digits."""
 
 TILE = 512
 """Side of a tile of similarities between parameters."""
@@ -66,7 +66,7 @@ class Weights:
 
 
 def value_and_gradient(
-    x: Matrix, theta: Matrix, owner: Owners, sums: Matrix, weights: Weights, threads: int = 1
+    x: Matrix, theta: Matrix, owner: Index, sums: Matrix, weights: Weights, engine: Engine = SERIAL
 ) -> tuple[Terms, Matrix]:
     """Return the loss and its gradient with respect to every parameter, in the ambient space.
 
@@ -87,7 +87,7 @@ def value_and_gradient(
     sums : array, shape (k, D)
         Sum of the samples that each parameter owns.
     weights : Weights
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -105,18 +105,18 @@ def value_and_gradient(
     n, k = len(x), len(theta)
     sharpness = weights.sharpness
     distribution = -sharpness / n * float(np.einsum("ij,ij->", sums, theta, dtype=np.float64))
-    similar, logsum = _similarities(theta, sharpness, threads)
+    similar, logsum = _similarities(theta, sharpness, engine)
     diversity = -float(logsum.mean()) if k > 1 else 0.0
     if weights.loss == "paper":
         total = distribution - weights.diversity * diversity
         share = np.full(k, weights.diversity * sharpness / k)
-        gradient = _pull(theta, similar, logsum, share, True, threads)
+        gradient = _pull(theta, similar, logsum, share, True, engine)
         _subtract(gradient, sums, sharpness / n)
     else:
         own = np.einsum("ij,ij->i", theta, theta, dtype=np.float64) * sharpness
         logsum = np.logaddexp(logsum, own)
-        total, share, weighted = _code_loss(x, theta, owner, logsum, weights, threads)
-        gradient = _pull(theta, similar, logsum, share * sharpness, False, threads)
+        total, share, weighted = _code_loss(x, theta, owner, logsum, weights, engine)
+        gradient = _pull(theta, similar, logsum, share * sharpness, False, engine)
         _subtract(gradient, weighted, sharpness)
     alignment = 0.0
     if weights.alignment and k > 1 and weights.modalities > 1:
@@ -125,9 +125,7 @@ def value_and_gradient(
     return Terms(total, distribution, diversity, alignment), gradient
 
 
-def _similarities(
-    theta: Matrix, sharpness: float, threads: int
-) -> tuple[Matrix, NDArray[np.float64]]:
+def _similarities(theta: Matrix, sharpness: float, engine: Engine) -> tuple[Matrix, Floats]:
     """``sim(θ_j, θ_l)/τ``, -inf on the diagonal, and its log-sum-exp per row (k,)."""
     k = len(theta)
     similar = np.empty((k, k), dtype=theta.dtype)
@@ -141,28 +139,28 @@ def _similarities(
             similar[a:b, start:stop] = tile
             similar[start:stop, a:b] = tile.T
 
-    def logsumexp(rows: tuple[int, int]) -> NDArray[np.float64]:
+    def logsumexp(rows: tuple[int, int]) -> Floats:
         block = similar[slice(*rows)]
         block[np.arange(len(block)), np.arange(*rows)] = -np.inf
         top = block.max(axis=1, keepdims=True)
         total = np.exp(block - top).sum(axis=1, dtype=np.float64)
-        logsum: NDArray[np.float64] = top[:, 0] + np.log(total)
+        logsum: Floats = top[:, 0] + np.log(total)
         return logsum
 
-    list(map_ordered(fill, range(len(tiles)), threads))
+    list(engine.map(fill, range(len(tiles))))
     if k == 1:
         similar[0, 0] = -np.inf
         return similar, np.array([-np.inf])
-    return similar, np.concatenate(list(map_ordered(logsumexp, tiles, threads)))
+    return similar, np.concatenate(list(engine.map(logsumexp, tiles)))
 
 
 def _pull(
     theta: Matrix,
     similar: Matrix,
-    logsum: NDArray[np.float64],
-    share: NDArray[np.float64],
+    logsum: Floats,
+    share: Floats,
     symmetric: bool,
-    threads: int,
+    engine: Engine,
 ) -> Matrix:
     """``share_j Σ_l (P_jl + P_lj) θ_l`` with ``P = exp(similar - logsum)``, or with P_jl alone.
 
@@ -182,7 +180,7 @@ def _pull(
         weight *= share[part, None].astype(theta.dtype)
         np.matmul(weight, theta, out=out[part])
 
-    list(map_ordered(pull, ranges(0, len(theta), TILE), threads))
+    list(engine.map(pull, ranges(0, len(theta), TILE)))
     return out
 
 
@@ -195,30 +193,28 @@ def _subtract(gradient: Matrix, sums: Matrix, factor: float) -> None:
 def _code_loss(
     x: Matrix,
     theta: Matrix,
-    owner: Owners,
-    logsum: NDArray[np.float64],
+    owner: Index,
+    logsum: Floats,
     weights: Weights,
-    threads: int,
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    engine: Engine,
+) -> tuple[float, Floats, Floats]:
     """J, the mean of σ over each parameter's samples (over n), and the σ-weighted sums (over n)."""
     n, k = len(x), len(theta)
 
-    def excess(rows: tuple[int, int]) -> NDArray[np.float64]:
+    def excess(rows: tuple[int, int]) -> Floats:
         part = slice(*rows)
         own = np.einsum("ij,ij->i", x[part], theta[owner[part]], dtype=np.float64)
-        block: NDArray[np.float64] = logsum[owner[part]] - weights.sharpness * own
+        block: Floats = logsum[owner[part]] - weights.sharpness * own
         return block
 
     blocks = ranges(0, n, compute_rows(x.shape[1]))
-    u = np.concatenate(list(map_ordered(excess, blocks, threads))) + np.log(weights.diversity)
+    u = np.concatenate(list(engine.map(excess, blocks))) + np.log(weights.diversity)
     sigma = np.exp(-np.logaddexp(0.0, -u))
     share = np.bincount(owner, sigma, minlength=k) / n
     return float(np.logaddexp(0.0, u).mean()), share, owned_sums(x, owner, k, sigma / n)
 
 
-def owned_sums(
-    x: Matrix, owner: Owners, k: int, factors: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def owned_sums(x: Matrix, owner: Index, k: int, factors: Floats | None = None) -> Floats:
     """Sum of the samples of each parameter, times their factors, (k, D).
 
     Examples
@@ -226,6 +222,8 @@ def owned_sums(
     >>> owned_sums(np.array([[1.0], [2.0], [5.0]]), np.array([1, 0, 1]), 2).tolist()
     [[2.0], [6.0]]
     """
+    from scipy.sparse import csr_array
+
     sums = np.zeros((k, x.shape[1]))
     factors = np.ones(len(x)) if factors is None else factors
     for start, stop in ranges(0, len(x), 8192):

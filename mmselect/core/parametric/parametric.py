@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Features, Progress, as_modalities, check_budget, join
+from mmselect.core.features import Features, checked, join
+from mmselect.core.limits import check_limits
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.core.parametric.objective import Matrix, Terms, Weights, value_and_gradient
 from mmselect.core.parametric.solvers import Watch, adam, lbfgs
-from mmselect.engine import blas_threads, thread_count
+from mmselect.core.sampling.start import kmeans_plusplus
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 from mmselect.errors import ParameterError, SchemaError
-
-Floats = NDArray[np.float32]
 
 OWNERLESS_SHARE = 0.1
 """Share of parameters that may own no sample before there is a warning."""
@@ -46,6 +45,8 @@ class Parametric:
         Picks that are not among the initial rows.
     ownerless : int
         Parameters that are nearest to no sample.
+    compared : int
+        Samples compared with all parameters, over all steps; the plain form compares n in each.
     history : tuple of Terms
         The loss and its terms at the start and after each step; empty if ``k = n``. L-BFGS starts
         after its first steps, which see a part of the samples only.
@@ -55,11 +56,12 @@ class Parametric:
         Rows without a direction, per modality: they stay zero, similar to nothing.
     """
 
-    picks: NDArray[np.int64]
-    similarity: NDArray[np.float64]
-    initial: NDArray[np.int64]
+    picks: Index
+    similarity: Floats
+    initial: Index
     changed: int
     ownerless: int
+    compared: int
     history: tuple[Terms, ...]
     warnings: tuple[str, ...]
     zero_rows: dict[str, int]
@@ -79,9 +81,9 @@ def parametric(
     steps: int | None = None,
     rate: float = 1e-2,
     init: Literal["uniform", "kmeans++"] = "uniform",
-    threads: int | None = None,
+    engine: Engine = SERIAL,
     progress: Progress | None = None,
-    watch: Callable[[int, Terms], None] | None = None,
+    watch: Watch | None = None,
 ) -> Parametric:
     """Pick the samples nearest to parameters that minimise ``D - λ_div R - λ_align A``.
 
@@ -111,8 +113,9 @@ def parametric(
     rate : float
         Adam's first learning rate.
     init : {"uniform", "kmeans++"}
-        Start from distinct samples drawn uniformly, or by D² sampling.
-    threads : int, optional
+        Start from distinct samples drawn uniformly, or by D² sampling
+        (:func:`mmselect.core.sampling.start.kmeans_plusplus`).
+    engine : Engine
     progress : callable, optional
         Called with the number of steps made and `steps`.
     watch : callable, optional
@@ -124,11 +127,9 @@ def parametric(
 
     Raises
     ------
-    SchemaError, DataError
-        See :func:`mmselect.core.features.join`; also for the alignment term where there is one
-        modality only, or widths differ.
-    BudgetError, SelectionError
-        If `k` does not fit the candidates.
+    SchemaError, DataError, BudgetError, SelectionError
+        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`; also
+        for the alignment term where there is one modality only, or widths differ.
     ParameterError
         If a parameter is out of range.
 
@@ -139,106 +140,116 @@ def parametric(
     >>> len(set(found.picks)), len(found.history)
     (5, 21)
     """
-    named = as_modalities(features)
-    n = len(next(iter(named.values())))
-    check_budget(k, n)
+    given = checked(features, k)
     steps = STEPS.get(solver, 0) if steps is None else steps
-    _check(tau, diversity, alignment, loss, solver, steps, rate, init)
+    check_limits(tau=tau, diversity=diversity, alignment=alignment, loss=loss)
+    check_limits(solver=solver, steps=steps, rate=rate, init=init)
+    if loss == "code" and not diversity:
+        raise ParameterError("diversity: expected a number above 0 with loss=code, found 0")
     if alignment:
-        _check_alignable({name: array.shape[1] for name, array in named.items()})
-    threads = thread_count(threads)
-    with blas_threads(1):
-        x, offsets, zero_rows = join(named, threads=threads)
-        initial = _draw(x, k, rng, init)
+        _check_alignable({name: array.shape[1] for name, array in given.features.items()})
+    with blas_threads():
+        x, offsets, zero_rows = join(given.features, engine=engine)
         weights = Weights(tau, diversity, alignment, loss, align_over_tau, offsets)
+        descent = _Descent(weights, solver, steps, rate, engine, _teller(watch, progress, steps))
+        initial = _draw(x, k, rng, init, engine)
         theta = x[initial]
-        history: list[Terms] = []
-        if k < n:
-
-            def watched(step: int, terms: Terms) -> None:
-                if watch is not None:
-                    watch(step, terms)
-                if progress is not None:
-                    progress(step, steps)
-
-            assignment = Assignment(x, threads)
-            history = _solve(x, theta, assignment, weights, solver, steps, rate, watched, threads)
-            if progress is not None:
-                progress(steps, steps)
-            owner = assignment.owner
-            picks = match_distinct(x, theta, threads=threads)
-        else:
-            picks = initial  # every sample once, in the order drawn
-            owner = np.arange(n)
-        similarity = np.einsum("ij,ij->i", x[picks], theta, dtype=np.float64) / len(named)
-    ownerless = k - len(np.unique(owner))
-    changed = int((~np.isin(picks, initial)).sum())
+        found = _parametric(x, theta, initial, descent)
+        similarity = np.einsum("ij,ij->i", x[found.picks], theta, dtype=np.float64)
     return Parametric(
-        picks,
-        similarity,
+        found.picks,
+        similarity / len(given.features),
         initial,
-        changed,
-        ownerless,
-        tuple(history),
-        _warnings(weights, ownerless, k),
+        int((~np.isin(found.picks, initial)).sum()),
+        found.ownerless,
+        found.compared,
+        tuple(found.history),
+        _warnings(weights, found.ownerless, k),
         zero_rows,
     )
 
 
-def _solve(
-    x: Floats,
-    theta: Floats,
-    assignment: Assignment,
-    weights: Weights,
-    solver: str,
-    steps: int,
-    rate: float,
-    watch: Watch,
-    threads: int,
-) -> list[Terms]:
-    def descend(assignment: Assignment, steps: int, watch: Watch) -> list[Terms]:
-        def evaluate(theta: Floats) -> tuple[Terms, Matrix]:
-            owner = assignment.update(theta)
-            return value_and_gradient(assignment.x, theta, owner, assignment.sums, weights, threads)
+class _Descent(NamedTuple):
+    """How the loss is lowered, and who is told."""
 
-        def rates() -> Floats:
-            # Along θ_j the loss bends as what it owns pulls, and as the others push.
-            k = len(theta)
-            share = np.bincount(assignment.owner, minlength=k)[:, None] / len(assignment.owner)
-            return (2 * weights.tau / (share + 1 / k)).astype(np.float32)
+    weights: Weights
+    solver: str
+    steps: int
+    rate: float
+    engine: Engine
+    watch: Watch
 
-        if solver == "adam":
-            return adam(theta, evaluate, weights.offsets, steps, rate, watch)
-        return lbfgs(theta, evaluate, weights.offsets, steps, rates, TOLERANCE, watch)
 
+class _Found(NamedTuple):
+    """The picks for the parameters at the end, and how they were found."""
+
+    picks: Index
+    ownerless: int
+    compared: int
+    history: list[Terms]
+
+
+def _teller(watch: Watch | None, progress: Progress | None, steps: int) -> Watch:
+    def tell(step: int, terms: Terms) -> None:
+        if watch is not None:
+            watch(step, terms)
+        if progress is not None:
+            progress(step, steps)
+
+    return tell
+
+
+def _parametric(x: Singles, theta: Singles, initial: Index, descent: _Descent) -> _Found:
+    """Lower the loss, moving `theta` in place, and match samples to parameters."""
+    k = len(theta)
+    if k == len(x):
+        return _Found(initial, 0, 0, [])  # every sample once, in the order drawn
+    assignment = Assignment(x, descent.engine)
+    history = _descend(assignment, theta, descent)
+    picks = match_distinct(x, theta, engine=descent.engine)
+    ownerless = k - len(np.unique(assignment.owner))
+    return _Found(picks, ownerless, assignment.compared, history)
+
+
+def _descend(assignment: Assignment, theta: Singles, descent: _Descent) -> list[Terms]:
+    """All steps; L-BFGS takes its first ones on a part of the samples."""
+    x, first = assignment.x, 0
     part = x[:: max(len(x) // (FIRST_SAMPLES * len(theta)), 1)]
-    first = min(FIRST_STEPS, steps // 4) if solver == "lbfgs" and len(part) < len(x) else 0
-    if first:  # far from the goal, a part of the samples shows the way as well
-        descend(Assignment(part, threads), first, lambda *_: None)
-    history = descend(assignment, steps - first, watch)
+    if descent.solver == "lbfgs" and len(part) < len(x):
+        # Far from the goal, a part of the samples shows the way as well.
+        first = min(FIRST_STEPS, descent.steps // 4)
+    if first:
+        quiet = descent._replace(steps=first, watch=lambda *_: None)
+        _take_steps(Assignment(part, descent.engine), theta, quiet)
+    history = _take_steps(assignment, theta, descent._replace(steps=descent.steps - first))
     assignment.update(theta)  # the last evaluation may have been of a step that was refused
     return history
 
 
-def _draw(x: Floats, k: int, rng: np.random.Generator, init: str) -> NDArray[np.int64]:
+def _take_steps(assignment: Assignment, theta: Singles, descent: _Descent) -> list[Terms]:
+    x, weights = assignment.x, descent.weights
+
+    def evaluate(theta: Singles) -> tuple[Terms, Matrix]:
+        owner = assignment.update(theta)
+        return value_and_gradient(x, theta, owner, assignment.sums, weights, descent.engine)
+
+    def rates() -> Singles:
+        # Diagonal Hessian estimate: attraction ∝ share of owned samples, repulsion ∝ 1/k; its
+        # inverse is the step.
+        share = np.bincount(assignment.owner, minlength=len(theta))[:, None] / len(x)
+        return (2 * weights.tau / (share + 1 / len(theta))).astype(np.float32)
+
+    offsets, steps, watch = weights.offsets, descent.steps, descent.watch
+    if descent.solver == "adam":
+        return adam(theta, evaluate, offsets, steps, descent.rate, watch)
+    return lbfgs(theta, evaluate, offsets, steps, rates, TOLERANCE, watch)
+
+
+def _draw(x: Singles, k: int, rng: np.random.Generator, init: str, engine: Engine) -> Index:
     """Distinct rows to start from."""
     if init == "uniform":
         return rng.choice(len(x), k, replace=False)
-    rows = np.empty(k, dtype=np.int64)
-    squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
-    nearest = np.full(len(x), np.inf)
-    free = np.ones(len(x), dtype=bool)
-    rows[0] = rng.integers(len(x))
-    for j in range(1, k):
-        last = rows[j - 1]
-        free[last] = False
-        nearest = np.minimum(nearest, squares + squares[last] - 2.0 * (x @ x[last]))
-        # Below float32 rounding a distance is a duplicate's.
-        weight = np.where(free & (nearest > 1e-5), nearest, 0.0)
-        total = weight.sum()
-        weight = weight / total if total > 0 else free / free.sum()
-        rows[j] = rng.choice(len(x), p=weight)
-    return rows
+    return kmeans_plusplus(x, k, rng, engine)
 
 
 def _warnings(weights: Weights, ownerless: int, k: int) -> tuple[str, ...]:
@@ -262,29 +273,3 @@ def _check_alignable(widths: dict[str, int]) -> None:
             "the alignment term: expected two or more modalities of one width, "
             f"found widths {widths} (without it, alignment=0, any will do)"
         )
-
-
-def _check(
-    tau: float,
-    diversity: float,
-    alignment: float,
-    loss: str,
-    solver: str,
-    steps: int,
-    rate: float,
-    init: str,
-) -> None:
-    rules = [
-        ("tau", tau, 0 < tau < np.inf, "a positive number"),
-        ("diversity", diversity, 0 <= diversity < np.inf, "a number from 0"),
-        ("diversity", diversity, loss != "code" or diversity > 0, "above 0 with loss=code"),
-        ("alignment", alignment, 0 <= alignment < np.inf, "a number from 0"),
-        ("loss", loss, loss in ("paper", "code"), "paper or code"),
-        ("solver", solver, solver in STEPS, "adam or lbfgs"),
-        ("steps", steps, steps >= 0, "a count from 0"),
-        ("rate", rate, 0 < rate < np.inf, "a positive number"),
-        ("init", init, init in ("uniform", "kmeans++"), "uniform or kmeans++"),
-    ]
-    for name, value, holds, expected in rules:
-        if not holds:
-            raise ParameterError(f"{name}: expected {expected}, found {value!r}")

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from math import cos, pi
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmselect.arrays import Singles
 from mmselect.core.parametric.objective import Matrix, Terms, retract, tangent
 from mmselect.engine import compute_rows, ranges
 
-Floats = NDArray[np.float32]
-Evaluate = Callable[[Floats], tuple[Terms, Matrix]]
+Evaluate = Callable[[Singles], tuple[Terms, Matrix]]
 Watch = Callable[[int, Terms], None]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -31,7 +30,7 @@ ARMIJO, HALVINGS = 1e-4, 12
 
 
 def adam(
-    theta: Floats,
+    theta: Singles,
     evaluate: Evaluate,
     offsets: tuple[int, ...],
     steps: int,
@@ -76,10 +75,10 @@ def adam(
 
 
 def _adam_step(
-    theta: Floats,
+    theta: Singles,
     gradient: Matrix,
-    first: Floats,
-    second: Floats,
+    first: Singles,
+    second: Singles,
     rate: float,
     corrections: tuple[float, float],
 ) -> None:
@@ -94,11 +93,11 @@ def _adam_step(
 
 
 def lbfgs(
-    theta: Floats,
+    theta: Singles,
     evaluate: Evaluate,
     offsets: tuple[int, ...],
     steps: int,
-    rates: Callable[[], Floats],
+    rates: Callable[[], Singles],
     tolerance: float,
     watch: Watch,
 ) -> list[Terms]:
@@ -159,20 +158,20 @@ def lbfgs(
     return history
 
 
-def _project(theta: Floats, evaluate: Evaluate, offsets: tuple[int, ...]) -> tuple[Terms, Matrix]:
+def _project(theta: Singles, evaluate: Evaluate, offsets: tuple[int, ...]) -> tuple[Terms, Matrix]:
     terms, gradient = evaluate(theta)
     tangent(theta, gradient, offsets)
     return terms, gradient
 
 
 def _search(
-    theta: Floats,
+    theta: Singles,
     direction: Matrix,
     slope: float,
     value: float,
     evaluate: Evaluate,
     offsets: tuple[int, ...],
-) -> tuple[float, Floats, Terms, Matrix] | None:
+) -> tuple[float, Singles, Terms, Matrix] | None:
     length = 1.0
     for _ in range(HALVINGS):
         new = theta + np.float32(length) * direction
@@ -186,7 +185,7 @@ def _search(
 
 def _remember(
     pairs: deque[tuple[Matrix, Matrix, float]],
-    theta: Floats,
+    theta: Singles,
     step: Matrix,
     change: Matrix,
     offsets: tuple[int, ...],
@@ -202,7 +201,7 @@ def _remember(
 
 
 def _direction(
-    gradient: Matrix, pairs: deque[tuple[Matrix, Matrix, float]], rates: Floats
+    gradient: Matrix, pairs: deque[tuple[Matrix, Matrix, float]], rates: Singles
 ) -> Matrix:
     """Two-loop recursion (Nocedal, 1980), from a diagonal first guess."""
     direction = -gradient

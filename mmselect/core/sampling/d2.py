@@ -16,16 +16,16 @@ budget are the first picks of any larger one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, check_rows, gather, stream
-from mmselect.core.sampling.distances import TILE_ROWS, Tiles, Units, between, nearest, unit
+from mmselect.arrays import Array, Floats, Index, check_budget, check_rows, gather
+from mmselect.core.sampling.distances import TILE_ROWS, Tile, Tiles, Units, between, nearest, unit
 from mmselect.core.sampling.points import Points, both_norms
-from mmselect.engine import DEFAULT_MEMORY, blas_threads, map_ordered
-from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads, join_rows, map_rows
+from mmselect.errors import DataError, ParameterError
 
 PASS_ROWS = 256
 """Pool rows of one matrix product in a pass over everything."""
@@ -35,8 +35,6 @@ BATCH = 16, 512, 1024
 
 THREADED_WORK = 1 << 27
 """Multiplications below which starting threads costs more than they save."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ def d2_sample(
     candidates: Index | None = None,
     weights: Array | None = None,
     norms: Floats | None = None,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    first: int | None = None,
+    engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Sampled:
     """Pick rows by (weighted) k-means++ sampling.
@@ -97,8 +95,10 @@ def d2_sample(
     norms : (r,) ndarray of float64, optional
         ‖g_i‖² of each candidate, if the caller has them (gradients only): saves the pass over all
         rows.
-    threads, memory : int
-        As for :func:`mmselect.arrays.stream`; neither changes a pick.
+    first : int, optional
+        Position of the first pick among the candidates; None is the largest w_i ‖g_i‖².
+    engine : Engine, optional
+        Who does the work; no pick depends on it.
     progress : callable, optional
         Called with the picks done and the budget.
 
@@ -124,15 +124,17 @@ def d2_sample(
     ([2, 3], [81.0, 81.0])
     """
     rows = check_rows(candidates, len(points))
-    _check_budget(budget, len(rows))
+    check_budget(budget, len(rows))
     scale = _check_weights(weights, rows)
     with blas_threads():
         if norms is None:
-            own, size = both_norms(points, rows, threads, memory)
+            own, size = both_norms(points, rows, engine)
         else:
             own = size = _check_norms(norms, rows, points)
-        run = _Run(points, rows, np.sqrt(own), scale, threads, memory)
-        return _sample(run, size, budget, rng, progress)
+        run = _Run(points, rows, np.sqrt(own), scale, engine)
+        weight = run.weighted(size)
+        first = int(weight.argmax()) if first is None else first
+        return _sample(run, first, float(weight[first]), budget, rng, progress)
 
 
 def nearest_picks(
@@ -140,8 +142,7 @@ def nearest_picks(
     picks: Index,
     *,
     candidates: Index | None = None,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> tuple[Index, Floats]:
     """Which pick stands for each candidate: the nearest one, by a streamed matrix product.
@@ -154,7 +155,7 @@ def nearest_picks(
         Rows in pick order.
     candidates : (r,) ndarray of int, optional
         Rows to ask for, increasing; None is all.
-    threads, memory, progress
+    engine, progress
         As for :func:`d2_sample`; progress counts candidates.
 
     Returns
@@ -177,7 +178,7 @@ def nearest_picks(
     """
     rows = check_rows(candidates, len(points))
     with blas_threads():
-        run = _Run(points, rows, np.empty(0), None, threads, memory)
+        run = _Run(points, rows, np.empty(0), None, engine)
         for start in range(0, len(picks), TILE_ROWS):
             some = np.asarray(picks[start : start + TILE_ROWS], dtype=np.intp)
             arrays = gather(points.sources, some)
@@ -195,8 +196,7 @@ class _Run:
     rows: Index
     norms: Floats
     scale: Floats | None
-    threads: int
-    memory: int
+    engine: Engine
     picked: Tiles = field(default_factory=Tiles)
 
     def weighted(self, squared: Floats, at: Index | slice = slice(None)) -> Floats:
@@ -210,12 +210,15 @@ class _Run:
 
 
 def _sample(
-    run: _Run, size: Floats, budget: int, rng: np.random.Generator, progress: Progress | None
+    run: _Run,
+    first: int,
+    gain: float,
+    budget: int,
+    rng: np.random.Generator,
+    progress: Progress | None,
 ) -> Sampled:
     """Lazy rejection; positions are positions in `run.rows`."""
-    weight = run.weighted(size)
-    first = int(weight.argmax())
-    picks, gains = [first], [float(weight[first])]
+    picks, gains = [first], [gain]
     run.picked.add(run.units(np.array([first])), run.norms[[first]])
     table = _bound(run, shortest := float(run.norms[first]))
     table[first] = 0
@@ -270,44 +273,30 @@ def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
     tiles = run.picked.since(base)
     work = len(norms) * run.picked.count * sum(run.points.widths)
     squared = np.full(len(norms), np.inf)
-    for found, _ in map_ordered(
-        lambda tile: nearest(units, norms, tile[1], tile[2]),
-        tiles,
-        1 if work < THREADED_WORK else run.threads,
-    ):
+    engine = SERIAL if work < THREADED_WORK else run.engine
+    for found, _ in engine.map(lambda tile: nearest(units, norms, tile[1], tile[2]), tiles):
         np.minimum(squared, found, out=squared)
     return squared
 
 
 def _whole_pass(run: _Run, base: int, progress: Progress | None = None) -> tuple[Floats, Index]:
     """Squared distance of every candidate to its nearest pick from `base` on, and which it is."""
-    tiles = run.picked.since(base)
+    block = partial(_nearest_of_block, run.points.detached(), run.picked.since(base))
+    blocks = map_rows(block, run.points.sources, run.rows, step=PASS_ROWS, engine=run.engine)
+    squared, which = join_rows(blocks, len(run.rows), progress)
+    return squared, which
 
-    def block(rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Index]:
-        units = unit(run.points.factors(rows, arrays))
-        norms = np.sqrt(run.points.squared_norms(rows, arrays)[0])
-        squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
-        for start, tile, lengths in tiles:
-            found, at = nearest(units, norms, tile, lengths)
-            better = found < squared
-            squared[better], which[better] = found[better], start + at[better]
-        return squared, which
 
-    squared, which = np.empty(len(run.rows)), np.empty(len(run.rows), np.intp)
-    start = 0
-    for found, at in stream(
-        block,
-        run.points.sources,
-        run.rows,
-        step=PASS_ROWS,
-        threads=run.threads,
-        memory=run.memory,
-    ):
-        stop = start + len(found)
-        squared[start:stop], which[start:stop] = found, at
-        start = stop
-        if progress:
-            progress(stop, len(run.rows))
+def _nearest_of_block(
+    points: Points, tiles: list[Tile], rows: Index, arrays: list[Array]
+) -> tuple[Floats, Index]:
+    units = unit(points.factors(rows, arrays))
+    norms = np.sqrt(points.squared_norms(rows, arrays)[0])
+    squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
+    for start, tile, lengths in tiles:
+        found, at = nearest(units, norms, tile, lengths)
+        better = found < squared
+        squared[better], which[better] = found[better], start + at[better]
     return squared, which
 
 
@@ -353,13 +342,6 @@ def _result(
         )
     indices = run.rows[np.array(picks[:budget], dtype=np.intp)]
     return Sampled(indices, np.array(gains[:budget]), warnings, *counts)
-
-
-def _check_budget(budget: int, candidates: int) -> None:
-    if budget < 1:
-        raise BudgetError(f"budget: expected at least 1, found {budget}")
-    if budget > candidates:
-        raise SelectionError(f"budget {budget:,} exceeds the {candidates:,} candidates")
 
 
 def _check_weights(weights: Array | None, rows: Index) -> Floats | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,8 @@ ROUNDING = 1e-12
 PAIR_ELEMENTS = 1 << 20
 """Numbers of one factor that are gathered at a time for pairs that are computed again."""
 
-Units = tuple[Singles, ...]
+Units: TypeAlias = tuple[Singles, ...]
+Tile: TypeAlias = tuple[int, Units, Floats]
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Tiles:
             self.count += stop - start
             start = stop
 
-    def since(self, base: int) -> list[tuple[int, Units, Floats]]:
+    def since(self, base: int) -> list[Tile]:
         """Find the tiles with points from `base` on, each with the position of its first."""
         found = []
         for t in range(base // TILE_ROWS, len(self.tiles)):

@@ -21,14 +21,13 @@ from mmselect.arrays import (
     Index,
     Rows,
     Singles,
+    check_finite,
     check_rows,
-    finite,
-    legal,
     native,
     same_length,
-    stream,
 )
-from mmselect.engine import DEFAULT_MEMORY, blas_threads, compute_rows
+from mmselect.core.scores.softmax import check_logits, odds
+from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import ParameterError
 
 
@@ -77,6 +76,13 @@ class GradientPoints:
     def __len__(self) -> int:
         return self.logits.shape[0]
 
+    def detached(self) -> GradientPoints:
+        """Return the same arithmetic without the samples."""
+        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        weights = None if self.weights is None else self.weights[:0]
+        logits = np.empty((0, self.logits.shape[1]), self.logits.dtype)
+        return GradientPoints(logits, empty, weights, self.multilabel)
+
     @property
     def sources(self) -> tuple[Rows, ...]:
         """Logits, the features of each modality, and the weights if there are any."""
@@ -97,7 +103,7 @@ class GradientPoints:
             part = h[:, start : start + z.shape[1]]
             with np.errstate(over="ignore", invalid="ignore"):  # told apart by the next line
                 part[:] = z if weights is None else z * weights[:, m : m + 1].astype(np.float32)
-                finite(part.max(axis=1, initial=0) - part.min(axis=1, initial=0), rows, name)
+                check_finite(part.max(axis=1, initial=0) - part.min(axis=1, initial=0), rows, name)
             start += z.shape[1]
         return residual(logits, rows, multilabel=self.multilabel), h
 
@@ -115,7 +121,7 @@ class GradientPoints:
         for m, (name, block) in enumerate(zip(self.features, features, strict=True)):
             wide = native(block).astype(np.float64, copy=False)
             np.vecdot(wide, wide, out=z[:, m])
-            finite(z[:, m], rows, name)
+            check_finite(z[:, m], rows, name)
         return residual_norms(logits, rows, multilabel=self.multilabel), z
 
     def _split(self, arrays: Sequence[Array]) -> tuple[Array, Sequence[Array], Floats | None]:
@@ -181,11 +187,7 @@ def residual_norms(logits: Array, rows: Index | None = None, *, multilabel: bool
 
 
 def norm_parts(
-    points: GradientPoints,
-    rows: Index | None = None,
-    *,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    points: GradientPoints, rows: Index | None = None, *, engine: Engine = SERIAL
 ) -> tuple[Floats, Floats]:
     """‖a‖² and each ‖z_m‖², from which norms for any weights follow without reading again.
 
@@ -198,8 +200,8 @@ def norm_parts(
         Its weights are not used.
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
-    threads, memory : int
-        As for :func:`mmselect.arrays.stream`.
+    engine : Engine, optional
+        Who does the work.
 
     Returns
     -------
@@ -219,15 +221,9 @@ def norm_parts(
     """
     rows = check_rows(rows, len(points))
     step = 4 * compute_rows(max(points.widths))
-    with blas_threads():
-        blocks = list(
-            stream(
-                points.norm_parts, points.sources, rows, step=step, threads=threads, memory=memory
-            )
-        )
-    m = len(points.features)
-    a = np.concatenate([a for a, _ in blocks]) if blocks else np.empty(0)
-    return a, np.concatenate([z for _, z in blocks]) if blocks else np.empty((0, m))
+    blocks = map_rows(points.detached().norm_parts, points.sources, rows, step=step, engine=engine)
+    a, z = join_rows(blocks, len(rows))
+    return a, z
 
 
 def inner_products(left: Sequence[Array], right: Sequence[Array]) -> Floats:
@@ -279,20 +275,15 @@ def _odds(logits: Array, rows: Index | None) -> tuple[Singles, Index, Floats]:
     """e^(f − f_ŷ) with 0 at ŷ (b, c), ŷ (b,) and Σ of the former (b,)."""
     x = native(logits)
     label = x.argmax(axis=1)
-    at = np.arange(len(x)), label
-    top = x[at]
-    legal(top, rows)
-    # The difference is taken in the logits' own type: it is what decides, not its rounding.
-    with np.errstate(over="ignore"):  # −inf is what a difference beyond float32 means here
-        e = np.subtract(x, top[:, None]).astype(np.float32, copy=False)
-    np.exp(e, out=e)
-    e[at] = 0
-    return e, label, e.sum(axis=1, dtype=np.float64)
+    top = x[np.arange(len(x)), label]
+    check_logits(top, rows)
+    e, others = odds(x, top, label)
+    return e, label, others
 
 
 def _far_probability(logits: Array, rows: Index | None) -> Singles:
     """|p − 1[p ≥ ½]| = sigmoid(−|f|)."""
     x = native(logits)
-    legal(x.max(axis=1, initial=-np.inf), rows)
+    check_logits(x.max(axis=1, initial=-np.inf), rows)
     e = np.exp(-np.abs(x))
     return np.asarray((e / (1 + e)).astype(np.float32, copy=False))

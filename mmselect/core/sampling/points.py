@@ -18,14 +18,13 @@ from mmselect.arrays import (
     Index,
     Rows,
     Singles,
+    check_finite,
     check_rows,
-    finite,
     gather,
     native,
     same_length,
-    stream,
 )
-from mmselect.engine import DEFAULT_MEMORY, blas_threads, compute_rows
+from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import ParameterError
 
 CENTRE_ROWS = 1024
@@ -45,6 +44,9 @@ class Points(Protocol):
 
     def __len__(self) -> int:
         """Count the samples of the pool."""
+
+    def detached(self) -> Points:
+        """Return the same arithmetic without the samples, which can be sent anywhere."""
 
     def factors(self, rows: Index, arrays: Sequence[Array]) -> tuple[Singles, ...]:
         """Factors of `rows`, (b, width) each, from the rows of the sources."""
@@ -66,6 +68,11 @@ class FeaturePoints:
 
     def __len__(self) -> int:
         return same_length(list(self.features.values()))
+
+    def detached(self) -> FeaturePoints:
+        """Return the same arithmetic without the samples."""
+        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        return FeaturePoints(empty, self.origin)
 
     @property
     def sources(self) -> tuple[Rows, ...]:
@@ -90,7 +97,7 @@ class FeaturePoints:
 
     def _joined(self, rows: Index, arrays: Sequence[Array]) -> Array:
         for name, z in zip(self.features, arrays, strict=True):
-            finite(np.abs(z).max(axis=1, initial=0), rows, name)
+            check_finite(np.abs(z).max(axis=1, initial=0), rows, name)
         return np.concatenate([native(z) for z in arrays], axis=1)
 
 
@@ -165,13 +172,7 @@ def factors(points: Points, rows: Index | None = None) -> tuple[Singles, ...]:
     return points.factors(rows, gather(points.sources, rows))
 
 
-def squared_norms(
-    points: Points,
-    rows: Index | None = None,
-    *,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
-) -> Floats:
+def squared_norms(points: Points, rows: Index | None = None, *, engine: Engine = SERIAL) -> Floats:
     """‖g‖² of candidate rows, streamed.
 
     Parameters
@@ -180,8 +181,8 @@ def squared_norms(
         Such as :class:`GradientPoints`.
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
-    threads, memory : int
-        As for :func:`mmselect.arrays.stream`.
+    engine : Engine, optional
+        Who does the work.
 
     Returns
     -------
@@ -198,19 +199,15 @@ def squared_norms(
     >>> squared_norms(GradientPoints(np.zeros((1, 2)), {"image": np.array([[3.0, 4.0]])}))
     array([12.5])
     """
-    return both_norms(points, check_rows(rows, len(points)), threads, memory)[1]
+    return both_norms(points, check_rows(rows, len(points)), engine)[1]
 
 
-def both_norms(points: Points, rows: Index, threads: int, memory: int) -> tuple[Floats, Floats]:
-    """Stream both results of `points.squared_norms` over `rows`, (r,) each."""
+def both_norms(points: Points, rows: Index, engine: Engine) -> tuple[Floats, Floats]:
+    """Both results of `points.squared_norms` over `rows`, (r,) each."""
     # A few compute blocks at once: norms are so quick that handing them out would show.
     step = 4 * compute_rows(max(points.widths))
-    own, zero = np.empty(len(rows)), np.empty(len(rows))
-    start = 0
-    with blas_threads():
-        for a, b in stream(
-            points.squared_norms, points.sources, rows, step=step, threads=threads, memory=memory
-        ):
-            own[start : start + len(a)], zero[start : start + len(b)] = a, b
-            start += len(a)
-    return own, zero
+    blocks = map_rows(
+        points.detached().squared_norms, points.sources, rows, step=step, engine=engine
+    )
+    about_origin, about_zero = join_rows(blocks, len(rows))
+    return about_origin, about_zero

@@ -11,17 +11,16 @@ CountSketch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
-from scipy import sparse
-from scipy.fft import irfft, rfft
-from scipy.linalg import clarkson_woodruff_transform
 
 from mmselect.arrays import Array, Floats, Singles
 from mmselect.core.sampling.gradients import inner_products
 from mmselect.errors import ParameterError
 
-Hashes = tuple[sparse.csr_matrix, ...]
+Hashes: TypeAlias = tuple[Any, ...]
+"""A SciPy sparse matrix (width, D) for each factor."""
 
 
 def sketch_hashes(widths: Sequence[int], dim: int, rng: np.random.Generator) -> Hashes:
@@ -52,6 +51,9 @@ def sketch_hashes(widths: Sequence[int], dim: int, rng: np.random.Generator) -> 
     """
     if dim < 1:
         raise ParameterError(f"dim: expected at least 1, found {dim}")
+    from scipy import sparse
+    from scipy.linalg import clarkson_woodruff_transform
+
     return tuple(
         sparse.csr_matrix(clarkson_woodruff_transform(sparse.eye(width, format="csc"), dim, rng).T)
         for width in widths
@@ -79,6 +81,8 @@ def sketch(factors: Sequence[Array], hashes: Hashes) -> Singles:
     >>> sorted(np.abs(sketch((a, h), hashes))[0].round(6).tolist())[-2:]
     [0.0, 2.0]
     """
+    from scipy.fft import irfft, rfft
+
     dim = hashes[0].shape[1]
     spectrum = np.ones((), dtype=np.complex128)
     for factor, buckets in zip(factors, hashes, strict=True):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmselect.core.features import Array, Features, as_modalities, row_norms
-from mmselect.engine import compute_rows, map_ordered, ranges, thread_count
+from mmselect.arrays import Array, Floats, Index
+from mmselect.core.features import Features, as_modalities, row_norms
+from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows, ranges
 from mmselect.errors import SchemaError, located
 
 Pair = tuple[str, str]
@@ -59,7 +59,7 @@ class GapSums:
 
     def __init__(self) -> None:
         self.n = 0
-        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._sums: dict[str, Floats] = {}
         self._matched: dict[Pair, float] = {}
         self._zero: dict[str, int] = {}
 
@@ -150,14 +150,15 @@ def modality_gap(blocks: Iterable[Features]) -> Alignment:
     return sums.report()
 
 
-def matched_cosine(features: Features, *, threads: int | None = None) -> NDArray[np.float64]:
+def matched_cosine(features: Features, *, engine: Engine = SERIAL) -> Floats:
     """Mean cosine of each sample's own modalities, over the pairs of modalities.
 
     Parameters
     ----------
     features : mapping or sequence of arrays, each (n, d)
         At least two modalities of one width.
-    threads : int, optional
+    engine : Engine, optional
+        Who does the work.
 
     Returns
     -------
@@ -182,21 +183,22 @@ def matched_cosine(features: Features, *, threads: int | None = None) -> NDArray
         raise SchemaError(f"expected two or more modalities of one width, found widths {widths}")
     pairs = len(named) * (len(named) - 1)
 
-    def cosines(rows: tuple[int, int]) -> NDArray[np.float64]:
+    def cosines(rows: Index, blocks: list[Array]) -> tuple[Floats]:
         unit = []
-        for name, array in named.items():
+        for name, block in zip(named, blocks, strict=True):
             with located(dataset=name):
-                unit.append(_unit(array[slice(*rows)], rows[0])[0])
+                unit.append(_unit(block, int(rows[0]))[0])
         # Σ_{a≠b} ⟨z_a, z_b⟩ = ‖Σ z‖² - Σ ‖z‖², but the plain sum rounds less.
         total = sum(np.einsum("ij,ij->i", a, b) for a, b in combinations(unit, 2))
-        return np.clip(2.0 / pairs * np.asarray(total), -1.0, 1.0)
+        return (np.clip(2.0 / pairs * np.asarray(total), -1.0, 1.0),)
 
-    n = len(next(iter(named.values())))
-    blocks = ranges(0, n, compute_rows(sum(widths.values())))
-    return np.concatenate(list(map_ordered(cosines, blocks, thread_count(threads))))
+    arrays, step = list(named.values()), compute_rows(sum(widths.values()))
+    rows = np.arange(len(arrays[0]))
+    (mean,) = join_rows(map_rows(cosines, arrays, rows, step=step, engine=engine), len(rows))
+    return mean
 
 
-def _unit(block: Array, first_row: int) -> tuple[NDArray[np.float64], int]:
+def _unit(block: Array, first_row: int) -> tuple[Floats, int]:
     norms = row_norms(block, first_row)
     scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     return block.astype(np.float64) * scale[:, None], int((norms == 0).sum())

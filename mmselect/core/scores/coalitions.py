@@ -12,6 +12,7 @@ Coalitions are numbered by their bits: coalition S holds modality m if bit m of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -21,15 +22,15 @@ from mmselect.arrays import (
     Index,
     Rows,
     Singles,
+    check_finite,
     check_rows,
-    finite,
-    legal,
     native,
     same_length,
-    stream,
 )
+from mmselect.core.scores.linear import LinearLogits
 from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
-from mmselect.engine import DEFAULT_MEMORY, blas_threads
+from mmselect.core.scores.softmax import check_logits, odds
+from mmselect.engine import SERIAL, Engine, join_rows, map_rows
 from mmselect.errors import NeedsError, ParameterError
 
 BLOCK_ELEMENTS = 1 << 19
@@ -42,8 +43,7 @@ def linear_shapley(
     bias: Array | None = None,
     *,
     rows: Index | None = None,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    engine: Engine = SERIAL,
 ) -> tuple[Floats, Index]:
     """Shapley value of each modality for each sample, from features and a linear head.
 
@@ -57,8 +57,8 @@ def linear_shapley(
         None is 0.
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; None is all.
-    threads, memory : int
-        As for :func:`mmselect.arrays.stream`.
+    engine : Engine, optional
+        Who does the work.
 
     Returns
     -------
@@ -83,17 +83,10 @@ def linear_shapley(
     ([[0.25, 0.0]], [0])
     """
     _check_modalities(list(features))
-    n = same_length(list(features.values()))
-    heads, base = _check_head(features, weight, bias)
-
-    def block(at: Index, arrays: list[Array]) -> tuple[Floats, Index]:
-        for name, z in zip(features, arrays, strict=True):
-            finite(np.abs(z).max(axis=1, initial=0), at, name)
-        values, pseudo = linear_values(arrays, heads, base, at)
-        return shapley_values(values), pseudo
-
-    sources = list(features.values())
-    return _streamed(block, sources, check_rows(rows, n), len(base), threads, memory)
+    head = LinearLogits(features, weight, bias)
+    at = check_rows(rows, head.shape[0])
+    block = partial(_linear_block, list(features), head.heads, head.base)
+    return _over_rows(block, list(features.values()), at, len(head.base), engine)
 
 
 def exported_shapley(
@@ -101,8 +94,7 @@ def exported_shapley(
     modalities: Sequence[str],
     *,
     rows: Index | None = None,
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
+    engine: Engine = SERIAL,
 ) -> tuple[Floats, Index]:
     """Shapley value of each modality for each sample, from the logits of every coalition.
 
@@ -113,7 +105,7 @@ def exported_shapley(
         or under the frozen set of its names.
     modalities : sequence of str
         All modalities; their order is the order of the columns.
-    rows, threads, memory
+    rows, engine
         As for :func:`linear_shapley`.
 
     Returns
@@ -145,13 +137,8 @@ def exported_shapley(
     sources = [given[name] for name in names]
     if len({source.shape[1:] for source in sources}) != 1:
         raise ParameterError("coalition logits: expected the same classes in every coalition")
-
-    def block(at: Index, arrays: list[Array]) -> tuple[Floats, Index]:
-        values, pseudo = exported_values(arrays, at)
-        return shapley_values(values), pseudo
-
-    n, classes = same_length(sources), sources[0].shape[1]
-    return _streamed(block, sources, check_rows(rows, n), classes, threads, memory)
+    at = check_rows(rows, same_length(sources))
+    return _over_rows(_exported_block, sources, at, sources[0].shape[1], engine)
 
 
 def linear_values(
@@ -191,15 +178,15 @@ def linear_values(
     >>> linear_values([np.array([[1.0]])], [head], np.zeros(2))[0].round(6)
     array([[0.5 , 0.75]])
     """
-    partial = [_partial(z, w) for z, w in zip(features, heads, strict=True)]
-    f = np.repeat(native(bias).astype(np.float32, copy=False)[None], len(partial[0]), axis=0)
+    parts = [_partial_logits(z, w) for z, w in zip(features, heads, strict=True)]
+    f = np.repeat(bias.astype(np.float32)[None], len(parts[0]), axis=0)
     whole = f
-    for part in partial:
+    for part in parts:
         whole = whole + part
     pseudo = whole.argmax(axis=1)
-    legal(whole[np.arange(len(whole)), pseudo], rows)
-    values = np.empty((len(whole), 1 << len(partial)))
-    _visit(f, partial, 0, 0, pseudo, values)
+    check_logits(whole[np.arange(len(whole)), pseudo], rows)
+    values = np.empty((len(whole), 1 << len(parts)))
+    _visit(f, parts, 0, 0, pseudo, values)
     return values, pseudo
 
 
@@ -229,7 +216,7 @@ def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple
     """
     blocks = [native(block) for block in logits]
     for block in blocks:
-        legal(block.max(axis=1), rows)
+        check_logits(block.max(axis=1), rows)
     pseudo = blocks[-1].argmax(axis=1)
     return np.stack([_value(block, pseudo) for block in blocks], axis=1), pseudo
 
@@ -261,73 +248,57 @@ def coalition_names(modalities: Sequence[str]) -> list[str]:
 
 
 def _visit(
-    f: Singles, partial: list[Singles], m: int, coalition: int, pseudo: Index, values: Floats
+    f: Singles, parts: list[Singles], m: int, coalition: int, pseudo: Index, values: Floats
 ) -> None:
     """Walk the tree of coalitions: at depth m, modality m is left out or added."""
-    if m == len(partial):
+    if m == len(parts):
         values[:, coalition] = _value(f, pseudo)
         return
-    _visit(f, partial, m + 1, coalition, pseudo, values)
-    _visit(f + partial[m], partial, m + 1, coalition | 1 << m, pseudo, values)
+    _visit(f, parts, m + 1, coalition, pseudo, values)
+    _visit(f + parts[m], parts, m + 1, coalition | 1 << m, pseudo, values)
 
 
 def _value(f: Array, pseudo: Index) -> Floats:
     """softmax(f)_ŷ = o / (o + R), with odds relative to the largest logit."""
-    at = np.arange(len(f)), pseudo
     top = f.max(axis=1)
     # In float64: where ŷ is far below the top, float32 would underflow to 0.
-    own = np.exp(f[at].astype(np.float64) - top)
-    with np.errstate(over="ignore"):  # −inf is what a difference beyond float32 means here
-        others = np.subtract(f, top[:, None]).astype(np.float32, copy=False)
-    np.exp(others, out=others)
-    others[at] = 0
-    return np.asarray(own / (own + others.sum(axis=1, dtype=np.float64)))
+    own = np.exp(f[np.arange(len(f)), pseudo].astype(np.float64) - top)
+    _, others = odds(f, top, pseudo)
+    return np.asarray(own / (own + others))
 
 
-def _partial(z: Array, head: Array) -> Singles:
+def _partial_logits(z: Array, head: Array) -> Singles:
     """W_m z_m (b, c)."""
     return (z.astype(np.float64) @ head.astype(np.float64, copy=False).T).astype(np.float32)
 
 
-def _streamed(
+def _linear_block(
+    names: list[str], heads: list[Floats], bias: Floats, rows: Index, features: list[Array]
+) -> tuple[Floats, Index]:
+    for name, z in zip(names, features, strict=True):
+        check_finite(np.abs(z).max(axis=1, initial=0), rows, name)
+    values, pseudo = linear_values(features, heads, bias, rows)
+    return shapley_values(values), pseudo
+
+
+def _exported_block(rows: Index, logits: list[Array]) -> tuple[Floats, Index]:
+    values, pseudo = exported_values(logits, rows)
+    return shapley_values(values), pseudo
+
+
+def _over_rows(
     block: Callable[[Index, list[Array]], tuple[Floats, Index]],
     sources: Sequence[Rows],
     rows: Index,
     classes: int,
-    threads: int,
-    memory: int,
+    engine: Engine,
 ) -> tuple[Floats, Index]:
     step = min(max(BLOCK_ELEMENTS // max(classes, 1), 64), 4096)
-    with blas_threads():
-        parts = list(stream(block, sources, rows, step=step, threads=threads, memory=memory))
-    if not parts:
-        raise ParameterError("candidates: expected at least one row, found none")
-    phi, pseudo = zip(*parts, strict=True)
-    return np.concatenate(phi), np.concatenate(pseudo)
+    phi, pseudo = join_rows(map_rows(block, sources, rows, step=step, engine=engine), len(rows))
+    return phi, pseudo
 
 
 def _check_modalities(modalities: Sequence[str]) -> None:
     if not 1 <= len(modalities) <= MOST_MODALITIES:
         found = len(modalities)
         raise ParameterError(f"modalities: expected 1 to {MOST_MODALITIES}, found {found}")
-
-
-def _check_head(
-    features: Mapping[str, Rows], weight: Mapping[str, Array], bias: Array | None
-) -> tuple[list[Floats], Array]:
-    if set(weight) != set(features):
-        raise ParameterError(
-            f"classifier: expected weights for {sorted(features)}, found {sorted(weight)}"
-        )
-    heads = [np.asarray(weight[name], dtype=np.float64) for name in features]
-    classes = heads[0].shape[0]
-    for name, head in zip(features, heads, strict=True):
-        expected = (classes, features[name].shape[1])
-        if head.shape != expected:
-            raise ParameterError(
-                f"classifier weight of {name}: expected {expected}, found {head.shape}"
-            )
-    base = np.zeros(classes, np.float32) if bias is None else native(np.asarray(bias))
-    if base.shape != (classes,):
-        raise ParameterError(f"classifier bias: expected ({classes},), found {base.shape}")
-    return heads, base

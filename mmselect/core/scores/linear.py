@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Rows, Singles, same_length
+from mmselect.arrays import Array, Floats, Rows, Singles, concurrent, same_length
 from mmselect.engine import blas_threads, ranges
 from mmselect.errors import ParameterError
 
@@ -36,7 +37,6 @@ class LinearLogits:
 
     Examples
     --------
-    >>> import numpy as np
     >>> z = {"image": np.array([[1.0], [2.0]])}
     >>> LinearLogits(z, {"image": np.array([[1.0], [-1.0]])})[0:2].tolist()
     [[1.0, -1.0], [2.0, -2.0]]
@@ -47,34 +47,54 @@ class LinearLogits:
     bias: Array | None = None
 
     def __post_init__(self) -> None:
+        if not self.features or set(self.weight) != set(self.features):
+            found = f"{sorted(self.features)} and {sorted(self.weight)}"
+            raise ParameterError(f"expected features and weights of the same names, found {found}")
         same_length(list(self.features.values()))
+        classes = len(next(iter(self.weight.values())))
         for name, z in self.features.items():
-            if name not in self.weight or self.weight[name].shape[1] != z.shape[1]:
-                found = self.weight[name].shape if name in self.weight else "none"
-                raise ParameterError(f"{name}: expected weights (c, {z.shape[1]}), found {found}")
+            expected, shape = (classes, z.shape[1]), self.weight[name].shape
+            if shape != expected:
+                raise ParameterError(f"{name}: expected weights {expected}, found {shape}")
+        if self.bias is not None and self.bias.shape != (classes,):
+            raise ParameterError(f"bias: expected ({classes},), found {self.bias.shape}")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Samples and classes."""
-        first = next(iter(self.features))
-        return self.features[first].shape[0], self.weight[first].shape[0]
+        return next(iter(self.features.values())).shape[0], len(self.base)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Computed in float64, kept in float32."""
         return np.dtype(np.float32)
 
+    @property
+    def plain(self) -> bool:
+        """Whether any thread may ask for rows."""
+        return all(concurrent(z) for z in self.features.values())
+
+    @cached_property
+    def heads(self) -> list[Floats]:
+        """Weights (c, d) of each modality, in the order of the features."""
+        return [np.asarray(self.weight[name], dtype=np.float64) for name in self.features]
+
+    @cached_property
+    def base(self) -> Floats:
+        """The bias (c,)."""
+        classes = len(next(iter(self.weight.values())))
+        return np.zeros(classes) if self.bias is None else self.bias.astype(np.float64)
+
     def __getitem__(self, index: Any) -> Singles:
-        blocks = {name: z[index] for name, z in self.features.items()}
-        rows = len(next(iter(blocks.values())))
+        blocks = [z[index] for z in self.features.values()]
+        rows = len(blocks[0])
         out = np.empty((rows, self.shape[1]), np.float32)
-        bias = 0.0 if self.bias is None else self.bias.astype(np.float64)
         with blas_threads(), np.errstate(over="ignore", invalid="ignore"):
             for start, stop in ranges(0, rows, TILE):
-                total = np.zeros((TILE, self.shape[1])) + bias
-                for name, block in blocks.items():
+                total = np.zeros((TILE, self.shape[1])) + self.base
+                for block, head in zip(blocks, self.heads, strict=True):
                     tile = np.zeros((TILE, block.shape[1]))
                     tile[: stop - start] = block[start:stop]
-                    total += tile @ self.weight[name].astype(np.float64).T
+                    total += tile @ head.T
                 out[start:stop] = total[: stop - start]
         return out

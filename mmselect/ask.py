@@ -1,0 +1,186 @@
+"""What a user may say: each option once, with its type, default, parser and help.
+
+The commands and the Python functions take their options from these dataclasses, so that both know
+the same names and defaults and refuse the same values. A new option is one field here and one use
+of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmselect.option import (
+    Asked,
+    Condition,
+    assignments,
+    between,
+    conditions,
+    count_or_share,
+    id_list,
+    names,
+    one_of,
+    option,
+    size,
+    text,
+    whole,
+)
+
+STRATEGY, BUDGET = ("--strategy", "-s"), ("--budget", "-b")
+NEUTRAL = "No result depends on it."
+FITS = "COLUMN=VALUE, or != < <= > >=; repeatable, all must hold."
+SPLIT = "/metadata/split, or 0.2 where there is none."
+
+
+def _seed(help: str = "Equal seeds give equal picks.") -> Any:
+    return option(0, help, "N", whole(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Asked):
+    """What every command that reads numbers may be told."""
+
+    memory: int = option("256MiB", f"How much to read at a time. {NEUTRAL}", "SIZE", size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Reading):
+    """What a user may say of any selection: with what, from which rows, and at what expense."""
+
+    strategy: str = option("auto", "See: mmselect strategies.", "NAME", text, STRATEGY)
+    parameters: Mapping[str, Any] | None = option(
+        None, "A strategy's parameter; repeatable.", "NAME=VALUE", assignments, ("-p",), many=True
+    )
+    labeled: tuple[str, ...] | None = id_list("Ids labeled besides the pool's own mask")
+    exclude: tuple[str, ...] | None = id_list("Ids never to pick")
+    among: tuple[str, ...] | None = id_list("Ids to pick from")
+    where: tuple[Condition, ...] | None = option(
+        None, f"Pick from rows whose metadata fits: {FITS}", "EXPR", conditions, many=True
+    )
+    ignore_mask: bool = option(False, "The pool's own mask of labeled rows does not count.")
+    ignore_unknown: bool = option(False, "Skip ids that the pool does not have.")
+    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring(Ask):
+    """What ``score`` may be told."""
+
+    activation: str | None = option(
+        None,
+        "How logits become probabilities.",
+        "softmax|sigmoid-norm",
+        one_of("softmax", "sigmoid-norm"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Scoring):
+    """What ``select`` may be told."""
+
+    budget: int | str = option(
+        1,
+        "How many to pick, or a share of all rows.",
+        "N|P%",
+        count_or_share,
+        BUDGET,
+        required=True,
+    )
+    spread: str | None = option(
+        None,
+        "Spread a score's picks over the features, in place of the plain top.",
+        "d2|facility",
+        one_of("d2", "facility"),
+    )
+    seed: int = _seed()
+    clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding(Ask):
+    """What ``embed`` may be told."""
+
+    strategy: str = option(
+        "bmmal", "Rescaled, or as they are.", "bmmal|badge", one_of("bmmal", "badge"), STRATEGY
+    )
+    form: str = option(
+        "factors",
+        "Two factors, their product, or a sketch.",
+        "factors|full|sketch",
+        one_of("factors", "full", "sketch"),
+    )
+    dim: int = option(512, "Length of the sketch.", "D", whole(1))
+    force: bool = option(False, "Write the full form even if it seems not to fit.")
+    seed: int = _seed()
+
+
+_POSITIVE = between(0, math.inf, "a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aligning(Reading):
+    """What ``align`` may be told."""
+
+    dim: int | None = option(
+        None,
+        "Width of the shared space; default: that of the narrowest modality, up to 512.",
+        "D",
+        whole(1),
+    )
+    epochs: int = option(25, "Passes over the pool.", "N", whole(1))
+    warmup: int | None = option(
+        None, "Epochs before there are prototypes; default: a fifth.", "N", whole(0)
+    )
+    rate: float = option(3e-3, "Largest learning rate.", "RATE", _POSITIVE)
+    batch_size: int = option(256, "Samples contrasted with each other.", "N", whole(2))
+    prototypes: int | None = option(
+        None,
+        "Clusters of each modality, 0: none; default: one for 44 samples, up to 5000.",
+        "K",
+        whole(0),
+    )
+    tau: float = option(0.07, "Temperature.", "TAU", _POSITIVE)
+    device: str = option(
+        "auto", "Where to train; auto: a GPU if there is one.", "auto|cpu|cuda", text
+    )
+    seed: int = _seed("Equal seeds give equal pools.")
+    threads: int = option(
+        1, "Threads of torch; with others, last digits may differ.", "N", whole(1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaying(Asked):
+    """What ``replay`` may be told."""
+
+    strategies: Sequence[str] = option(
+        ("bmmal", "badge", "smem", "entropy", "random"),
+        "What to compare; with parameters: smem:spread=d2.",
+        "NAME,…",
+        names,
+        ("--strategies", "-s"),
+    )
+    budget: int | str = option(
+        "2%", "Picks of a round; P% of those to pick from.", "N|P%", count_or_share, BUDGET
+    )
+    rounds: int = option(5, "How often to pick.", "N", whole(1))
+    start: str = option(
+        "random",
+        "Strategy that picks the first samples; labeled: those of the pool.",
+        "NAME|labeled",
+        text,
+    )
+    start_budget: int | str | None = option(
+        None, "Samples to start with; default: the budget.", "N|P%", count_or_share
+    )
+    seeds: int = option(5, "How many seeds.", "N", whole(1))
+    seed: int = _seed("The first of them.")
+    test_fraction: float | None = option(
+        None,
+        f"Share to test on; default: {SPLIT}",
+        "SHARE",
+        between(0, 1, "a share between 0 and 1"),
+    )
+    jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))

@@ -1,0 +1,197 @@
+"""Options as typer wants them, and what every command does around its work."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from mmselect.errors import NeedsError, UsageError
+from mmselect.files import read_ids
+from mmselect.option import Asked, Option, options
+from mmselect.terminal import notices
+
+if TYPE_CHECKING:
+    from mmselect.ask import Ask
+    from mmselect.describe import Table
+    from mmselect.request import Request
+
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+Pools = Annotated[
+    list[str], typer.Argument(metavar="POOL", help="Pool file; several are shards of one pool.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notices, only errors.")]
+OutputFile = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write here.")
+]
+TextOrJson = Annotated[str, typer.Option("--format", metavar="text|json", help="As what.")]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OnceCommand(TyperCommand):
+    """A command that takes each option once, unless it may be repeated."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an option that is given twice, where the last one would win unseen."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for i, option in enumerate(order):
+            once = isinstance(option.multiple, bool) and not option.multiple
+            if option.param_type_name == "option" and once and option in order[:i]:
+                raise UsageError(f"{option.opts[0]}: expected once, found it twice")
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Show arguments and options without the types of Python."""
+        for kind in ("argument", "option"):
+            params = (p for p in self.get_params(ctx) if p.param_type_name == kind)
+            records = [record for p in params if (record := p.get_help_record(ctx))]
+            if records:
+                with formatter.section(f"{kind.title()}s"):
+                    formatter.write_dl([(name.split(" <")[0], text) for name, text in records])
+
+
+def takes(ask: type[Asked]) -> Callable[[Command], Command]:
+    """Give a command one option per field of `ask`, and as `ask` what was said, checked."""
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        asked = {name: _parameter(ask, name, option) for name, option in options(ask).items()}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> Any:
+            said = {name: given.pop(name) for name in asked}
+            return command(**given, ask=_read(ask, said))
+
+        before = [p for p in signature.parameters.values() if p.name != "ask"]
+        first = [p for p in before if p.default is inspect.Parameter.empty]
+        parameters = [*first, *asked.values(), *(p for p in before if p not in first)]
+        named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        run.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _parameter(ask: type[Asked], name: str, option: Option) -> inspect.Parameter:
+    """One field as a parameter that typer understands: text, a flag, or a list of texts."""
+    default: Any = getattr(ask, name)
+    names = option.names or (f"--{name.replace('_', '-')}",)
+    kind: Any = bool
+    if option.metavar:
+        kind = list[str] | None if option.many else str | None
+        words = default if isinstance(default, tuple) else (default,)
+        default = None if default is None else ",".join(map(str, words))
+    if option.required:
+        default = inspect.Parameter.empty
+    info = typer.Option(*names, metavar=option.metavar or None, help=option.help)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _read(ask: type[Asked], said: dict[str, Any]) -> Asked:
+    """Check what was said, and then read the lists; only one of them can be standard input."""
+    known, given = options(ask), {n: v for n, v in said.items() if v is not None and v != []}
+    lists = {name: given.pop(name) for name in list(given) if known[name].lists}
+    checked = ask(**given)
+    stdin = [f"--{name}" for name, sources in lists.items() for s in sources if s == "-"]
+    if len(stdin) > 1:
+        raise UsageError(f"expected one list from standard input, found {', '.join(stdin)}")
+    read = {name: [i for s in sources for i in read_ids(s)] for name, sources in lists.items()}
+    return replace(checked, **read)
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a word that is not among those allowed."""
+    if value not in allowed:
+        raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+
+
+def target_of(output: str | None) -> Path | None:
+    """Where to write; None for standard output, by any of its names."""
+    return None if output is None or output in STDOUT else Path(output)
+
+
+def targets(*outputs: str | None) -> list[Path]:
+    """Files among the outputs."""
+    return [target for target in map(target_of, outputs) if target is not None]
+
+
+def file_target(output: str) -> Path:
+    """Where to write HDF5, which standard output does not take."""
+    if (target := target_of(output)) is None:
+        raise UsageError("output: expected a file, since HDF5 is not written to standard output")
+    return target
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    from mmselect.output.emitting import to_stdout
+    from mmselect.output.tables import as_json
+
+    to_stdout([f"{as_json(value, indent=1)}\n".encode()])
+
+
+def show(tables: Iterator[Table]) -> None:
+    """Print tables, each with aligned columns."""
+    from mmselect.output.emitting import to_stdout
+    from mmselect.output.tables import aligned
+
+    for table in tables:
+        to_stdout(aligned(table))
+
+
+@contextlib.contextmanager
+def prepared(pools: list[str], ask: Ask, scores_only: bool = False) -> Iterator[Request]:
+    """Open a pool and decide what will be done with it."""
+    from mmselect.pool.reading import open_pool
+    from mmselect.request import prepare
+
+    with open_pool(pools) as pool:
+        yield prepare(pool, ask, scores_only)
+
+
+@contextlib.contextmanager
+def told(request: Request, quiet: bool) -> Iterator[None]:
+    """Print what the request warns of: what is known now, and then what the work found."""
+    known = len(request.warnings)
+    notices(request.warnings, quiet)
+    yield
+    notices(request.warnings[known:], quiet)
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a progress report that draws a bar, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def needing(what: str, package: str, extra: str) -> Iterator[None]:
+    """Say how to install a package that an import in the block lacks, before any work is done."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        message = f"{what} needs {package}; install it with: pip install 'mmselect[{extra}]'"
+        raise NeedsError(message) from None

@@ -1,0 +1,92 @@
+"""Commands about a pool: make one to try, check it, describe it, and what can run on it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmselect.ask import Reading
+from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
+from mmselect.terminal import notices
+
+
+def demo(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where to write; made if it is missing.")
+    ] = "mmselect-demo",
+) -> None:
+    """Write a small real pool and select from it.
+
+    Shows each command that it runs, and what came out. The pool is made of emoji: drawings and
+    names, 3 MB.
+    """
+    from mmselect.demo import play
+    from mmselect.output.emitting import to_stdout
+
+    to_stdout(f"{line}\n".encode() for line in play(Path(folder)))
+
+
+@takes(Reading)
+def check(pools: Pools, ask: Reading, quiet: Quiet = False) -> None:
+    """List everything that is wrong with a pool.
+
+    One line each. Exit code 1 if anything is. Warnings go to stderr and do not count.
+    """
+    from mmselect.output.emitting import to_stdout
+    from mmselect.pool.checking import check as check_pool
+
+    found = check_pool(pools, ask.memory)
+    notices(found.warnings, quiet)
+    to_stdout(f"{problem}\n".encode() for problem in found.problems)
+    if found.problems:
+        raise typer.Exit(1)
+    notices([f"{', '.join(pools)}: nothing wrong"], quiet, mark="ok")
+
+
+def info(pools: Pools, form: TextOrJson = "text", quiet: Quiet = False) -> None:
+    """Describe a pool and what can run on it.
+
+    Sizes, modalities, datasets, the modality gap, contributions of the modalities, and which
+    strategies can run and what the others lack.
+    """
+    from mmselect.describe import as_data, describe_numbers, describe_pool
+    from mmselect.pool.reading import open_pool
+
+    one_of("format", form, ("text", "json"))
+    with open_pool(pools) as pool:
+        report, skipped = describe_pool(pool)
+        notices(skipped, quiet)
+        if form == "json":
+            show_json({**as_data(report), **as_data(describe_numbers(pool))})
+            return
+        show(report.rows())  # before the numbers, of which one may be broken
+        show(describe_numbers(pool).rows())
+
+
+def strategies(
+    pools: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="POOL", help="Also say what this pool lacks for each."),
+    ] = None,
+    form: TextOrJson = "text",
+    quiet: Quiet = False,
+) -> None:
+    """List every strategy and its parameters.
+
+    Kind, needs, parameters with defaults, and where it comes from.
+    """
+    from mmselect.describe import as_data, describe_strategies
+    from mmselect.pool.reading import open_pool
+
+    one_of("format", form, ("text", "json"))
+    with open_pool(pools) if pools else contextlib.nullcontext() as pool:
+        reports, skipped = describe_strategies(pool)
+    notices(skipped, quiet)
+    if form == "json":
+        show_json([as_data(report) for report in reports])
+        return
+    for report in reports:
+        show(report.rows())

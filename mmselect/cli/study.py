@@ -1,0 +1,130 @@
+"""Commands that train: projectors into one space, and heads in a replay of active learning."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmselect.ask import Aligning, Replaying
+from mmselect.cli.options import (
+    OutputFile,
+    Pools,
+    Quiet,
+    file_target,
+    needing,
+    one_of,
+    progress_bar,
+    show,
+    show_json,
+    takes,
+    target_of,
+    targets,
+)
+from mmselect.files import check_targets, make_folder
+from mmselect.terminal import notices
+
+
+@takes(Aligning)
+def align(
+    pools: Pools,
+    ask: Aligning,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write the aligned pool here.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|json", help="The report, as what.")
+    ] = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Bring the features of all modalities into one space.
+
+    Trains one linear projector per modality, without labels (stage 1 of MMCSAL), and writes a new
+    pool. Prints the modality gap before and after. Needs torch.
+    """
+    with needing("align", "torch", "torch"):
+        from mmselect.torch import align_features
+    from mmselect.describe import aligned_rows
+
+    one_of("format", form, ("text", "json"))
+    target = file_target(output)
+    with progress_bar(quiet) as progress:
+        made = align_features(pools, target, **asdict(ask), progress=progress)
+    notices(made.warnings, quiet)
+    show_json(made.report) if form == "json" else show(aligned_rows(made.report))
+
+
+@takes(Replaying)
+def replay(
+    context: typer.Context,
+    pools: Pools,
+    ask: Replaying,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ACCURACY",
+            help="Accuracy whose price in labels is compared; default: the last of random.",
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Also write a page with figures, and the runs, here."),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep finished runs here, and go on from them; default: runs in the report.",
+        ),
+    ] = None,
+    output: OutputFile = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="text|csv|json", help="As what.")
+    ] = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Play active learning on a pool with known labels.
+
+    Which strategy to trust on this data: select, reveal labels, refit linear heads, measure, for
+    every strategy and seed. Says which differences are more than noise.
+    """
+    from mmselect.output.emitting import emit
+    from mmselect.replay.runs import play_all
+    from mmselect.replay.summary import check_target, summarize
+    from mmselect.replay.tables import FORMS
+
+    one_of("format", form, tuple(FORMS))
+    check_target(target)
+    check_targets(targets(output), pools)
+    if report:
+        with needing("report", "matplotlib", "report"):
+            from mmselect.replay.report import write_report
+        make_folder(Path(report))
+    folder = Path(runs) if runs else Path(report) / "runs" if report else None
+    if folder is not None:
+        make_folder(folder)
+    with _kept(folder, quiet), progress_bar(quiet) as progress:
+        found = play_all(pools, ask, folder, progress)
+    summary = summarize(found, target)
+    notices(found.warnings, quiet)
+    if report:
+        command = shlex.join(["mmselect", *context.obj])
+        page, *_ = write_report(found, summary, Path(report), command)
+        notices([f"report: {page}"], quiet)
+    emit(FORMS[form](found, summary), target_of(output))
+
+
+@contextlib.contextmanager
+def _kept(folder: Path | None, quiet: bool) -> Iterator[None]:
+    """Say, when a replay is interrupted, that its finished runs are not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None:
+            notices([f"finished runs are in {folder}; the same command goes on from them"], quiet)
+        raise

@@ -1,0 +1,214 @@
+"""Greedy facility location over all similarities, exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.coverage.gains import (
+    WIDENED,
+    all_gains,
+    all_pairs,
+    all_products,
+    covered_sum,
+)
+from mmselect.core.coverage.neighbours import first_gains, subtract_covered
+from mmselect.core.features import Originals
+from mmselect.engine import Engine, Progress, ranges
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+MATRIX_BYTES = 1 << 30
+"""Bytes that all n² similarities may take: up to some 16,000 clients they are held."""
+
+TILE = 2048
+"""Side of a block of similarities between clients and candidates."""
+
+PAIRS = 12_000_000
+"""Once no more pairs than this can still matter, they are held, and nothing else is."""
+
+SAMPLED = 256
+"""Clients from which the number of such pairs is estimated."""
+
+NOISE = 1e-6
+"""Gains below it are float32 rounding and count as 0."""
+
+TIE = 1e-10
+"""Relative difference below which two gains in float64 are equal."""
+
+NEAR_TIES = 64
+"""Near-tied candidates (the lowest rows) that are decided in float64."""
+
+
+class Similarity:
+    """Similarities in float64, from the features as given."""
+
+    def __init__(self, originals: Originals, clients: Index) -> None:
+        self.originals, self.clients = originals, clients
+        self.modalities = len(originals.arrays)
+
+    def between(self, rows: Index, point: int) -> Floats:
+        """Mean cosine of some clients to one candidate."""
+        wide = self.originals.rows(self.clients[point : point + 1])[0] / self.modalities
+        out = np.empty(len(rows))
+        for start, stop in ranges(0, len(rows), TILE):
+            block = self.originals.rows(self.clients[rows[start:stop]])
+            out[start:stop] = np.einsum("ij,j->i", block, wide)
+        return out
+
+
+class ExactGreedy:
+    """The exact greedy, all gains up to date after every pick.
+
+    A pick changes gains only through the clients that it covers better, and by their similarities
+    to the candidates. While picks cover many clients better, whole rows of similarities are taken
+    from the matrix of all, if it may be held, or computed. Else, once few pairs are left in which
+    a client can still improve, those are held.
+
+    Two samples that know each other best have exactly the same gain, so ties are common: float32
+    gains choose who may win, float64 similarities decide.
+    """
+
+    def __init__(
+        self,
+        x: Singles,
+        exactly: Similarity,
+        best: Singles,
+        k: int,
+        weights: Floats | None,
+        engine: Engine,
+    ) -> None:
+        n, d = x.shape
+        self.x, self.exactly, self.k, self.engine = x, exactly, k, engine
+        self.weights = np.ones(n) if weights is None else weights
+        # Errors of n similarities add up like this: √n where all count the same.
+        self.spread = float(np.linalg.norm(self.weights))
+        self.work = {"rows": 0, "passes": 0, "decided": 0}
+        self.best, self.exact_best = best, best.astype(np.float64)
+        self.rounding = np.float32((d / 8 + 16) * 2.0**-23)
+        self.matrix = all_products(x, engine) if 4 * n * n <= MATRIX_BYTES else None
+        self.edges: csr_array | None = None
+        self.since = 0  # clients covered better since pairs were counted
+
+    def run(self, progress: Progress | None) -> tuple[Index, Floats]:
+        """Pick until the budget is spent: picks in order, and what each added."""
+        picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
+        self.gain = self._all_gains()
+        for step in range(self.k):
+            self._look_for_few_pairs()
+            pick, gain = self._choose()
+            if gain < NOISE:
+                # Nothing is left to cover: the lower rows first.
+                picks[step:] = np.flatnonzero(self.gain > -np.inf)[: self.k - step]
+                break
+            picks[step], gains[step] = pick, gain
+            self._cover(pick)
+            if progress is not None:
+                progress(step + 1, self.k)
+        if progress is not None:
+            progress(self.k, self.k)
+        return picks, gains
+
+    def _window(self, gain: float) -> float:
+        """Difference of two gains that float32 similarities may turn round."""
+        return 4e-7 * (gain + self.spread)
+
+    def _all_gains(self) -> Floats:
+        self.work["passes"] += 1
+        if self.matrix is None:
+            return all_gains(self.x, self.best, self.weights, self.engine)
+        return self._sums(np.arange(len(self.x)), self.best, np.full_like(self.best, np.inf))
+
+    def _look_for_few_pairs(self) -> None:
+        """Hold the pairs that still matter and nothing else, if they are few enough."""
+        if self.matrix is None and self.edges is None and 8 * self.since >= len(self.x):
+            self.since = 0
+            if self._few_pairs():
+                self._hold_pairs()
+
+    def _few_pairs(self) -> bool:
+        """Whether the pairs in which a client can still improve may be kept."""
+        n = len(self.x)
+        rows = np.arange(0, n, max(n // SAMPLED, 1))
+        matter = [
+            np.count_nonzero(self.x[part] @ self.x.T > self.best[part, None])
+            for part in np.array_split(rows, max(len(rows) // 16, 1))
+        ]
+        return sum(matter) / len(rows) * n < 0.9 * PAIRS
+
+    def _hold_pairs(self) -> None:
+        self.edges = all_pairs(self.x, self.best - self.rounding, self.engine)
+        self.by_candidate = self.edges.tocsc()
+        gain = first_gains(self.edges, self.best.astype(np.float64), self.weights)
+        self.gain = np.where(np.isneginf(self.gain), -np.inf, gain)
+        self.work["passes"] += 1
+
+    def _sums(self, clients: Index, old: Singles, new: Singles) -> Floats:
+        """Sum, for every candidate, what it gives these clients beyond `old`, up to `new`."""
+        step = TILE if self.matrix is None else WIDENED
+
+        def sums(columns: tuple[int, int]) -> Floats:
+            total, part = np.zeros(columns[1] - columns[0]), slice(*columns)
+            for chosen in (slice(a, b) for a, b in ranges(0, len(clients), step)):
+                rows = clients[chosen]
+                similar = self._products(rows, part)
+                total += covered_sum(similar, old[chosen], new[chosen], self.weights[rows])
+            return total
+
+        return np.concatenate(list(self.engine.map(sums, ranges(0, len(self.x), TILE))))
+
+    def _products(self, clients: Index, candidates: slice) -> Singles:
+        if self.matrix is not None:
+            return self.matrix[clients, candidates]
+        products: Singles = self.x[clients] @ self.x[candidates].T
+        return products
+
+    def _choose(self) -> tuple[int, float]:
+        """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
+        pick = int(np.argmax(self.gain))
+        top = float(self.gain[pick])
+        near = np.flatnonzero(self.gain >= top - self._window(top))[:NEAR_TIES]
+        if len(near) == 1 or top < NOISE:
+            return pick, top
+        total = np.array([self._exact_gain(int(candidate)) for candidate in near])
+        pick = int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
+        return pick, float(self.gain[pick])
+
+    def _improvable(self, candidate: int) -> Index:
+        """Clients to which the candidate may be closer than what they have."""
+        if self.edges is None:
+            column = self.x @ self.x[candidate] if self.matrix is None else self.matrix[candidate]
+            return np.flatnonzero(column > self.best - self.rounding)
+        part = slice(*self.by_candidate.indptr[candidate : candidate + 2])
+        clients = self.by_candidate.indices[part]
+        better = self.by_candidate.data[part] > self.best[clients] - self.rounding
+        improvable: Index = clients[better]
+        return improvable
+
+    def _exact_gain(self, candidate: int) -> float:
+        rows = self._improvable(candidate)
+        similar = self._similar(rows, candidate)
+        return float(self.weights[rows] @ np.maximum(similar - self.exact_best[rows], 0.0))
+
+    def _similar(self, rows: Index, candidate: int) -> Floats:
+        self.work["decided"] += len(rows)
+        return self.exactly.between(rows, candidate)
+
+    def _cover(self, pick: int) -> None:
+        better = self._improvable(pick)
+        similar = self._similar(better, pick)
+        rises = similar > self.exact_best[better]
+        better = better[rises]
+        self.exact_best[better] = similar[rises]
+        old, new = self.best[better], self.exact_best[better].astype(np.float32)
+        self.best[better] = new
+        if self.edges is not None:
+            subtract_covered(self.edges, self.gain, better, old, new, self.weights)
+        else:
+            self.gain -= self._sums(better, old, new)
+            self.since += len(better)
+            self.work["rows"] += len(better)
+        self.gain[pick] = -np.inf

@@ -1,0 +1,255 @@
+"""Most similar rows by matrix products: of all rows, or of those in some inverted lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.arrays import Index, Singles
+from mmselect.engine import Engine, ranges
+
+QUERIES = 1024
+"""Rows whose neighbours are searched together when all rows are looked at."""
+
+LISTED = 4096
+"""Rows whose neighbours are searched together in inverted lists: those of the same lists."""
+
+TILE = 4096
+"""Rows that they are compared with in one product."""
+
+GROUPS = 512
+"""Groups of columns, at least: four times as many as numbers are sought."""
+
+PRODUCTS = 1 << 25
+"""Products with the rows of inverted lists that are held together, for each thread."""
+
+Neighbours = tuple[Singles, NDArray[np.int32]]
+
+
+class Lists(NamedTuple):
+    """Inverted lists: which rows each holds, and into which each row looks.
+
+    Attributes
+    ----------
+    rows : int array, shape (n,)
+        All rows, list after list.
+    starts : int array, shape (lists + 1,)
+        List l holds ``rows[starts[l]:starts[l + 1]]``.
+    probes : int array, shape (n, probes)
+        Lists that a row looks into, in ascending order, without repeats.
+    """
+
+    rows: Index
+    starts: Index
+    probes: NDArray[np.int32]
+
+
+def largest(products: Singles, count: int) -> NDArray[np.int64]:
+    """Columns of the `count` largest numbers of every row, the largest first.
+
+    Of equals the lower columns. The largest numbers of groups of columns give a bound that few
+    numbers exceed, so none is sorted that cannot be among the largest.
+
+    Parameters
+    ----------
+    products : float32 array, shape (b, n)
+    count : int
+        At most n.
+
+    Returns
+    -------
+    int64 array, shape (b, count)
+
+    Examples
+    --------
+    >>> largest(np.array([[3, 9, 9, 1, 9]], dtype=np.float32), 2).tolist()
+    [[1, 2]]
+    """
+    least = _least(_group_maxima(products, None, count), count)
+    row, column = np.nonzero(products >= least[:, None])
+    return column[_first(row, column, products[row, column], len(products), count)]
+
+
+def _group_maxima(products: Singles, known: Singles | None, count: int) -> Singles:
+    """Largest numbers of the groups of columns; columns so many apart are in the same one."""
+    (b, n), groups = products.shape, max(4 * count, GROUPS)
+    if known is None:
+        known = np.full((b, groups), -np.inf, dtype=np.float32)
+    whole = n - n % groups
+    if whole:
+        np.maximum(known, products[:, :whole].reshape(b, -1, groups).max(axis=1), out=known)
+    np.maximum(known[:, : n - whole], products[:, whole:], out=known[:, : n - whole])
+    return known
+
+
+def _least(maxima: Singles, count: int) -> Singles:
+    """At most the `count`-th largest number: so many groups have one that is no smaller."""
+    place = maxima.shape[1] - count
+    least: Singles = np.partition(maxima, place, axis=1)[:, place]
+    return least
+
+
+def _first(row: Index, column: Index, value: Singles, rows: int, count: int) -> Index:
+    """Places of the `count` largest values of each row, (rows, count)."""
+    order = np.lexsort((column, -value, row))
+    starts = np.searchsorted(row[order], np.arange(rows))
+    first: Index = order[starts[:, None] + np.arange(count)]
+    return first
+
+
+def _with_own(x: Singles, own: Index, similar: Singles, found: Index) -> Neighbours:
+    """Add to its neighbours each row itself, and put them in ascending order."""
+    itself = np.vecdot(x[own], x[own])
+    similar = np.concatenate([itself[:, None], similar], axis=1)
+    found = np.concatenate([own[:, None], found], axis=1)
+    order = np.argsort(found, axis=1, kind="stable")
+    rows: NDArray[np.int32] = np.take_along_axis(found, order, axis=1).astype(np.int32)
+    return np.take_along_axis(similar, order, axis=1), rows
+
+
+def among_all(x: Singles, count: int, engine: Engine) -> Neighbours:
+    """Find the `count` most similar rows of every row; the row itself is always one of them.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, d)
+        Products of rows are similarities.
+    count : int
+        At most n.
+    engine : Engine
+
+    Returns
+    -------
+    similar : float32 array, shape (n, count)
+    found : int32 array, shape (n, count)
+        Rows in ascending order; of equally similar ones the lower.
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
+    >>> among_all(x, 2, SERIAL)[1].tolist()
+    [[0, 2], [1, 2], [0, 2]]
+    """
+    n, others = len(x), count - 1
+
+    def search(rows: tuple[int, int]) -> Neighbours:
+        own, maxima, parts = np.arange(*rows), None, []
+        for start, stop in ranges(0, n if others else 0, TILE):
+            products = x[slice(*rows)] @ x[start:stop].T
+            inside = np.arange(max(start, rows[0]), min(stop, rows[1]))
+            products[inside - rows[0], inside - start] = -np.inf
+            maxima = _group_maxima(products, maxima, others)
+            row, column = np.nonzero(products >= _least(maxima, others)[:, None])
+            parts.append((row, column + start, products[row, column]))
+        if maxima is None:
+            return _with_own(x, own, np.empty((len(own), 0), np.float32), own[:, None][:, :0])
+        row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+        left = value >= _least(maxima, others)[row]
+        row, column, value = row[left], column[left], value[left]
+        first = _first(row, column, value, len(own), others)
+        return _with_own(x, own, value[first], column[first])
+
+    blocks = list(engine.map(search, ranges(0, n, QUERIES)))
+    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+
+def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) -> Lists:
+    """Put every row into the list of its most similar centre, and find the lists it looks into.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, d)
+    centres : float32 array, shape (lists, d)
+    probes : int
+        Lists that each row looks into; its own is always one of them.
+    engine : Engine
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
+    >>> inverted_lists(x, x[:2], 1, SERIAL).rows.tolist()
+    [0, 2, 1]
+    """
+
+    def nearest(rows: tuple[int, int]) -> NDArray[np.int32]:
+        return largest(x[slice(*rows)] @ centres.T, min(probes, len(centres))).astype(np.int32)
+
+    near = np.concatenate(list(engine.map(nearest, ranges(0, len(x), QUERIES))))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(near[:, 0], minlength=len(centres)))])
+    rows = np.argsort(near[:, 0], kind="stable")
+    return Lists(rows, starts, np.sort(near, axis=1))
+
+
+def among_lists(x: Singles, lists: Lists, count: int, engine: Engine) -> Neighbours:
+    """Find the `count` most similar rows of every row among the lists that it looks into.
+
+    Rows of the same lists are searched together: one product for each list that any of them looks
+    into. Returns what :func:`among_all` returns; where the lists hold too few rows, the missing
+    ones are similar -inf.
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
+    >>> lists = inverted_lists(x, x[:2], 1, SERIAL)
+    >>> among_lists(x, lists, 2, SERIAL)[1][0].tolist()
+    [0, 2]
+    """
+    n = len(x)
+    similar = np.empty((n, count), dtype=np.float32)
+    found = np.empty((n, count), dtype=np.int32)
+    ends = np.cumsum(np.diff(lists.starts)[lists.probes], axis=1, dtype=np.int64)
+
+    def search(block: tuple[int, int]) -> None:
+        own = lists.rows[slice(*block)]
+        begins = np.column_stack([np.zeros(len(own), dtype=np.int64), ends[own]])
+        width = max(begins[:, -1].max(), count - 1)
+        products = np.full((len(own), width), -np.inf, dtype=np.float32)
+        _multiply(x, lists, own, begins, products)
+        columns = largest(products, count - 1) if count > 1 else own[:, None][:, :0]
+        likeness = np.take_along_axis(products, columns, axis=1)
+        similar[own], found[own] = _with_own(x, own, likeness, _listed(lists, own, begins, columns))
+
+    list(engine.map(search, _blocks(ends[lists.rows, -1])))
+    return similar, found
+
+
+def _blocks(widths: Index) -> Iterator[tuple[int, int]]:
+    """Ranges of at most `LISTED` rows whose products with all that they look at fit in memory."""
+    waiting = list(ranges(0, len(widths), LISTED))[::-1]
+    while waiting:
+        a, b = waiting.pop()
+        if b - a > 1 and (b - a) * int(widths[a:b].max()) > PRODUCTS:
+            middle = (a + b) // 2
+            waiting += [(middle, b), (a, middle)]
+        else:
+            yield a, b
+
+
+def _multiply(x: Singles, lists: Lists, own: Index, begins: Index, products: Singles) -> None:
+    """Fill in the products of some rows with all in their lists, list after list; own: -inf."""
+    queries, probes = x[own], lists.probes[own]
+    order = np.argsort(probes, axis=None, kind="stable")
+    present, first = np.unique(probes.ravel()[order], return_index=True)
+    for number, pairs in zip(present, np.split(order, first[1:]), strict=True):
+        query, slot = np.divmod(pairs, probes.shape[1])
+        rows = lists.rows[lists.starts[number] : lists.starts[number + 1]]
+        likeness = queries[query] @ x[rows].T
+        likeness[own[query][:, None] == rows] = -np.inf
+        columns = begins[query, slot][:, None] + np.arange(len(rows))
+        products[query[:, None], columns] = likeness
+
+
+def _listed(lists: Lists, own: Index, begins: Index, columns: Index) -> Index:
+    """Rows that stand in these columns of the products."""
+    slot = (columns[:, :, None] >= begins[:, None, 1:]).sum(axis=2)
+    slot = np.minimum(slot, begins.shape[1] - 2)  # columns behind all lists: similar -inf
+    within = columns - np.take_along_axis(begins, slot, axis=1)
+    starts = lists.starts[np.take_along_axis(lists.probes[own], slot, axis=1)]
+    listed: Index = lists.rows[np.minimum(starts + within, len(lists.rows) - 1)]
+    return listed

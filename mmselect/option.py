@@ -1,0 +1,304 @@
+"""What an option is, and the parsers that the command line and the Python functions share.
+
+A parser takes the option's name and what was said for it, as text or as a value of Python, and
+returns the value or raises a `UsageError`. :mod:`mmselect.ask` lists the options.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypeVar, get_type_hints
+
+from mmselect.errors import BudgetError, UsageError
+
+LARGEST = 2**63 - 1
+"""The largest whole number that an option takes."""
+
+LONGEST = 60
+"""Characters of a refused value that an error repeats."""
+
+Parser = Callable[[str, Any], Any]
+"""Turns what was said for an option of this name, as text or in Python, into its value."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Condition(NamedTuple):
+    """One ``--where``: a metadata column, an operator, and the text it is compared with."""
+
+    column: str
+    operator: str
+    value: str
+
+    def __str__(self) -> str:
+        cut = "…" if len(self.value) > LONGEST else ""
+        return f"where {self.column}{self.operator}{self.value[:LONGEST]}{cut}"
+
+
+def refuse(name: str, expected: str, found: Any) -> UsageError:
+    """Say what an option takes, and what was given instead."""
+    try:
+        shown = repr(found)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        shown = "a number of too many digits"
+    if len(shown) > LONGEST:
+        shown = f"{shown[:LONGEST]}… of {len(shown):,} characters"
+    return UsageError(f"{name}: expected {expected}, found {shown}")
+
+
+def text(name: str, value: Any) -> str:
+    """Take text."""
+    if not isinstance(value, str) or not value:
+        raise refuse(name, "text", value)
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Take true or false."""
+    if not isinstance(value, bool):
+        raise refuse(name, "True or False", value)
+    return value
+
+
+def one_of(*allowed: str) -> Parser:
+    """Take one of a few words."""
+    expected = " or ".join(allowed) if len(allowed) == 2 else f"one of {', '.join(allowed)}"
+
+    def parse(name: str, value: Any) -> str:
+        if value not in allowed:
+            raise refuse(name, expected, value)
+        return str(value)
+
+    return parse
+
+
+def whole(minimum: int) -> Parser:
+    """Take a whole number, as text or as a number, of at least `minimum`.
+
+    Examples
+    --------
+    >>> whole(1)("threads", "4"), whole(1)("threads", 4)
+    (4, 4)
+    >>> whole(1)("threads", 1.5)
+    Traceback (most recent call last):
+    mmselect.errors.UsageError: threads: expected a whole number of at least 1, found 1.5
+    """
+
+    def parse(name: str, value: Any) -> int:
+        try:
+            number = int(value) if isinstance(value, str) else operator.index(value)
+        except (ValueError, TypeError):
+            number = minimum - 1
+        if isinstance(value, bool) or not minimum <= number <= LARGEST:
+            raise refuse(name, f"a whole number of at least {minimum}", value)
+        return number
+
+    return parse
+
+
+def between(low: float, high: float, expected: str) -> Parser:
+    """Take a number inside an open interval."""
+
+    def parse(name: str, value: Any) -> float:
+        try:
+            number = float(value)
+        except (ValueError, TypeError, OverflowError):
+            number = math.nan
+        if isinstance(value, bool) or not (low < number < high and math.isfinite(number)):
+            raise refuse(name, expected, value)
+        return number
+
+    return parse
+
+
+def size(name: str, value: Any) -> int:
+    """Take bytes: a whole number, or text such as ``4GB``, ``512MiB`` or ``1e9``.
+
+    Examples
+    --------
+    >>> size("memory", "4GB"), size("memory", "512MiB"), size("memory", "1.5k"), size("memory", 9)
+    (4000000000, 536870912, 1500, 9)
+    """
+    if not isinstance(value, str):
+        return int(whole(1)(name, value))
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([KMGT]?)(i?)B?\s*", value, re.IGNORECASE)
+    if match:
+        power = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
+        found = float(match[1]) * (1024 if match[3] else 1000) ** power
+        if 1 <= found <= LARGEST and (power or found == int(found)):
+            return int(found)
+    raise refuse(name, "an amount such as 4GB or 512MiB", value)
+
+
+def parse_budget(budget: Any, n: int, name: str = "budget") -> int:
+    """Read a budget for a pool of `n` rows: a count, or a share of all rows.
+
+    Raises
+    ------
+    BudgetError
+        If it is neither a count of at least 1 nor a share in (0 %, 100 %].
+
+    Examples
+    --------
+    >>> parse_budget("2.5%", 1000), parse_budget(40, 1000), parse_budget("0.01%", 1000)
+    (25, 40, 1)
+    """
+    said = budget.strip() if isinstance(budget, str) else budget
+    share = isinstance(said, str) and said.endswith("%")
+    expected = "a count of at least 1, or a share above 0% and up to 100%"
+    try:
+        if share:
+            part = between(0, math.nextafter(100, 101), expected)(name, said[:-1])
+            return max(int(n * part / 100 + 1e-9), 1)
+        return int(whole(1)(name, said))
+    except UsageError:
+        raise BudgetError(str(refuse(name, expected, said))) from None
+
+
+def count_or_share(name: str, value: Any) -> str:
+    """Take a budget, whatever the pool; :func:`parse_budget` reads it for one."""
+    parse_budget(value, 1, name)
+    return str(value)
+
+
+def ids(name: str, value: Any) -> tuple[str, ...]:
+    """Take ids: any sequence or array, but not one text."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise refuse(name, "a sequence of ids", value)
+    return tuple(str(each) for each in value)
+
+
+def conditions(name: str, value: Any) -> tuple[Condition, ...]:
+    """Take conditions such as ``vendor=google`` or ``loss>=0.5``, one or several.
+
+    Examples
+    --------
+    >>> conditions("where", ["vendor != google", "loss>=0.5"])[1]
+    Condition(column='loss', operator='>=', value='0.5')
+    """
+    return tuple(_condition(name, each) for each in ([value] if isinstance(value, str) else value))
+
+
+def _condition(name: str, value: Any) -> Condition:
+    if isinstance(value, Condition):
+        return value
+    found = re.fullmatch(r"\s*([A-Za-z0-9_.-]+?)\s*(!=|<=|>=|=|<|>)(.*)", str(value), re.DOTALL)
+    if found is None:
+        raise refuse(name, "COLUMN=VALUE, or one of != < <= > >= in place of =", value)
+    return Condition(found[1], found[2], found[3].strip())
+
+
+def assignments(_name: str, value: Any) -> dict[str, Any]:
+    """Take ``NAME=VALUE`` texts, or a mapping."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    parameters: dict[str, Any] = {}
+    for assignment in [value] if isinstance(value, str) else value:
+        name, equals, given = assignment.partition("=")
+        if not equals or not name:
+            raise refuse("-p", "NAME=VALUE", assignment)
+        if name in parameters:
+            raise UsageError(f"-p: expected {name} once, found it twice")
+        parameters[name] = given
+    return parameters
+
+
+def names(name: str, value: Any) -> tuple[str, ...]:
+    """Take names: a sequence, or one text with commas."""
+    found = value.split(",") if isinstance(value, str) else value
+    return tuple(text(name, str(each).strip()) for each in found)
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is said on the command line, and how what was said is read.
+
+    Attributes
+    ----------
+    help : str
+        One line for people.
+    metavar : str
+        Stands for the value in help; none for a flag.
+    parse : callable
+        ``(name, value) -> value``; raises a `UsageError` for what it does not take.
+    names : tuple of str
+        On the command line; default: the field's name after two dashes.
+    many : bool
+        Whether it may be repeated.
+    lists : bool
+        Whether the command line gives files with one value per line, in place of values.
+    required : bool
+        Whether the command line must say it.
+    """
+
+    help: str
+    metavar: str = ""
+    parse: Parser = flag
+    names: tuple[str, ...] = ()
+    many: bool = False
+    lists: bool = False
+    required: bool = False
+
+
+def option(
+    default: Any,
+    help: str,
+    metavar: str = "",
+    parse: Parser = flag,
+    names: tuple[str, ...] = (),
+    **more: Any,
+) -> Any:
+    """Make a field of a dataclass that is an :class:`Option`."""
+    made = Option(help, metavar, parse, names, **more)
+    return field(default=default, metadata={"option": made})
+
+
+def id_list(help: str) -> Any:
+    """Make a field that takes ids, on the command line from files that may be repeated."""
+    return option(None, f"{help}; repeatable.", "FILE|-", ids, many=True, lists=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Base of what is asked: every field is checked by its option's parser."""
+
+    def __post_init__(self) -> None:
+        defaults = {each.name: each.default for each in fields(self)}
+        for name, option in options(type(self)).items():
+            value = getattr(self, name)
+            if value is not None or defaults[name] is not None:
+                object.__setattr__(self, name, option.parse(name, value))
+
+
+def options(ask: type[Asked]) -> dict[str, Option]:
+    """Options by field: those of the class itself first, then those of its bases."""
+    known = {each.name: each.metadata["option"] for each in fields(ask)}
+    return {name: known[name] for kind in ask.__mro__ for name in inspect.get_annotations(kind)}
+
+
+def accepts(ask: type[Asked]) -> Callable[[Function], Function]:
+    """Show the fields of `ask` as keyword arguments of a function that takes ``**asked``.
+
+    They stand in its signature, and in its docstring in place of ``{options}``.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature, known = inspect.signature(function), options(ask)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        types, kind = get_type_hints(ask), inspect.Parameter.KEYWORD_ONLY
+        more = [
+            inspect.Parameter(name, kind, default=getattr(ask, name), annotation=types[name])
+            for name in known
+            if name not in signature.parameters
+        ]
+        shown = "\n    ".join(f"{p.name}\n        {known[p.name].help}" for p in more)
+        function.__doc__ = (function.__doc__ or "").replace("{options}", shown)
+        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return function
+
+    return decorate

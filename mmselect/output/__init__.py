@@ -1,0 +1,1 @@
+"""A result as text or bytes: tables, files for other tools, and where it goes."""

@@ -1,0 +1,159 @@
+"""A Scores or a Selection as CSV, JSON lines, JSON, npy or HDF5.
+
+Floats are printed with 9 significant digits. nan is an empty cell, or null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.selection import Scores, Selection
+
+ROWS_AT_ONCE = 4096
+"""Rows turned into text at a time, so that a long table needs little memory."""
+
+
+def aligned(rows: Sequence[Sequence[Any]], indent: str = "") -> list[bytes]:
+    r"""Turn rows into lines with aligned columns; the last one is as long as it likes.
+
+    Examples
+    --------
+    >>> aligned([("a", 1), ("bcd", 2)])
+    [b'a    1\n', b'bcd  2\n']
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append(f"{indent}{'  '.join([*padded, row[-1]]).rstrip()}\n".encode())
+    return lines
+
+
+def number(value: float) -> str:
+    """Format a number with 9 significant digits; nan as nothing.
+
+    Examples
+    --------
+    >>> number(1 / 3), number(2.0), number(float("nan"))
+    ('0.333333333', '2', '')
+    """
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats inside JSON to 9 digits; nan and infinities become null."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(number(float(value))) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Format a value as JSON, with 9 significant digits and text left readable."""
+    return json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+Fields = dict[str, Sequence[Any] | NDArray[Any]]
+
+
+def score_fields(result: Scores) -> Fields:
+    """Columns of a score's table."""
+    return {"id": result.ids, "score": result.score, **result.components}
+
+
+def pick_fields(result: Selection) -> Fields:
+    """Columns of a selection's table."""
+    ranks = np.arange(1, len(result.ids) + 1)
+    return {"rank": ranks, "index": result.indices, "id": result.ids, "score": result.scores}
+
+
+def _blocks(fields: Fields) -> Iterator[list[list[Any]]]:
+    """Columns, a few thousand rows at a time, as plain Python values."""
+    total = len(next(iter(fields.values())))
+    for start in range(0, total, ROWS_AT_ONCE):
+        cut = [column[start : start + ROWS_AT_ONCE] for column in fields.values()]
+        yield [part.tolist() if isinstance(part, np.ndarray) else list(part) for part in cut]
+
+
+def as_csv(fields: Fields) -> Iterator[bytes]:
+    """Turn columns into CSV, piece by piece; nan is an empty cell."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(fields)
+    for columns in _blocks(fields):
+        text = [
+            [number(v) for v in column] if isinstance(column[0], float) else column
+            for column in columns
+        ]
+        writer.writerows(zip(*text, strict=True))
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue().encode()
+
+
+def as_jsonl(fields: Fields) -> Iterator[bytes]:
+    """Turn columns into JSON lines."""
+    for columns in _blocks(fields):
+        for row in zip(*columns, strict=True):
+            yield f"{as_json(dict(zip(fields, row, strict=True)))}\n".encode()
+
+
+def picks_json(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
+    """Turn picks into one JSON document, with what made them."""
+    rows = [row for columns in _blocks(fields) for row in zip(*columns, strict=True)]
+    picks = [dict(zip(fields, row, strict=True)) for row in rows]
+    yield f"{as_json({'provenance': provenance, 'picks': picks}, indent=1)}\n".encode()
+
+
+def as_lines(values: Iterable[Any]) -> Iterator[bytes]:
+    """Turn values into lines."""
+    for value in values:
+        yield f"{value}\n".encode()
+
+
+def as_npy(array: NDArray[Any]) -> Iterator[bytes]:
+    """Turn an array into an npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    yield buffer.getvalue()
+
+
+def as_records(result: Scores) -> NDArray[Any]:
+    """Scores as a structured array; ids as fixed-width text, so that no pickle is needed."""
+    columns = {"index": result.indices, **score_fields(result)}
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    records = np.empty(len(result.ids), [(name, a.dtype) for name, a in arrays.items()])
+    for name, array in arrays.items():
+        records[name] = array
+    return records
+
+
+def as_h5(result: Scores) -> Iterator[bytes]:
+    """Turn scores into an HDF5 file: a dataset per column."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as handle:
+        handle.attrs["provenance"] = as_json(result.provenance)
+        handle.create_dataset("id", data=result.ids, dtype=h5py.string_dtype(), track_times=False)
+        for name, values in {"index": result.indices, **score_fields(result)}.items():
+            if name != "id":
+                handle.create_dataset(name, data=values, track_times=False)
+    yield buffer.getvalue()
+
+
+def plain(values: NDArray[Any]) -> list[Any]:
+    """Turn stored values into Python's own, text decoded."""
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]

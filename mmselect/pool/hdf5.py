@@ -1,0 +1,103 @@
+"""Whatever HDF5 does with a file from somebody else happens in :func:`hdf5`, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from math import prod
+
+import h5py
+from h5py import h5d, h5pl, h5t, h5z
+from h5py._hl.base import phil  # the lock that h5py itself takes around every call of HDF5
+
+from mmselect.engine import format_bytes
+from mmselect.errors import FormatError, MmselectError, SchemaError
+
+FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 6: "scale-offset", 32000: "lzf"}
+"""The filters that are part of HDF5 or of h5py; nothing is loaded for them."""
+
+OTHER_FILTERS = {
+    5: "nbit",
+    307: "bzip2",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32026: "blosc2",
+}
+
+MOST_EXPANDED, SPARE = 1100, 16 << 20
+"""Deflate shrinks nothing more than 1032 times; what is smaller than `SPARE` harms nobody."""
+
+
+@contextlib.contextmanager
+def hdf5(file: str, dataset: str | None = None) -> Iterator[None]:
+    """Turn whatever HDF5 and h5py raise into one error; let HDF5 load no filter plugin meanwhile.
+
+    Raises
+    ------
+    FormatError
+        For anything raised in the block that is no `MmselectError`.
+    """
+    with phil:
+        folders = [h5pl.get(i) for i in range(h5pl.size())]
+        try:
+            for _ in folders:
+                h5pl.remove(0)
+            yield
+        except MmselectError:
+            raise
+        except Exception as error:  # h5py raises errors of a dozen kinds
+            detail = "not enough memory" if isinstance(error, MemoryError) else str(error)
+            detail = detail.strip("'\" ").partition("\n")[0][:200] or type(error).__name__
+            message = f"HDF5 cannot read it: {detail}"
+            raise FormatError(message, file=file, dataset=dataset) from None
+        finally:
+            for folder in folders:
+                h5pl.append(folder)
+
+
+def check_filters(properties: h5py.h5p.PropDCID) -> bool:
+    """Say whether there are any filters, and refuse those that HDF5 would load a plugin for.
+
+    Raises
+    ------
+    SchemaError
+        Naming the filter.
+    """
+    count = properties.get_nfilters()
+    for code in (properties.get_filter(i)[0] for i in range(count)):
+        name = FILTERS.get(code)
+        if name is None or not h5z.filter_avail(code):
+            named = name or OTHER_FILTERS.get(code, "unknown")
+            allowed = ", ".join(FILTERS.values())
+            expected = f"expected no filter but {allowed}" if name is None else "this HDF5 lacks it"
+            way = "store it again without, for example with h5repack -f NONE"
+            raise SchemaError(f"{expected}, found filter {named} ({code}); {way}")
+    return bool(count)
+
+
+def check_size(
+    dataset: h5d.DatasetID, properties: h5py.h5p.PropDCID, shape: tuple[int, ...]
+) -> None:
+    """Refuse sizes that the file cannot hold, before memory is taken for them.
+
+    Raises
+    ------
+    SchemaError
+        If the dataset, or one of its chunks, is far larger than what is stored for it.
+    """
+    item, stored = dataset.get_type().get_size(), dataset.get_storage_size()
+    chunk = properties.get_chunk() if properties.get_layout() == h5d.CHUNKED else ()
+    largest = max(prod(shape), prod(chunk)) * item
+    if largest > SPARE + MOST_EXPANDED * stored:
+        declared = f"expected data for the {format_bytes(largest)} that it declares"
+        raise SchemaError(f"{declared}, found {stored:,} bytes")
+
+
+def is_native(dataset: h5py.Dataset) -> bool:
+    """Whether numbers are stored as NumPy has them in memory, and are no named values."""
+    stored = dataset.id.get_type()
+    plain = dataset.dtype.kind in "fiu" and h5py.check_enum_dtype(dataset.dtype) is None
+    return plain and bool(h5t.py_create(dataset.dtype).equal(stored))

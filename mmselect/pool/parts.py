@@ -1,0 +1,211 @@
+"""A dataset in one file, read by rows: through HDF5, past it, from other datasets, or from memory.
+
+Numbers that lie in a row in a file are read with plain system calls, by any thread, into memory
+that is used again: no HDF5 lock is waited for, and no page stays mapped.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.errors import FormatError
+from mmselect.pool.hdf5 import hdf5
+
+
+@dataclass(frozen=True)
+class Part:
+    """What all kinds have.
+
+    Attributes
+    ----------
+    file, path : str
+        Where errors say that it is.
+    shape, dtype
+        As of a NumPy array; text has the type ``object`` (bytes).
+    """
+
+    file: str
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in memory."""
+        return prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def plain(self) -> bool:
+        """Whether any thread may read it."""
+        return True
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it stands behind an HDF5 filter."""
+        return False
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`; in `out`, if it is given and of the same type."""
+        raise NotImplementedError
+
+    def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+        """Cut increasing `rows` where reading on would read what nobody wants."""
+        apart = np.flatnonzero(np.diff(rows) > 1) + 1
+        return np.concatenate([[0], apart, [len(rows)]]) if len(rows) else apart
+
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next, so that the disk is ahead of us."""
+
+
+@dataclass(frozen=True)
+class Stored(Part):
+    """Read through HDF5: in chunks, behind filters, or of a type that HDF5 has to convert.
+
+    `texts` says where the lengths and places of texts lie, if they do so in a row, and how long the
+    file is.
+    """
+
+    dataset: h5py.Dataset
+    filtered: bool
+    texts: tuple[BinaryIO, int, int] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Only where there is nothing to read."""
+        return not len(self)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it stands behind a filter."""
+        return self.filtered
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`; in `out`, if it is given."""
+        self._check_texts(start, stop)
+        with hdf5(self.file, self.path):
+            block: NDArray[Any] = self.dataset[start:stop]
+        if out is None:
+            return block
+        out[...] = block
+        return out
+
+    def _check_texts(self, start: int, stop: int) -> None:
+        """Refuse texts longer than the file: HDF5 takes memory for them before it looks."""
+        if self.texts is not None:
+            file, place, size = self.texts
+            found = os.pread(file.fileno(), 16 * (stop - start), place + 16 * start)
+            lengths = np.frombuffer(found[: len(found) // 16 * 16], "<u4")[::4]
+            if (lengths > size).any():
+                rows = np.flatnonzero(lengths > size) + start
+                message = f"expected text shorter than the file, found {lengths.max():,} bytes"
+                raise FormatError(message, file=self.file, dataset=self.path, rows=rows.tolist())
+
+    def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+        """Whole chunks, each once."""
+        step = (self.dataset.chunks or (1024,))[0]
+        return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
+
+
+@dataclass(frozen=True)
+class Plain(Part):
+    """Numbers that lie in a row in a file, or in several pieces: ``(file, place, bytes)`` each."""
+
+    pieces: tuple[tuple[BinaryIO, int, int], ...]
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`; in `out`, if it is given and of the same type."""
+        shape = (stop - start, *self.shape[1:])
+        block = np.empty(shape, self.dtype) if out is None or out.dtype != self.dtype else out
+        raw, done = block.reshape(-1, copy=False).view(np.uint8).data, 0
+        begin = start * self.row_bytes
+        for file, place, size in self.pieces:
+            while done < len(raw) and begin + done < size:  # the system may read less than asked
+                here = begin + done
+                got = os.preadv(file.fileno(), [raw[done : done + size - here]], place + here)
+                if not got:
+                    raise FormatError("the file has become shorter", file=file.name)
+                done += got
+            begin -= size
+        return block
+
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next."""
+        file, place, _ = self.pieces[0]
+        if len(self.pieces) == 1 and hasattr(os, "posix_fadvise"):
+            place, size = place + start * self.row_bytes, (stop - start) * self.row_bytes
+            os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
+
+
+@dataclass(frozen=True)
+class Box:
+    """What a virtual dataset takes from another: which block of it `here` is which one `there`."""
+
+    here: tuple[slice, ...]
+    there: tuple[slice, ...]
+    source: Part
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows of the virtual dataset from `start` to `stop`."""
+        rows, sizes = self.there[0], [cut.stop - cut.start for cut in self.here]
+        shift = self.here[0].start
+        if sizes == [cut.stop - cut.start for cut in self.there]:
+            block = self.source.read(*(row - shift + rows.start for row in (start, stop)))
+            return block[(slice(None), *self.there[1:])]
+        block = self.source.read(rows.start, rows.stop)[(slice(None), *self.there[1:])]
+        return block.reshape(sizes)[start - shift : stop - shift]
+
+
+@dataclass(frozen=True)
+class Virtual(Part):
+    """Rows put together from boxes of other datasets; `starts` are their first rows, in order."""
+
+    boxes: tuple[Box, ...]
+    starts: Sequence[int]
+
+    @property
+    def plain(self) -> bool:
+        """Whether all sources are."""
+        return all(box.source.plain for box in self.boxes)
+
+    @property
+    def compressed(self) -> bool:
+        """Whether any source is."""
+        return any(box.source.compressed for box in self.boxes)
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`; in `out`, if it is given."""
+        block = np.empty((stop - start, *self.shape[1:]), self.dtype) if out is None else out
+        # boxes side by side begin with the same row; this is the first that may be wanted
+        last = max(bisect_right(self.starts, start) - 1, 0)
+        for box in self.boxes[bisect_left(self.starts, self.starts[last]) :] if self.boxes else ():
+            low, high = max(start, box.here[0].start), min(stop, box.here[0].stop)
+            if box.here[0].start >= stop:
+                break
+            block[(slice(low - start, high - start), *box.here[1:])] = box.read(low, high)
+        return block
+
+
+@dataclass(frozen=True)
+class ArrayPart(Part):
+    """An array in memory."""
+
+    values: NDArray[Any]
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`; in `out`, if it is given."""
+        if out is None:
+            return self.values[start:stop].copy()
+        out[...] = self.values[start:stop]
+        return out

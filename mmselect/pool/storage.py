@@ -1,0 +1,193 @@
+"""HDF5 files written so that they are whole or not there.
+
+HDF5 writes through a Python file object that never fails it: the first error of the system is kept,
+the rest of the work goes to nowhere, and the error is raised as soon as HDF5 has returned. So HDF5
+is never left with a file that it cannot close, and no failed write goes unseen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+from numpy.typing import NDArray
+
+from mmselect.errors import DataError
+from mmselect.files import replacing
+from mmselect.pool.ids import as_stored
+
+TEXT = h5py.string_dtype()
+
+
+class Medium:
+    """The file object that HDF5 reads, or writes to."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._fd, self._place = file, file.fileno(), 0
+        self._size = os.fstat(self._fd).st_size
+        self.error: BaseException | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = start + offset
+        return self._place
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file; h5py takes for a file what has this."""
+        return os.pread(self._fd, self._size if size < 0 else size, self._place)
+
+    def readinto(self, buffer: Any) -> int:
+        """As of a file."""
+        got = os.preadv(self._fd, [buffer], self._place)
+        if bytes(memoryview(buffer)[:4]) == b"GCOL" and not self._heap_ends():
+            raise OSError("a heap of strings is damaged")
+        return got
+
+    def _heap_ends(self) -> bool:
+        """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
+        size = int.from_bytes(os.pread(self._fd, 8, self._place + 8), "little")
+        heap, place = os.pread(self._fd, min(size, self._size), self._place), 16
+        while place + 16 <= len(heap):
+            index, length = struct.unpack_from("<H6xQ", heap, place)
+            step = 16 + (length + 7) // 8 * 8 if index else length
+            if not 16 <= step <= len(heap) - place:
+                return False
+            place += step
+        return True
+
+    def write(self, data: Any) -> int:
+        """As of a file, but never fails."""
+        view, start = memoryview(data).cast("B"), self._place
+        with self._kept():
+            while self.error is None and self._place < start + len(view):
+                rest = view[self._place - start :]
+                self._place += os.pwrite(self._fd, rest, self._place)
+        self._place = start + len(view)
+        self._size = max(self._size, self._place)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """As of a file, but never fails."""
+        self._size = self._place if size is None else size
+        with self._kept():
+            if self.error is None:
+                os.ftruncate(self._fd, self._size)
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
+    def check(self) -> None:
+        """Raise the first error, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # an interrupt too: HDF5 would lose it
+            self.error = self.error or error
+
+
+class Storage:
+    """An HDF5 file under way. Numbers are stored contiguously, text as UTF-8 strings."""
+
+    def __init__(self, handle: h5py.File, medium: Medium) -> None:
+        self.handle, self._medium = handle, medium
+
+    def reserve(self, name: str, like: NDArray[Any], rows: int | None) -> None:
+        """Make a dataset of so many rows as those of `like`; None: of any number, in chunks."""
+        dtype = TEXT if like.dtype.kind in "OSU" else like.dtype
+        shape, how = (rows, *like.shape[1:]), {}
+        if rows is None:
+            shape, how = (0, *like.shape[1:]), {"maxshape": shape, "chunks": True}
+        self.handle.create_dataset(name, shape, dtype, track_times=False, **how)
+
+    def write(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """Write rows from `start` on.
+
+        Raises
+        ------
+        DataError
+            For text that a string of HDF5 cannot hold.
+        OSError
+            If the system cannot write.
+        """
+        dataset, stop = self.handle[name], start + len(values)
+        if values.dtype.kind in "OSU":
+            values = as_stored(values, name)
+            if bad := [row for row, item in enumerate(values) if b"\0" in item]:
+                raise DataError("expected text without NUL", dataset=name, rows=bad)
+        if dataset.maxshape[0] is None and stop > len(dataset):
+            dataset.resize(stop, axis=0)
+        if values.size:
+            dataset[start:stop] = values
+        self._medium.check()
+
+    def store(self, name: str, values: NDArray[Any]) -> None:
+        """Write a whole array as a dataset."""
+        self.reserve(name, values, len(values))
+        self.write(name, 0, values)
+
+
+@contextlib.contextmanager
+def created(target: Path) -> Iterator[Storage]:
+    """Make an HDF5 file, which appears under its name when it is whole.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, also where HDF5 notices that only while it closes the file. What
+        stood there before stays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> target = Path(tempfile.mkdtemp()) / "a.h5"
+    >>> with created(target) as storage:
+    ...     storage.store("x", np.arange(3))
+    >>> with h5py.File(target) as handle:
+    ...     handle["x"][:].tolist()
+    [0, 1, 2]
+    """
+    with replacing(target) as file:
+        if file.readable():
+            with _storage(file) as storage:
+                yield storage
+            return
+        with tempfile.TemporaryFile() as whole:  # a pipe cannot be written out of order
+            with _storage(whole) as storage:
+                yield storage
+            shutil.copyfileobj(whole, file)
+
+
+@contextlib.contextmanager
+def draft(folder: Path) -> Iterator[Storage]:
+    """Make an HDF5 file without a name, for data whose length nobody knows yet."""
+    with tempfile.TemporaryFile(dir=folder) as file, _storage(file) as storage:
+        yield storage
+
+
+@contextlib.contextmanager
+def _storage(file: BinaryIO) -> Iterator[Storage]:
+    medium = Medium(file)
+    try:
+        with h5py.File(medium, "w") as handle:
+            yield Storage(handle, medium)
+    except Exception:
+        medium.check()  # HDF5 fails over what it could not write before
+        raise
+    medium.check()

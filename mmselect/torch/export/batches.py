@@ -1,0 +1,186 @@
+"""What a loader yields: in which order, how many rows, what the model gets, what is written."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import data
+
+from mmselect.errors import ParameterError
+from mmselect.torch.export.trees import look, mapped, shown
+
+Key = str | int | Callable[[Any], Any]
+"""Where something is in a batch: a key or attribute, a position, or a function of the batch."""
+
+Inputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
+
+
+def promised_rows(loader: Any, n: int | None) -> int | None:
+    """Count the rows to expect: `n`, or what the loader's data set says; None if nobody knows."""
+    if n is not None:
+        return n
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
+
+
+def order_problem(loader: Any) -> str | None:
+    """Say why a loader may not go through the rows in order, once; None if it is known to.
+
+    Batches that are no loader's (a list of them, a generator) are in the order they come in.
+
+    Examples
+    --------
+    >>> order_problem(data.DataLoader(range(9), batch_size=2)), order_problem([[0, 1], [2]])
+    (None, None)
+    >>> order_problem(data.DataLoader(range(9), sampler=[3, 1, 2]))
+    'a sampler of its own (list)'
+    """
+    if isinstance(getattr(loader, "dataset", None), data.IterableDataset):
+        workers = getattr(loader, "num_workers", 0)
+        return f"an iterable data set with {workers} workers" if workers > 1 else None
+    if getattr(loader, "num_workers", 0) > 1 and not getattr(loader, "in_order", True):
+        return "in_order=False"
+    for sampler in _samplers(loader):
+        if isinstance(sampler, data.RandomSampler):
+            return "shuffled rows"
+        if type(sampler) not in (data.BatchSampler, data.SequentialSampler):
+            return f"a sampler of its own ({type(sampler).__name__})"
+    return None
+
+
+def own_generators(loader: Any) -> list[Any]:
+    """List the random generators that a loader and its samplers were given.
+
+    Examples
+    --------
+    >>> generator = torch.Generator()
+    >>> loader = data.DataLoader(range(9), shuffle=True, generator=generator)
+    >>> own_generators(loader) == [generator]
+    True
+    """
+    found = [getattr(part, "generator", None) for part in (loader, *_samplers(loader))]
+    return list(dict.fromkeys(each for each in found if isinstance(each, torch.Generator)))
+
+
+def _samplers(loader: Any) -> list[Any]:
+    """List the samplers that a loader draws from: a batch sampler comes before any other."""
+    sampler = getattr(loader, "batch_sampler", None)
+    sampler = getattr(loader, "sampler", None) if sampler is None else sampler
+    found = []
+    while sampler is not None:
+        found.append(sampler)
+        sampler = getattr(sampler, "sampler", None)
+    return found
+
+
+def moved(batch: Any, device: Any) -> Any:
+    """Put the tensors of a batch on a device, without waiting where the loader pins memory."""
+    ahead = device.type == "cuda"  # a copy to the CPU that nobody waits for would not be whole
+
+    def place(part: Any) -> Any:
+        if isinstance(part, torch.Tensor | PackedSequence):
+            return part.to(device, non_blocking=ahead)
+        return part.to(device) if hasattr(part, "to") else part  # a graph, for example
+
+    return mapped(place, batch)
+
+
+def column(batch: Any, name: str, key: Key) -> Any:
+    """Take from a batch what is written under a name.
+
+    Raises
+    ------
+    ParameterError
+        If the batch does not have it.
+
+    Examples
+    --------
+    >>> column({"y": [0, 1]}, "labels", "y"), column(("x", [0, 1]), "labels", 1)
+    ([0, 1], [0, 1])
+    """
+    if callable(key):
+        return key(batch)
+    try:
+        return look(batch, key)
+    except LookupError as error:
+        raise ParameterError(f"{name}: {error}") from None
+
+
+def arguments(
+    batch: Any, inputs: Inputs, taken: Collection[Key]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Split a batch into the arguments of the model.
+
+    Parameters
+    ----------
+    batch : mapping, tuple, list or anything else
+        Keys become keyword arguments, positions positional ones; anything else is one argument.
+    inputs : key, position, sequence of them, or function of the batch, optional
+        What the model gets. A function returns a mapping (keywords), a tuple, or one argument.
+        None is all of the batch but `taken`.
+    taken : collection of keys and positions
+        What is written to the pool and therefore not given to the model.
+
+    Raises
+    ------
+    ParameterError
+        If the batch does not have an input.
+
+    Examples
+    --------
+    >>> arguments({"image": 1, "y": 2}, None, ["y"])
+    ([], {'image': 1})
+    >>> arguments((1, 2, 3), None, [2]), arguments((1, 2, 3), 1, [])
+    (([1, 2], {}), ([2], {}))
+    """
+    if callable(inputs):
+        return _spread(inputs(batch))
+    if inputs is None:
+        if isinstance(batch, Mapping):
+            return [], {key: value for key, value in batch.items() if key not in taken}
+        if isinstance(batch, tuple | list):
+            kept = [
+                i for i in range(len(batch)) if i not in taken and _field(batch, i) not in taken
+            ]
+            return [batch[i] for i in kept], {}
+        return [batch], {}
+    keys = [inputs] if isinstance(inputs, str | int) else inputs
+    found = {key: column(batch, "inputs", key) for key in keys}
+    named = isinstance(batch, Mapping)
+    positional = [value for key, value in found.items() if not named or not isinstance(key, str)]
+    return positional, {k: v for k, v in found.items() if named and isinstance(k, str)}
+
+
+def _field(batch: Any, position: int) -> str | None:
+    """Name of a position in a named tuple."""
+    return batch._fields[position] if hasattr(batch, "_fields") else None
+
+
+def _spread(found: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    if isinstance(found, Mapping):
+        return [], found
+    return (found, {}) if isinstance(found, tuple) else ([found], {})
+
+
+def check_arguments(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Hold arguments against the model's ``forward`` before it runs.
+
+    Raises
+    ------
+    ParameterError
+        Saying what it takes, and what it would get.
+    """
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        found = shown(dict(kwargs)) if kwargs else shown(tuple(args))
+        takes = ", ".join(signature.parameters)
+        message = f"inputs: expected what forward({takes}) takes, found {found} ({error})"
+        raise ParameterError(f"{message}: say with inputs= what the model gets") from None

@@ -1,0 +1,110 @@
+"""Batches and outputs as models have them: tensors inside tuples, mappings and objects."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, MutableMapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+from mmselect.errors import few
+
+Tensor = Any
+Tree = Any
+"""A tensor, or a tuple, list or mapping of trees. Anything else is carried along as it is."""
+
+
+def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """Build the same tree with `function` of everything in it that is no tuple, list or mapping.
+
+    Mappings keep their type, so that a batch that can also be read by attributes still can. A
+    packed sequence counts as one thing: a part of it has to stay on the CPU.
+
+    Examples
+    --------
+    >>> mapped(lambda x: x + 1, {"a": (torch.zeros(2), 1)})
+    {'a': (tensor([1., 1.]), 2)}
+    """
+
+    def leaf(part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return function(part)
+        new = copy.copy(part) if isinstance(part, MutableMapping) else dict(part)
+        for key, value in part.items():
+            new[key] = mapped(function, value)
+        return new
+
+    return pytree.tree_map(leaf, tree, is_leaf=lambda part: isinstance(part, PackedSequence))
+
+
+def parts(thing: Any) -> dict[str, Any]:
+    """Attributes of an object that is no tree, such as a data class.
+
+    Examples
+    --------
+    >>> import types
+    >>> parts(types.SimpleNamespace(logits=1)), parts("text")
+    ({'logits': 1}, {})
+    """
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return {field.name: getattr(thing, field.name, None) for field in dataclasses.fields(thing)}
+    return dict(getattr(thing, "__dict__", {}))
+
+
+def look(tree: Tree, key: str | int) -> Any:
+    """Find a part by key, by position, or by attribute.
+
+    Raises
+    ------
+    LookupError
+        Saying which parts there are.
+
+    Examples
+    --------
+    >>> look({"logits": 1}, "logits"), look((1, 2), "1"), look((1, 2), 0)
+    (1, 2, 1)
+    """
+    if isinstance(tree, Mapping):
+        if key in tree:
+            return tree[key]
+    elif isinstance(tree, tuple | list) and str(key).isdecimal():
+        if int(key) < len(tree):
+            return tree[int(key)]
+    elif isinstance(key, str) and hasattr(tree, key):
+        return getattr(tree, key)
+    raise LookupError(f"expected a part of {shown(tree)}, found {key!r}")
+
+
+def shown(tree: Tree) -> str:
+    """Say what a tree holds, with the shapes of its tensors.
+
+    Examples
+    --------
+    >>> shown((torch.zeros(2, 3), {"a": torch.zeros(1)}, "text"))
+    'a tuple of 3: (2, 3), dict with a (1,), str'
+    """
+    if isinstance(tree, torch.Tensor):
+        return str(tuple(tree.shape))
+    if isinstance(tree, Mapping):
+        items = [f"{key} {shown(value)}" for key, value in tree.items()]
+        return f"{type(tree).__name__} with {few(items)}"
+    if isinstance(tree, tuple | list):
+        return f"a {type(tree).__name__} of {len(tree)}: {few([shown(item) for item in tree])}"
+    public = [] if callable(tree) else [name for name in parts(tree) if not name.startswith("_")]
+    return f"{type(tree).__name__} with {few(public)}" if public else type(tree).__name__
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """List the names that look most like one that does not exist; failing that, the first few.
+
+    Examples
+    --------
+    >>> nearest("image_encodr", ["image_encoder", "text_encoder", "fusion"])
+    'image_encoder, text_encoder'
+    """
+    return ", ".join(get_close_matches(name, names, n=3, cutoff=0.5)) or few(names)

@@ -1,0 +1,329 @@
+"""Stage 1 of MMCSAL as a command: a pool in, a pool out whose modalities share one space."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmselect.core.scores.alignment import Alignment
+from mmselect.describe import alignment_pairs, measure_alignment
+from mmselect.engine import DEFAULT_MEMORY, Progress, thread_count
+from mmselect.errors import MmselectError, NeedsError, few
+from mmselect.files import check_targets
+from mmselect.output.tables import as_json
+from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
+from mmselect.pool.writing import PoolWriter
+from mmselect.request import fingerprint
+from mmselect.torch.devices import usable_device
+from mmselect.torch.training.losses import TAU
+from mmselect.torch.training.projectors import STEP, Losses, Projector, Settings, check, train
+from mmselect.version import __version__
+
+WIDEST = 512
+"""Width of the shared space in the paper; ours is that of the narrowest modality, if smaller."""
+
+ROWS_PER_PROTOTYPE, MOST_PROTOTYPES = 44, 5000
+"""The paper's 500, 1000 and 5000 prototypes for 22, 46 and 181 thousand samples, and no more."""
+
+OF_THE_OLD_FEATURES = ("/classifier/", "/coalition_logits/")
+"""What describes the fused head on the features that were: it does not fit the new ones."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What :func:`align_features` did; the features themselves are in the file.
+
+    Attributes
+    ----------
+    n, dim : int
+        Samples, and the width that all modalities now have.
+    prototypes : int
+        Prototypes of each modality; 0 = trained without.
+    losses : tuple of Losses
+        Mean cross-modal and unimodal loss of each epoch.
+    before, after : list of dict
+        Modality gap and mean cosines of each pair of modalities, as ``mmselect info`` reports them
+        (Table 3); `before` lacks the pairs whose widths differed.
+    within : dict of str to dict
+        Mean cosine within each modality, ``before`` and ``after``.
+    projectors : dict of str to (weight, bias)
+        ``weight @ z + bias``, normalised, is the aligned form of a feature z, new samples included.
+    warnings : list of str
+    """
+
+    n: int
+    dim: int
+    prototypes: int
+    losses: tuple[Losses, ...]
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+    within: dict[str, dict[str, float]]
+    projectors: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    warnings: list[str]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Everything but the projectors and the warnings, as plain data."""
+        return {
+            "samples": self.n,
+            "dim": self.dim,
+            "prototypes": self.prototypes,
+            "losses": [loss._asdict() for loss in self.losses],
+            "before": self.before,
+            "after": self.after,
+            "within": self.within,
+        }
+
+
+def align_features(
+    pool: Pool | PoolPath | Sequence[PoolPath],
+    target: str | os.PathLike[str],
+    *,
+    dim: int | None = None,
+    epochs: int = 25,
+    warmup: int | None = None,
+    rate: float = 3e-3,
+    batch_size: int = 256,
+    prototypes: int | None = None,
+    tau: float = TAU,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 1,
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> Aligned:
+    """Project the features of all modalities into one space; write them as a new pool.
+
+    Stage 1 of MMCSAL (Shen et al., ACM MM Asia 2024) on frozen features: a linear projector per
+    modality is trained with ``L_cm + L_um``, InfoNCE between modalities plus, after the warm-up,
+    the prototypical loss within each. No label is used.
+
+    The new pool holds unit vectors, in float16 where the features were float16 and else in float32,
+    and everything else that the pool has but two groups: ``/classifier`` and ``/coalition_logits``
+    describe a fused head on the old features. Rows of zeros stay zero, and train nothing.
+
+    Parameters
+    ----------
+    pool : Pool, path, or sequence of paths
+        With features of two modalities or more, of any widths.
+    target : path
+        The pool to write, as one file; an existing one is replaced.
+    dim : int, optional
+        Width of the shared space. Default: that of the narrowest modality, at most 512.
+    epochs, warmup : int
+        Passes over the pool, and how many of them come before the prototypes, with a rate that
+        rises from 0; default: a fifth. Then the rate falls to 0 along a cosine.
+    rate : float
+        Largest learning rate of AdamW.
+    batch_size : int
+        Samples in a batch, at least 2: each is contrasted with the others.
+    prototypes : int, optional
+        Clusters of each modality; 0: no prototypical loss. Default: one for 44 samples that have
+        the rarest modality, from 2 to 5000.
+    tau : float
+        Temperature of both losses.
+    seed : int
+    device : str
+        As torch names it; ``auto`` is the GPU where there is one.
+    threads : int
+        Threads of torch on a CPU. Unlike elsewhere, the last digits may depend on it.
+    memory : int
+        Bytes to read at a time. Results do not depend on it.
+    progress : callable, optional
+        Told ``(rows done, rows in all epochs)``.
+
+    Returns
+    -------
+    Aligned
+
+    Raises
+    ------
+    NeedsError
+        If there are fewer than two modalities or samples, or no sample has two modalities.
+    ParameterError
+        If an option is out of range.
+    MmselectError
+        Of the kind that fits, for a pool that cannot be read or a file that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mmselect.demo import EMOJI
+    >>> made = align_features(EMOJI, Path(tempfile.mkdtemp()) / "aligned.h5", epochs=1)
+    >>> made.dim, made.after[0]["matched"] > made.before[0]["matched"]
+    (64, True)
+    """
+    target, device = Path(target), _device(device)
+    with opened_pool(pool) as opened, _torch_threads(threads):
+        check_targets([target], opened.files)
+        paths = _paths(opened)
+        narrowest = min(opened.columns[path].shape[1] for path in paths.values())
+        how = Settings(
+            dim=min(narrowest, WIDEST) if dim is None else dim,
+            epochs=epochs,
+            warmup=epochs // 5 if warmup is None else warmup,
+            rate=rate,
+            batch_size=batch_size,
+            prototypes=prototypes or 0,
+            tau=tau,
+            seed=seed,
+            device=device,
+        )
+        check(how)
+        with opened.located():
+            _ = opened.ids  # refuses ids that the new pool could not hold
+            old = measure_alignment(opened, memory)  # also finds rows with nan
+            projectors = _projectors(opened, paths, how, memory)
+            if prototypes is None:
+                how = replace(how, prototypes=_usual_prototypes(opened.n, projectors))
+            losses = _trained(opened, projectors, how, progress)
+        _write(opened, target, projectors, how, losses, memory)
+    with open_pool(target) as written:
+        new = measure_alignment(written, memory)
+    before, after = alignment_pairs(old), alignment_pairs(new)
+    maps = {name: projector.affine() for name, projector in projectors.items()}
+    warnings = [*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)]
+    shape = (opened.n, how.dim, how.prototypes)
+    return Aligned(*shape, tuple(losses), before, after, _within(old, new), maps, warnings)
+
+
+def _paths(pool: Pool) -> dict[str, str]:
+    """Features by modality.
+
+    Raises
+    ------
+    NeedsError
+        If there is nothing to align.
+    """
+    names, file = pool.names("/features"), pool.files[0]
+    if len(names) < 2:
+        found = ", ".join(names) or "none"
+        message = f"align needs features of two or more modalities, found {found}"
+        raise NeedsError(message, file=file)
+    if pool.n < 2:
+        raise NeedsError(f"align needs two or more samples, found {pool.n}", file=file)
+    return {name: f"/features/{name}" for name in names}
+
+
+def _device(name: str) -> str:
+    """Name a device that torch can use here; ``auto`` is the GPU where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    usable_device(name, otherwise="auto or ")
+    return name
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(thread_count(threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _projectors(
+    pool: Pool, paths: Mapping[str, str], how: Settings, memory: int
+) -> dict[str, Projector]:
+    rng = np.random.default_rng(how.seed)
+    device = torch.device(how.device)
+    return {
+        name: Projector(pool, path, how.dim, rng, device, memory) for name, path in paths.items()
+    }
+
+
+def _usual_prototypes(n: int, projectors: Mapping[str, Projector]) -> int:
+    """Scale the number with the samples that have the rarest modality."""
+    present = n - max(projector.zero_rows for projector in projectors.values())
+    return min(max(2, round(present / ROWS_PER_PROTOTYPE)), MOST_PROTOTYPES)
+
+
+def _trained(
+    pool: Pool, projectors: Mapping[str, Projector], how: Settings, progress: Progress | None
+) -> list[Losses]:
+    try:
+        return train(pool, projectors, how, progress)
+    except torch.cuda.OutOfMemoryError:
+        message = "expected room for a batch and the prototypes, found none left; try fewer of both"
+        raise MmselectError(f"{how.device}: {message}") from None
+
+
+def _left_out(pool: Pool) -> list[str]:
+    """Say what the new pool will not hold."""
+    old = sorted(path for path in pool.paths if path.startswith(OF_THE_OLD_FEATURES))
+    notices = [f"{name}: not in the format, left out" for name in pool.unknown]
+    if old:
+        notices.append(f"{few(old)}: left out, as they fit the old features only")
+    return notices
+
+
+def _within(old: Alignment, new: Alignment) -> dict[str, dict[str, float]]:
+    return {
+        path.removeprefix("/features/"): {"before": cosine, "after": new.within[path]}
+        for path, cosine in old.within.items()
+    }
+
+
+def _zero_rows(old: Alignment, new: Alignment) -> list[str]:
+    """Count the rows that were zero, and those that became so: equal to their modality's mean."""
+    notices = []
+    for path, count in old.zero_rows.items():
+        if count:
+            notices.append(f"{path}: {count:,} rows are all zero; they stay zero")
+        if more := new.zero_rows[path] - count:
+            notices.append(f"{path}: {more:,} rows are their modality's mean and became zero")
+    return notices
+
+
+def _wider_gaps(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
+    """Name the pairs of modalities that are not closer to each other than they were."""
+    gaps = {tuple(pair["modalities"]): pair["gap"] for pair in before}
+    return [
+        f"the modality gap of {a} and {b} did not become smaller"
+        for a, b, gap in ((*pair["modalities"], pair["gap"]) for pair in after)
+        if gap >= gaps.get((a, b), np.inf)
+    ]
+
+
+def _write(
+    pool: Pool,
+    target: Path,
+    projectors: Mapping[str, Projector],
+    how: Settings,
+    losses: Sequence[Losses],
+    memory: int,
+) -> None:
+    """Write the aligned pool: projected features, and what is carried over as it is."""
+    aligned = {projector.path: projector for projector in projectors.values()}
+    made = {
+        "mmselect": __version__,
+        "command": "align",
+        "parameters": asdict(how),
+        "losses": [loss._asdict() for loss in losses],
+        "pool": {"paths": pool.files, "fingerprint": fingerprint(pool)},
+    }
+    fixed = {path: array for path, array in pool.constants.items() if _fits(path)}
+    kept = [path for path in sorted(pool.columns) if _fits(path) and path not in aligned]
+    share = memory // (1 + len(aligned))
+    blocks = [projector.blocks(share) for projector in aligned.values()]
+    with PoolWriter(target, fixed, rows=pool.n, attributes={"provenance": as_json(made)}) as writer:
+        for (_, block), *features in zip(pool.blocks(kept, STEP, share), *blocks, strict=True):
+            for projector, rows in zip(aligned.values(), features, strict=True):
+                half = pool.columns[projector.path].dtype.itemsize == 2
+                block[projector.path] = (
+                    rows.cpu().numpy().astype(np.float16 if half else np.float32)
+                )
+            writer.append({path: block[path] for path in sorted(block)})
+
+
+def _fits(path: str) -> bool:
+    return not path.startswith(OF_THE_OLD_FEATURES)

@@ -1,0 +1,328 @@
+"""Stage 1 of MMCSAL on frozen features: one linear projector per modality, and their training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mmselect.arrays import native
+from mmselect.engine import Progress, ranges
+from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
+from mmselect.pool.reading import Pool
+from mmselect.torch.training.losses import check_above_zero, info_nce, prototypical_loss
+from mmselect.torch.training.prototypes import UnimodalPrototypes
+
+Array = NDArray[Any]
+
+STEP = 8192
+"""Rows that are projected at a time, whatever the memory, so that it cannot change a result."""
+
+CHUNK, WINDOW = 64, 1024
+"""Rows that lie together are shuffled as a chunk; the rows of so many chunks, then, one by one."""
+
+SPREAD = 1e-12
+"""Squared spread over squared size below which the rows of a modality are all the same."""
+
+LARGEST = 1e15
+"""Weight up to which the squares of projected features stay far from what float32 can hold."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; see :func:`mmselect.torch.align_features`."""
+
+    dim: int
+    epochs: int
+    warmup: int
+    rate: float
+    batch_size: int
+    prototypes: int
+    tau: float
+    seed: int
+    device: str
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+def check(how: Settings) -> None:
+    """Refuse what no training can be done with.
+
+    Raises
+    ------
+    ParameterError
+        With the name of the option, what is expected, and what was found.
+    """
+    for name, least in {"dim": 1, "epochs": 1, "batch_size": 2, "prototypes": 0, "seed": 0}.items():
+        if (found := getattr(how, name)) < least:
+            raise ParameterError(f"{name}: expected at least {least}, found {found}")
+    if not 0 <= how.warmup <= how.epochs:
+        found = f"expected from 0 to {how.epochs} epochs, found {how.warmup}"
+        raise ParameterError(f"warmup: {found}")
+    check_above_zero("rate", how.rate)
+    check_above_zero("tau", how.tau)
+
+
+class Losses(NamedTuple):
+    """Mean losses of an epoch; `unimodal` is None while the prototypes wait for the warm-up."""
+
+    cross_modal: float
+    unimodal: float | None
+
+
+class Projector:
+    """A linear map of one modality's features to the unit sphere: ``W (z - μ) / s``, normalised.
+
+    μ is the mean of the rows that are not zero and s their root mean squared distance to it; only W
+    is learned. A bias that is learned too pulls the modalities apart again. A row of zeros is a
+    modality that a sample does not have: it stays zero.
+
+    Parameters
+    ----------
+    pool : Pool
+    path : str
+        Features (n, d).
+    dim : int
+    rng : numpy.random.Generator
+        Draws the first W, with orthonormal rows or columns.
+    device : torch.device
+    memory : int
+        Bytes to read at a time.
+    """
+
+    def __init__(
+        self, pool: Pool, path: str, dim: int, rng: np.random.Generator, device: Any, memory: int
+    ) -> None:
+        self.pool, self.path, self.device, self.memory = pool, path, device, memory
+        self.mean, self.scale, self.zero_rows = _moments(pool, path, memory)
+        d = len(self.mean)
+        first = np.linalg.qr(rng.standard_normal((max(d, dim), min(d, dim))))[0]
+        first = first if dim >= d else first.T
+        self.weight = torch.tensor(first, dtype=torch.float32, device=device, requires_grad=True)
+
+    def __call__(self, rows: Array) -> Tensor:
+        """Project raw features (b, d) to unit vectors (b, dim)."""
+        block = native(rows)
+        present = block.any(axis=1)
+        block = (block - self.mean.astype(block.dtype)) / block.dtype.type(self.scale)
+        block[~present] = 0
+        centred = torch.from_numpy(block.astype(np.float32, copy=False)).to(self.device)
+        return functional.normalize(centred @ self.weight.T, dim=1)
+
+    @torch.no_grad()
+    def blocks(self, memory: int) -> Iterator[Tensor]:
+        """Project all rows, in blocks of `STEP`; `memory` is how many bytes to read at a time."""
+        for _, block in self.pool.blocks([self.path], STEP, memory):
+            yield self(block[self.path])
+
+    @torch.no_grad()
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Project some rows."""
+        column = self.pool.columns[self.path]
+        return torch.cat([self(column[rows[a:b]]) for a, b in ranges(0, len(rows), STEP)])
+
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight (dim, d) and bias (dim,) of the whole map, before the normalisation."""
+        weight = self.weight.detach().cpu().numpy().astype(np.float64) / self.scale
+        return weight, -weight @ self.mean
+
+
+def _moments(pool: Pool, path: str, memory: int) -> tuple[NDArray[np.float64], float, int]:
+    """Mean and spread of the rows that are not zero, and how many are zero."""
+    total, squares, count = np.zeros(pool.columns[path].shape[1]), 0.0, 0
+    for _, block in pool.blocks([path], STEP, memory):
+        rows = block[path].astype(np.float64)
+        total += rows.sum(axis=0)
+        squares += float((rows**2).sum())
+        count += int(rows.any(axis=1).sum())
+    mean = total / max(count, 1)
+    size = squares / max(count, 1)
+    spread = size - float(mean @ mean)
+    if spread <= SPREAD * size:
+        raise DataError("expected rows that differ, found all the same", dataset=path)
+    return mean, float(np.sqrt(spread)), pool.n - count
+
+
+def train(
+    pool: Pool, projectors: Mapping[str, Projector], how: Settings, progress: Progress | None = None
+) -> list[Losses]:
+    """Fit the projectors: AdamW on ``L_cm``, and after the warm-up on ``L_cm + L_um``.
+
+    L_cm is the mean of InfoNCE over the pairs of modalities, L_um the mean of the prototypical loss
+    over the modalities (MMCSAL, Eqs. 1 to 4). The rate rises linearly, then falls along a cosine.
+
+    Returns
+    -------
+    list of Losses
+        One for each epoch.
+
+    Raises
+    ------
+    MmselectError
+        If the loss is no longer a number.
+    NeedsError
+        If no sample has two modalities.
+    """
+    rng = np.random.default_rng(how.seed)
+    weights = [projector.weight for projector in projectors.values()]
+    options = {"lr": how.rate, "betas": how.betas, "weight_decay": how.weight_decay}
+    optimizer = torch.optim.AdamW(weights, **options)
+    prototypes = {
+        name: UnimodalPrototypes(how.prototypes, tau=how.tau, seed=int(rng.integers(2**31)))
+        for name in projectors
+        if how.prototypes
+    }
+    history = []
+    for epoch in range(how.epochs):
+        active = prototypes if epoch >= how.warmup else {}
+        for name, own in active.items():
+            _refresh(own, projectors[name])
+        parts = []
+        for done, rows, arrays in _batches(pool, projectors, how.batch_size, rng):
+            position = epoch + (done - len(rows) / 2) / pool.n
+            for group in optimizer.param_groups:
+                group["lr"] = how.rate * schedule(position, how.warmup, how.epochs)
+            counts = torch.tensor([_paired(arrays), len(rows)])
+            losses = _step(optimizer, projectors, arrays, active, rows, how.tau)
+            parts.append((losses * counts.to(losses.device), counts))
+            if progress:
+                progress(epoch * pool.n + done, how.epochs * pool.n)
+        cross_modal, unimodal = _means(parts)
+        _check_sound(cross_modal + unimodal, weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
+        history.append(Losses(cross_modal, unimodal if active else None))
+    return history
+
+
+def _paired(arrays: Mapping[str, Array]) -> int:
+    """Count the samples of a batch that have two modalities or more."""
+    present = np.stack([array.any(axis=1) for array in arrays.values()])
+    return int((present.sum(axis=0) >= 2).sum())
+
+
+def _means(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Mean losses of an epoch: L_cm over the samples that have partners, L_um over all."""
+    sums, counts = (torch.stack(part).double().sum(dim=0) for part in zip(*parts, strict=True))
+    if not counts[0]:
+        raise NeedsError("align needs samples that have two or more modalities, found none")
+    cross_modal, unimodal = (sums.cpu() / counts).tolist()
+    return cross_modal, unimodal
+
+
+def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
+    """Refuse a training that ran away: its features would have no direction."""
+    largest = max(float(weight.detach().abs().max()) for weight in weights)
+    expected, found = "a loss that is a number", loss
+    if np.isfinite(loss):
+        expected, found = f"weights below {LARGEST:g}", largest
+    if not np.isfinite(loss) or not largest < LARGEST:
+        message = f"expected {expected}, found {found:g} {when}; try a smaller rate"
+        raise MmselectError(message)
+
+
+def schedule(position: float, warmup: int, epochs: int) -> float:
+    """Share of the full rate at a moment in the training, counted in epochs.
+
+    Examples
+    --------
+    >>> [round(schedule(at, warmup=2, epochs=10), 2) for at in (0, 1, 2, 6, 10)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if position < warmup:
+        return position / warmup
+    return float(1 + np.cos(np.pi * (position - warmup) / (epochs - warmup))) / 2
+
+
+def _step(
+    optimizer: torch.optim.Optimizer,
+    projectors: Mapping[str, Projector],
+    arrays: Mapping[str, Array],
+    prototypes: Mapping[str, UnimodalPrototypes],
+    rows: NDArray[np.int64],
+    tau: float,
+) -> Tensor:
+    """Take one step downhill on a batch; return L_cm and L_um."""
+    z = {name: project(arrays[name]) for name, project in projectors.items()}
+    terms = torch.stack([_cross_modal(z, arrays, tau), _unimodal(z, prototypes, rows)])
+    if terms.requires_grad:  # not where no sample of the batch has two modalities
+        optimizer.zero_grad()
+        terms.sum().backward()
+        optimizer.step()
+    return terms.detach()
+
+
+def _cross_modal(z: Mapping[str, Tensor], arrays: Mapping[str, Array], tau: float) -> Tensor:
+    """Mean InfoNCE over the pairs of modalities, each over the samples that have both."""
+    there = {name: array.any(axis=1) for name, array in arrays.items()}
+    losses = []
+    for a, b in combinations(z, 2):
+        both = there[a] & there[b]
+        if both.all():
+            losses.append(info_nce(z[a], z[b], tau=tau))
+        elif both.any():
+            rows = torch.from_numpy(np.flatnonzero(both)).to(z[a].device)
+            losses.append(info_nce(z[a][rows], z[b][rows], tau=tau))
+    return _mean(losses, z)
+
+
+def _unimodal(
+    z: Mapping[str, Tensor],
+    prototypes: Mapping[str, UnimodalPrototypes],
+    rows: NDArray[np.int64],
+) -> Tensor:
+    """Mean prototypical loss over the modalities; 0 before there are prototypes."""
+    losses = []
+    for name, own in prototypes.items():
+        assigned = own.assigned[torch.from_numpy(rows).to(own.assigned.device)]
+        losses.append(prototypical_loss(z[name], assigned, own.centroids, own.concentration))
+    return _mean(losses, z)
+
+
+def _mean(losses: Sequence[Tensor], z: Mapping[str, Tensor]) -> Tensor:
+    if losses:
+        return torch.stack(losses).mean()
+    return torch.zeros((), device=next(iter(z.values())).device)
+
+
+def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
+    """Make prototypes again; of a large pool, from a part of the projected rows."""
+    n = projector.pool.n
+    rows = prototypes.sampled_rows(n)
+    with located(dataset=projector.path):
+        if len(rows) == n:
+            prototypes.refresh(torch.cat(list(projector.blocks(projector.memory))))
+        else:
+            prototypes.refresh(projector.blocks(projector.memory), projector.take(rows), n)
+
+
+def _batches(
+    pool: Pool, projectors: Mapping[str, Projector], size: int, rng: np.random.Generator
+) -> Iterator[tuple[int, NDArray[np.int64], dict[str, Array]]]:
+    """Shuffle all rows once; yield rows done so far, row numbers, and their raw features.
+
+    Every row comes once per epoch, in batches of nearly equal size. A pool of at most a window
+    (65,536 rows) is shuffled row by row; a larger one in two steps, so that it is read in runs:
+    chunks are dealt to windows, and the rows of a window are shuffled.
+    """
+    done = 0
+    for rows in _windows(pool.n, rng):
+        window = {name: pool.columns[p.path][rows] for name, p in projectors.items()}
+        order = rng.permutation(len(rows))
+        for part in np.array_split(order, -(-len(rows) // size)):
+            done += len(part)
+            yield done, rows[part], {name: array[part] for name, array in window.items()}
+
+
+def _windows(n: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Rows of each window, in increasing order."""
+    chunks = rng.permutation(-(-n // CHUNK))
+    for start, stop in ranges(0, len(chunks), WINDOW):
+        first = np.sort(chunks[start:stop]) * CHUNK
+        rows = (first[:, None] + np.arange(CHUNK)).ravel()
+        yield rows[rows < n]

@@ -1,0 +1,256 @@
+"""Prototypes of one modality: cluster centres of its features, and how tight each cluster is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
+from mmselect.errors import DataError, ParameterError, SelectionError
+from mmselect.torch.training.losses import TAU, check_above_zero, unit
+
+SAMPLED = 64
+"""Rows for each prototype that the clustering sees; of more, a random part is taken."""
+
+ROWS = 8192
+"""Rows whose prototypes are looked for at a time."""
+
+COPIES = 1e-5
+"""Mean distance to the centre below which a cluster holds copies of one point, up to rounding."""
+
+
+class UnimodalPrototypes:
+    """k prototypes of one modality, made again from its features at the start of every epoch.
+
+    Stage 1 of MMCSAL (ACM MM Asia 2024, Eqs. 2 and 3), after PCL (Li et al., ICLR 2021): k-means by
+    faiss on unit features, on a CPU with torch's number of threads. Distances are measured to the
+    centres as k-means leaves them; for the loss the centres are put on the unit sphere.
+
+    Parameters
+    ----------
+    k : int
+        Prototypes. The paper takes 500, 1000 and 5000 for 22, 46 and 181 thousand samples.
+    tau : float
+        Mean of the concentrations.
+    smoothing : float
+        α in the concentration's ``log(Z + α)``, above 1.
+    iterations : int
+        Lloyd iterations.
+    seed : int
+        Equal seeds give equal prototypes, refresh after refresh.
+
+    Attributes
+    ----------
+    centroids : (k, d) float32 tensor
+        Unit vectors c_s, on the device of the features.
+    concentration : (k,) float32 tensor
+        φ_s; see :func:`concentrations`.
+    assigned : (n,) int64 tensor
+        Each sample's prototype; -1 for a row of zeros, which belongs to none.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
+    >>> prototypes = UnimodalPrototypes(2)
+    >>> prototypes.refresh(z)
+    >>> a, b, c, d = prototypes.assigned.tolist()
+    >>> (a == b, c == d, a == c), prototypes.concentration
+    ((True, True, False), tensor([0.0700, 0.0700]))
+    """
+
+    centroids: Tensor
+    concentration: Tensor
+    assigned: Tensor
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        tau: float = TAU,
+        smoothing: float = 10.0,
+        iterations: int = 20,
+        seed: int = 0,
+    ) -> None:
+        check_above_zero("tau", tau)
+        if k < 1 or iterations < 1 or smoothing <= 1:
+            found = f"found {k}, {iterations} and {smoothing}"
+            raise ParameterError(f"expected k and iterations ≥ 1 and smoothing > 1, {found}")
+        self.k, self.tau, self.smoothing, self.iterations = k, tau, smoothing, iterations
+        self._rng = np.random.default_rng(seed)
+
+    @torch.no_grad()
+    def refresh(
+        self,
+        features: Tensor | Iterable[Tensor],
+        sample: Tensor | None = None,
+        n: int | None = None,
+    ) -> None:
+        """Cluster the features as they are now; no gradient passes.
+
+        Parameters
+        ----------
+        features : (n, d) tensor, or iterable of (b, d) tensors
+            All samples, in one tensor or block after block. Normalised here.
+        sample : (s, d) tensor, optional
+            Rows to cluster. Default, for one tensor: `features`, or a random part of them if there
+            are more than 64 for each prototype.
+        n : int, optional
+            Rows in all blocks together.
+
+        Raises
+        ------
+        SelectionError
+            If fewer rows than prototypes have a direction.
+        ParameterError
+            If blocks come without a sample, or with other than `n` rows; or rows are no matrix.
+        DataError
+            If there is nan or inf.
+        """
+        if isinstance(features, Tensor):
+            _check_matrix(features)
+            n, sample = len(features), self._sample(features) if sample is None else sample
+            features = features.split(ROWS)
+        if sample is None or n is None:
+            raise ParameterError("expected a sample to cluster, and n, beside blocks")
+        centres = self._cluster(sample)
+        self.assigned, distance = _nearest_of_all(features, centres, n)
+        _check_finite(distance)
+        self.centroids = functional.normalize(centres, dim=1)
+        phi = concentrations(
+            distance.cpu().numpy(), self.assigned.cpu().numpy(), self.k, self.tau, self.smoothing
+        )
+        self.concentration = torch.from_numpy(phi.astype(np.float32)).to(centres.device)
+
+    def sampled_rows(self, n: int) -> NDArray[np.int64]:
+        """Draw the rows of n, in increasing order, that the clustering should see."""
+        if n <= SAMPLED * self.k:
+            return np.arange(n)
+        return np.sort(self._rng.choice(n, SAMPLED * self.k, replace=False))
+
+    def _sample(self, features: Tensor) -> Tensor:
+        rows = torch.from_numpy(self.sampled_rows(len(features)))
+        return features[rows.to(features.device)]
+
+    def _cluster(self, sample: Tensor) -> Tensor:
+        _check_matrix(sample)
+        z = unit(sample).float()
+        _check_finite(z)
+        present = z.any(dim=1)
+        z = z if bool(present.all()) else z[present]
+        if len(z) < self.k:
+            message = f"expected at least {self.k:,} rows with a direction, found {len(z):,}"
+            raise SelectionError(f"prototypes: {message}")
+        x = np.ascontiguousarray(z.cpu().numpy())
+        threads = torch.get_num_threads()
+        centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
+        fill_empty(x, centres, threads)
+        return torch.from_numpy(centres).to(z.device)
+
+
+def _check_matrix(features: Tensor) -> None:
+    if features.ndim != 2:
+        raise ParameterError(f"expected features (n, d), found shape {tuple(features.shape)}")
+
+
+def _check_finite(found: Tensor) -> None:
+    """Refuse what comes of nan and inf: a unit vector or a distance that is no number."""
+    if not bool(found.isfinite().all()):
+        raise DataError("expected finite features, found nan or inf")
+
+
+def _nearest_of_all(blocks: Iterable[Tensor], centres: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Find the nearest centre of every row, and the distance to it.
+
+    Room is made once: small results kept between large temporary ones would hold on to the memory
+    of these, a gigabyte for a million rows.
+    """
+    assigned = torch.empty(n, dtype=torch.int64, device=centres.device)
+    distance = torch.empty(n, device=centres.device)
+    done = 0
+    for block in blocks:
+        here = slice(done, done + len(block))
+        done = here.stop
+        if done <= n:
+            assigned[here], distance[here] = nearest(unit(block).float(), centres)
+    if done != n:
+        raise ParameterError(f"expected blocks with {n:,} rows, found {done:,}")
+    return assigned, distance
+
+
+def nearest(z: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest centre of each row, and the distance to it.
+
+    Parameters
+    ----------
+    z : (b, d) tensor
+    centres : (k, d) tensor
+
+    Returns
+    -------
+    assigned : (b,) int64 tensor
+        -1 for a row of zeros.
+    distance : (b,) tensor
+
+    Examples
+    --------
+    >>> nearest(torch.tensor([[3.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 9.0], [1.0, 0.0]]))
+    (tensor([ 1, -1]), tensor([2., 1.]))
+    """
+    closeness = z @ centres.T
+    closeness -= (centres**2).sum(dim=1) / 2
+    assigned = closeness.argmax(dim=1)
+    distance = (z - centres[assigned]).norm(dim=1)
+    return torch.where(z.any(dim=1), assigned, -1), distance
+
+
+def concentrations(
+    distance: NDArray[np.floating],
+    assigned: NDArray[np.int64],
+    k: int,
+    tau: float = TAU,
+    smoothing: float = 10.0,
+) -> NDArray[np.float64]:
+    """How tight each cluster is: small where many samples lie close to their prototype.
+
+    ``φ_s = Σ_i ‖z_i - c_s‖ / (Z_s log(Z_s + α))`` over the Z_s samples of cluster s (MMCSAL,
+    Eq. 3). A cluster without spread (one sample, none, or copies of one) says nothing about its
+    own: it gets the largest. Then all are clipped to their 10th and 90th percentile, and scaled to
+    mean τ.
+
+    Parameters
+    ----------
+    distance : (n,) array
+        Of each sample to the centre of its cluster.
+    assigned : (n,) integer array
+        Cluster of each sample; -1 = none.
+    k : int
+        Clusters.
+    tau, smoothing : float
+        τ and α.
+
+    Returns
+    -------
+    (k,) float64 array
+        All τ if no cluster has spread.
+
+    Examples
+    --------
+    >>> distance, assigned = np.array([0.2, 0.4, 0.0, 0.1, 0.1]), np.array([0, 0, 1, 2, 2])
+    >>> concentrations(distance, assigned, 3).round(4)
+    array([0.0851, 0.0851, 0.0397])
+    """
+    inside = assigned >= 0
+    size = np.bincount(assigned[inside], minlength=k)
+    total = np.bincount(assigned[inside], distance[inside].astype(np.float64), minlength=k)
+    spread = (size > 1) & (total > COPIES * size)
+    if not spread.any():
+        return np.full(k, tau)
+    phi = np.divide(total, size * np.log(size + smoothing), out=np.zeros(k), where=spread)
+    phi[~spread] = phi.max()
+    phi = phi.clip(*np.percentile(phi, [10, 90]))
+    return phi * (tau / phi.mean())

@@ -1,0 +1,162 @@
+"""The one loop over rows: who does the work changes no bit, and failures stop it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import arrays
+from threadpoolctl import threadpool_info
+
+import mmselect
+from mmselect.core.sampling.d2 import d2_sample
+from mmselect.core.sampling.gradients import GradientPoints
+from mmselect.core.sampling.points import squared_norms
+from mmselect.core.scores.coalitions import linear_shapley
+from mmselect.engine import Engine, blas_threads, join_rows, map_rows
+from mmselect.errors import DataError, UsageError
+from mmselect.request import prepare
+from mmselect.scoring import compute_scores
+
+Map = Callable[..., Iterator[Any]]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Map]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+@pytest.fixture(params=["map", "processes"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """An engine whose tasks someone else does, many windows of them."""
+    mapper = map if request.param == "map" else request.getfixturevalue("processes")
+    return Engine(threads=1, memory=300_000, mapper=mapper)
+
+
+def points() -> GradientPoints:
+    rng = np.random.default_rng(0)
+    z = {m: rng.standard_normal((3000, 40)).astype("f4") for m in ("a", "b")}
+    return GradientPoints(rng.standard_normal((3000, 30)).astype("f4"), z)
+
+
+def test_every_mapper_gives_the_same_norms_and_picks(engine: Engine) -> None:
+    pool = points()
+    assert (squared_norms(pool, engine=engine) == squared_norms(pool)).all()
+    picked = [
+        d2_sample(pool, 50, np.random.default_rng(0), engine=by) for by in (engine, Engine(3))
+    ]
+    assert (picked[0].indices == picked[1].indices).all()
+    assert (picked[0].gains == picked[1].gains).all()
+
+
+def test_every_mapper_gives_the_same_contributions(engine: Engine) -> None:
+    z = {m: x.astype("f2") for m, x in points().features.items()}
+    head = {m: np.random.default_rng(1).standard_normal((5, 40)) for m in z}
+    expected, pseudo = linear_shapley(z, head)
+    found, same = linear_shapley(z, head, engine=engine)
+    assert (found == expected).all()
+    assert (same == pseudo).all()
+
+
+@pytest.mark.parametrize("strategy", ["smem", "margin", "contribution"])
+def test_every_mapper_gives_the_same_scores(engine: Engine, strategy: str, tmp_path: Any) -> None:
+    mmselect.write_pool(tmp_path / "pool.h5", **arrays(900, c=7))
+    with mmselect.open_pool(tmp_path / "pool.h5") as pool:
+        request = prepare(pool, strategy)
+        expected, found = compute_scores(request), compute_scores(request, engine=engine)
+    assert list(found) == list(expected)
+    assert all((found[name] == values).all() for name, values in expected.items())
+
+
+def test_errors_of_another_process_name_rows(engine: Engine) -> None:
+    pool = points()
+    pool.features["b"][1234, 5] = np.nan
+    with pytest.raises(DataError, match=r"^b: row 1234: expected finite numbers"):
+        squared_norms(pool, engine=engine)
+
+
+class Counted:
+    """A source that says which thread read which rows, into which memory."""
+
+    shape, dtype = (1000, 4), np.dtype("f4")
+
+    def __init__(self, plain: bool) -> None:
+        self.plain = plain
+        self.readers: set[int] = set()
+        self.memories: set[int] = set()
+        self.announced: list[tuple[int, int]] = []
+
+    def __getitem__(self, index: slice) -> np.ndarray:
+        self.readers.add(threading.get_ident())
+        return np.arange(4000, dtype="f4").reshape(1000, 4)[index]
+
+    def read(self, start: int, stop: int, out: np.ndarray) -> np.ndarray:
+        self.memories.add(out.__array_interface__["data"][0])
+        out[:] = self[slice(start, stop)]
+        return out
+
+    def announce(self, start: int, stop: int) -> None:
+        self.announced.append((start, stop))
+
+
+def block_sum(rows: np.ndarray, blocks: list[np.ndarray], alive: Any = None) -> float:
+    if alive is not None:
+        alive.wait(timeout=10)  # until every thread has a block
+    return float(blocks[0].sum()) + rows[0]
+
+
+def test_threads_read_their_own_blocks_into_the_same_memory() -> None:
+    source = Counted(plain=True)
+    function = partial(block_sum, alive=threading.Barrier(2))
+    found = list(map_rows(function, [source], np.arange(1000), step=10, engine=Engine(2)))
+    assert found == list(map_rows(block_sum, [np.asarray(source[:])], np.arange(1000), step=10))
+    assert len(source.readers - {threading.get_ident()}) == 2
+    assert len(source.memories) == 2
+    assert source.announced == [(0, 1000)]
+
+
+def test_other_sources_are_read_by_the_calling_thread() -> None:
+    source = Counted(plain=False)
+    rows = np.arange(0, 1000, 2)
+    engine = Engine(2, memory=2 * 16 * 100)
+    found = list(map_rows(block_sum, [source], rows, step=10, engine=engine))
+    assert found == list(map_rows(block_sum, [np.asarray(source[:])], rows, step=10))
+    assert source.readers == {threading.get_ident()}
+    assert not source.memories
+    assert source.announced[:2] == [(0, 399), (400, 599)]
+
+
+def test_no_rows_still_have_columns() -> None:
+    rows = np.empty(0, np.intp)
+    results = map_rows(lambda at, x: (x[0], at), [np.ones((5, 3))], rows, step=2)
+    block, at = join_rows(results, 0)
+    assert block.shape == (0, 3)
+    assert at.dtype == np.intp
+
+
+def blas() -> set[int]:
+    return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_inside_and_what_it_had_after() -> None:
+    with blas_threads(2):
+        before = blas()
+        inside = list(map_rows(lambda rows, _: blas(), [np.ones((4, 1))], np.arange(4), step=2))
+        assert inside == [{1}, {1}]
+        with blas_threads():
+            list(Engine(1).map(abs, [1]))
+            assert blas() == {1}
+        assert blas() == before
+
+
+def test_what_is_no_engine() -> None:
+    for wrong in ({"threads": 0}, {"threads": -2}, {"memory": 0}):
+        with pytest.raises(UsageError, match="expected at least 1"):
+            Engine(**wrong)
