@@ -147,7 +147,7 @@ def main() -> None:
             "bare loop": lambda: bare(model, loader, device, options.amp),
             "features + logits": export,
             "and both heads": lambda: export(**everything),
-            "and coalitions": lambda: export(**everything, coalitions="fusion"),
+            "and coalitions": lambda: export(**everything, coalitions=True),
         }
         clock = time.perf_counter if cuda else time.process_time
         times = interleaved(options.runs, clock, functions)

@@ -71,7 +71,9 @@ def dense(rows: Index) -> bool:
     return int(rows[-1] - rows[0]) < 2 * len(rows) and bool(np.all(np.diff(rows) > 0))
 
 
-def take(source: Rows, rows: Index, memory: Array | None = None) -> Array:
+def take(
+    source: Rows, rows: Index, memory: Array | None = None, close: bool | None = None
+) -> Array:
     """Read `rows` of `source`: as one slice where most of it is wanted, else one by one.
 
     Parameters
@@ -81,6 +83,8 @@ def take(source: Rows, rows: Index, memory: Array | None = None) -> Array:
     memory : ndarray, optional
         Room for 2 b rows that a source with ``read(start, stop, out)`` may read into; the result
         is then valid until it is used again.
+    close : bool, optional
+        :func:`dense` of the rows, if the caller knows it.
 
     Returns
     -------
@@ -93,7 +97,7 @@ def take(source: Rows, rows: Index, memory: Array | None = None) -> Array:
     """
     if not len(rows):
         return source[0:0]
-    if not dense(rows):
+    if not (dense(rows) if close is None else close):
         return source[rows]
     first, stop = int(rows[0]), int(rows[-1]) + 1
     read = getattr(source, "read", None)

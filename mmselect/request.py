@@ -45,10 +45,6 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 LOOKED_AT = 64
 """Candidate rows of each logits dataset that are looked at for probabilities."""
 
-FEW_LABELS = 10
-"""Labeled samples per class below which a strategy that looks at features alone did better than
-the first choice of ``auto`` on real pools (``docs/evidence.md``)."""
-
 SAMPLED_BLOCKS, SAMPLED_ROWS = 16, 16
 """Evenly spread blocks of each dataset, and rows in each, that go into a pool's fingerprint."""
 
@@ -122,8 +118,6 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed = _rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
-    if ask.strategy == "auto" and not scores_only:
-        warnings += _few_labels(pool, choice.strategy, int(labeled.sum()))
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
@@ -264,28 +258,18 @@ def runnable(pool: Pool) -> list[str]:
 def _choose_best(
     pool: Pool, given: Mapping[str, Any], spread: str | None, scores_only: bool
 ) -> Choice:
+    """Take the first strategy of ``auto`` that this pool has the data for, and say why."""
     passed_over = []
-    for name, preset in registry.AUTO:
-        record, how = registry.BUILT_IN[name], spread or (None if scores_only else preset)
-        if (scores_only or spread) and record.kind != "score":
+    for name in registry.AUTO_SCORES if scores_only or spread else registry.AUTO:
+        record = registry.BUILT_IN[name]
+        if missing := lacking(record, pool, spread=spread):
+            passed_over.append(f"{name} lacks {few(missing)}")
             continue
-        set_to = f" --spread {how}" if how else ""
-        if missing := lacking(record, pool, spread=how):
-            passed_over.append(f"{name}{set_to} lacks {few(missing)}")
-            continue
-        why = f" ({'; '.join(passed_over)})" if passed_over else ", the first choice"
+        why = "; ".join(passed_over) or "the first choice"
+        said = f"strategy auto: {name}{f' --spread {spread}' if spread else ''} ({why})"
         resolved = record.resolve(given, pool.modalities)
-        return Choice(record, resolved, how, [f"strategy auto: {name}{set_to}{why}"])
+        return Choice(record, resolved, spread, [said])
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
-
-
-def _few_labels(pool: Pool, record: Strategy, labeled: int) -> list[str]:
-    """Say that with so few labels something else may be the better choice."""
-    other, per_class = registry.BUILT_IN["facility"], labeled / pool.sizes.get("c", 1)
-    if record is other or per_class >= FEW_LABELS or lacking(other, pool):
-        return []
-    better = f"below {FEW_LABELS}, {other.name} did better on real pools (docs/evidence.md)"
-    return [f"{per_class:.1f} labeled samples per class: {better}"]
 
 
 def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:

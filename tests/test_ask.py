@@ -326,9 +326,12 @@ def test_a_condition_that_does_not_fit_the_pool(
 def test_auto_takes_no_parameter_that_its_choice_lacks(pool: Path, cli) -> None:
     found = cli("select", pool, "-b", 3, "-p", "beta=0.5")
     assert (found.code, found.out) == (2, "")
-    assert "strategy bmmal: expected one of multilabel, found 'beta'" in found.err
-    assert cli("select", pool, "-b", 3, "-p", "multilabel=true").code == 0
-    assert cli("score", pool, "-p", "beta=0.5").code == 0  # there its choice is smem
+    assert (
+        "strategy facility: expected one of doubt, sharpen" in found.err
+        and "found 'beta'" in found.err
+    )
+    assert cli("select", pool, "-b", 3, "-p", "doubt=fused").code == 0
+    assert cli("score", pool, "-p", "doubt=heads").code == 0
 
 
 @pytest.mark.parametrize("how", ["d2", "facility"])
@@ -346,8 +349,8 @@ def test_only_scores_are_spread(pool: Path, cli) -> None:
     found = cli("select", pool, "-b", 3, "-s", "badge", "--spread", "d2")
     assert found.code == 2 and "spread: strategy badge: picks but gives no scores" in found.err
     auto = cli("select", pool, "-b", 3, "--spread", "d2", "--dry-run")
-    assert "strategy auto: smem --spread d2" in auto.err
-    assert auto.out.startswith("strategy     smem --spread d2\n")
+    assert "strategy auto: doubt --spread d2" in auto.err
+    assert auto.out.startswith("strategy     doubt --spread d2\n")
     assert "/features/image" in auto.out
     asked = ("select", pool, "-b", 3, "-s", "entropy", "--dry-run", "--format", "json")
     plain, wide = (json.loads(cli(*asked, *more).out) for more in ([], ["--spread", "facility"]))

@@ -6,7 +6,6 @@ import csv
 import inspect
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -206,10 +205,10 @@ def test_columns_rank_in_either_order(pool: Path, cli) -> None:
 
 def test_auto_says_what_and_why(pool: Path, cli, tmp_path: Path) -> None:
     err = cli("select", pool, "-b", 1).err
-    assert err.startswith("note: strategy auto: ")
+    assert err.startswith("note: strategy auto: facility (the first choice)\n")
     bare = tmp_path / "bare.h5"
     mmselect.write_pool(bare, multimodal_logits=np.random.default_rng(0).standard_normal((9, 3)))
-    assert "entropy (" in cli("select", bare, "-b", 1).err
+    assert "margin (facility lacks /features)" in cli("select", bare, "-b", 1).err
     assert cli("select", bare, "-b", 1, "-q").err == ""
 
 
@@ -299,17 +298,3 @@ def test_python_takes_an_open_pool_and_leaves_it_open(pool: Path) -> None:
 
 def test_version(cli) -> None:
     assert cli("--version").out == f"mmselect {mmselect.__version__}\n"
-
-
-def test_auto_says_when_labels_are_few(cli: Callable[..., Result], tmp_path: Path) -> None:
-    """Below ten labeled samples per class; without the pool's mask the list of ids counts."""
-    given = arrays(n=120, c=2)
-    mmselect.write_pool(tmp_path / "pool.h5", **given)
-    select = ("select", tmp_path / "pool.h5", "-b", 2)
-    few = cli(*select, "--ignore-mask")
-    assert "0.0 labeled samples per class: below 10, facility did better" in few.err
-    (tmp_path / "ids").write_text("\n".join(given["ids"][:19]))
-    listed = cli(*select, "--ignore-mask", "--labeled", tmp_path / "ids")
-    assert "9.5 labeled samples per class" in listed.err
-    assert "per class" not in cli("select", tmp_path / "pool.h5", "-b", 2).err
-    assert "per class" not in cli("select", tmp_path / "pool.h5", "-b", 2, "-s", "bmmal").err

@@ -227,7 +227,7 @@ def test_diversified_smem_needs_features(tmp_path: Path, cli) -> None:
     found = cli("select", path, "-s", "smem", "-b", 5, "--spread", "d2")
     assert found.code == 1 and "strategy smem needs /features" in found.err
     auto = cli("select", path, "-b", 5)
-    assert auto.code == 0 and "strategy auto: smem (" in auto.err
+    assert auto.code == 0 and "strategy auto: margin (facility lacks /features)" in auto.err
 
 
 def test_a_broken_row_is_named(pool: Path, cli) -> None:

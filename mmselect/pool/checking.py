@@ -175,5 +175,6 @@ def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
 
 def like_probabilities(block: NDArray[Any]) -> bool:
     """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
-    rows = block.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
+        rows = block.astype(np.float64)
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -106,12 +106,10 @@ def _pairs(
     def cell(i: int, j: int) -> str:
         if i == j:
             return "<td></td>"
-        won = wins[i][j]
-        shown = "–" if won != won else f"{won:.1f}"
-        shade = 0.0 if won != won else won
+        won, difference = wins[i][j], between(differences[i][j])
+        shade, shown = (0.0, "–") if won != won else (won, f"{won:.1f}")
         style = f"background: rgb(0 114 178 / {0.4 * shade:.2f})"
-        less = between(differences[i][j])
-        return f'<td style="{style}"><b>{shown}</b><br><small>{less}</small></td>'
+        return f'<td style="{style}"><b>{shown}</b><br><small>{difference}</small></td>'
 
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import threading
@@ -13,8 +12,6 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-PR_SET_PDEATHSIG = 1
-SIGKILL = 9
 POLL_SECONDS = 0.5
 
 
@@ -55,24 +52,12 @@ def _in_worker(
 
 @cache
 def end_with(parent: int) -> None:
-    """Let this process end as soon as its parent does, however that one ends.
+    """Let this process end when its parent does, however that one ends: a thread looks for it.
 
-    Linux kills it then, without a signal that the parent could fail to send; elsewhere a thread
-    looks twice a second whether the parent is still there.
+    Linux could send a signal (``PR_SET_PDEATHSIG``), but would send it when the *thread* that
+    started this process ends, and the workers outlive that one for the next call.
     """
-    if not _killed_by_kernel():
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    elif os.getppid() != parent:  # it ended before the kernel was asked
-        os._exit(1)
-
-
-def _killed_by_kernel() -> bool:
-    """Ask Linux for SIGKILL at the parent's end; False where there is no such call."""
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, TypeError, AttributeError):
-        return False
-    return int(prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(SIGKILL), *[ctypes.c_ulong(0)] * 3)) == 0
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:

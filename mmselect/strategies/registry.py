@@ -11,26 +11,30 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 
 from mmselect.errors import UsageError
-from mmselect.strategies import baselines, coldstart, facility, gradients, smem, uncertainty
+from mmselect.strategies import (
+    baselines,
+    coldstart,
+    facility,
+    gradients,
+    smem,
+    systems,
+    uncertainty,
+)
 from mmselect.strategies.record import Strategy
 
 GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, facility, coldstart)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems)
     for strategy in family.STRATEGIES
 }
 
-AUTO: tuple[tuple[str, str | None], ...] = (
-    ("bmmal", None),
-    ("smem", "d2"),
-    ("facility", None),
-    ("smem", None),
-    ("entropy", None),
-    ("random", None),
-)
-"""What ``auto`` tries, best first, each with how its score is spread."""
+AUTO = ("facility", "margin", "random")
+"""What ``auto`` tries, best first (``docs/evidence.md``)."""
+
+AUTO_SCORES = ("doubt", "margin")
+"""What ``auto`` tries where a score is asked for: what facility location counts samples by."""
 
 
 def installed() -> tuple[dict[str, Strategy], list[str]]:

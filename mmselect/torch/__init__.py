@@ -4,16 +4,16 @@ Optional: ``pip install mmselect[torch]``. It imports the rest of the package; o
 command ``align`` imports it.
 """
 
-from mmselect.torch.align import Aligned, align_features
-from mmselect.torch.export import export_pool
-from mmselect.torch.heads import SingleModalHeads
-from mmselect.torch.losses import (
+from mmselect.torch.export.exporting import export_pool
+from mmselect.torch.training.align import Aligned, align_features
+from mmselect.torch.training.heads import SingleModalHeads
+from mmselect.torch.training.losses import (
     info_nce,
     multimodal_loss,
     prototypical_loss,
     self_distillation_loss,
 )
-from mmselect.torch.prototypes import UnimodalPrototypes
+from mmselect.torch.training.prototypes import UnimodalPrototypes
 
 __all__ = [
     "Aligned",

@@ -1,6 +1,6 @@
 """Small models and loaders that the export tests share; as a script, an export that can be killed.
 
-python export_models.py TARGET [BATCHES_BEFORE_KILL]
+python export_models.py TARGET BATCHES_BEFORE_KILL [PART PARTS]
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ EXPORT = {
     "features": FEATURES,
     "unimodal_logits": HEADS,
     "classifier": "fusion.fc",
-    "coalitions": "fusion",
+    "coalitions": True,
     "dropout_passes": 3,
     "ids": "id",
     "labels": "label",
@@ -129,12 +129,16 @@ def dying(batches: Any, after: int) -> Iterator[Any]:
 
 
 def main() -> None:
-    import mmselect.torch.partial as partial
     from mmselect.torch import export_pool
+    from mmselect.torch.export import shards
 
-    target, after = Path(sys.argv[1]), int(sys.argv[2])
-    partial.COMMIT_SECONDS = 0
-    export_pool(TwoTower(), dying(loader(), after), target, n=22, **EXPORT)
+    target, after, *part = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    rank, parts = part or (0, 1)
+    rows = range(rank * 22 // parts, (rank + 1) * 22 // parts)
+    batches = torch.utils.data.DataLoader(torch.utils.data.Subset(Samples(), rows), 5)
+    shards.SHARD_SECONDS = 0
+    options = {"n": len(rows), "part": (rank, parts), **EXPORT}
+    export_pool(TwoTower(), dying(batches, after), target, **options)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from mmselect.torch import align_features, projectors  # noqa: E402
+from mmselect.torch import align_features  # noqa: E402
+from mmselect.torch.training import projectors  # noqa: E402
 
 QUICK = {"epochs": 2, "batch_size": 16, "prototypes": 4, "warmup": 1}
 FLAGS = ("--epochs", 2, "--batch-size", 16, "--prototypes", 4, "--warmup", 1)
@@ -209,8 +210,8 @@ def test_a_pool_of_many_windows(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(projectors, "CHUNK", 8)
     monkeypatch.setattr(projectors, "WINDOW", 5)
     monkeypatch.setattr(projectors, "STEP", 32)
-    monkeypatch.setattr("mmselect.torch.align.STEP", 32)
-    monkeypatch.setattr("mmselect.torch.prototypes.SAMPLED", 10)
+    monkeypatch.setattr("mmselect.torch.training.align.STEP", 32)
+    monkeypatch.setattr("mmselect.torch.training.prototypes.SAMPLED", 10)
     rng = np.random.default_rng(0)
     rows = list(projectors._windows(203, rng))
     assert len(rows) == 6
@@ -422,7 +423,7 @@ def test_a_gpu_that_is_too_small(pool: Path, cli, tmp_path: Path, monkeypatch) -
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("mmselect.torch.align.train", full)
+    monkeypatch.setattr("mmselect.torch.training.align.train", full)
     found = cli("align", pool, "-o", tmp_path / "a.h5", "--device", "cpu")
     assert (found.code, found.out) == (1, "") and found.err.count("\n") == 1
     assert "cpu: expected room for a batch and the prototypes, found none left" in found.err

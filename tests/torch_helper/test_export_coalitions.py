@@ -1,7 +1,8 @@
-"""Coalition logits: the fusion alone runs again, with the features of absent modalities zero."""
+"""Coalition logits: the model runs again, and encoders answer from memory, or with zeros."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from torch import nn  # noqa: E402
-from torch_helper.export_models import FEATURES, TwoTower, data, loader  # noqa: E402
+from torch_helper.export_models import FEATURES, Output, TwoTower, data, loader  # noqa: E402
 from torch_helper.test_export import read  # noqa: E402
 
 from mmselect.torch import export_pool  # noqa: E402
@@ -30,7 +31,7 @@ x = data()
 
 def test_linear_fusion_equals_the_linear_shortcut(tmp_path: Path) -> None:
     model, path = TwoTower(), tmp_path / "pool.h5"
-    export_pool(model, loader(), path, classifier="fusion.fc", coalitions="fusion", **OPTIONS)
+    export_pool(model, loader(), path, classifier="fusion.fc", coalitions=True, **OPTIONS)
     found = read(path)
     z = {m: found[f"/features/{m}"] for m in FEATURES}
     w = {m: found[f"/classifier/weight/{m}"] for m in FEATURES}
@@ -47,10 +48,10 @@ def count_runs(module: nn.Module) -> list[None]:
     return runs
 
 
-def test_only_the_fusion_runs_again(tmp_path: Path) -> None:
+def test_encoders_run_once(tmp_path: Path) -> None:
     model = TwoTower(hidden=True)
     counts = {name: count_runs(getattr(model, name)) for name in ("image_encoder", "fusion")}
-    export_pool(model, [x], tmp_path / "pool.h5", coalitions="fusion", **OPTIONS)
+    export_pool(model, [x], tmp_path / "pool.h5", coalitions=True, **OPTIONS)
     # the model's own pass, one that checks the fusion on the first batch, and three coalitions
     assert {name: len(runs) for name, runs in counts.items()} == {"image_encoder": 1, "fusion": 5}
 
@@ -113,7 +114,7 @@ WAYS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_features_are_found_wherever_they_go_in(tmp_path: Path, way: str) -> None:
+def test_features_are_zero_wherever_they_go_in(tmp_path: Path, way: str) -> None:
     model = Fused(*WAYS[way], width=5 if "stacked" in way else 3)
     features = {"z": "a", "y": "b", "x": "c"}
     export_pool(
@@ -122,7 +123,7 @@ def test_features_are_found_wherever_they_go_in(tmp_path: Path, way: str) -> Non
         tmp_path / "pool.h5",
         features=features,
         inputs=["image", "text"],
-        coalitions="fusion",
+        coalitions=True,
     )
     found = read(tmp_path / "pool.h5")
     names = [path for path in found if path.startswith("/coalition_logits/")]
@@ -170,7 +171,7 @@ def test_token_sequences(tmp_path: Path, join: bool) -> None:
     model, path = Attention(join), tmp_path / "pool.h5"
     pooled = {"image": ("vision", mean), "text": ("words", mean)}
     options = {"multimodal_logits": ":0", "inputs": ["image", "text"], "features": pooled}
-    export_pool(model, loader(), path, coalitions="fusion:0", **options)
+    export_pool(model, loader(), path, coalitions=True, **options)
     found = read(path)
     with torch.no_grad():
         v, t = model.vision(x["image"].view(-1, 3, 2)), model.words(x["text"][:, :, None])
@@ -212,7 +213,7 @@ def test_features_that_are_zero(tmp_path: Path) -> None:
     keeps = [(i & 1, i >> 1 & 1, i >> 2 & 1) for i in (7, 6, 5, 4, 3, 2, 1, 0)]
     batches = [(x["image"][:2], keep) for keep in keeps]
     features = {name: name for name in "abc"}
-    export_pool(model, batches, path, features=features, coalitions="fusion")
+    export_pool(model, batches, path, features=features, coalitions=True)
     found = read_with_zeros(path)
     with torch.no_grad():
         z = {name: torch.from_numpy(found[f"/features/{name}"]) for name in features}
@@ -231,122 +232,336 @@ def read_with_zeros(path: Path) -> dict[str, Any]:
 def test_coalitions_in_mixed_precision(tmp_path: Path) -> None:
     model = TwoTower(hidden=True)
     for name, amp in (("amp", "bfloat16"), ("plain", None)):
-        export_pool(model, loader(), tmp_path / name, amp=amp, coalitions="fusion", **OPTIONS)
+        export_pool(model, loader(), tmp_path / name, amp=amp, coalitions=True, **OPTIONS)
     a, b = (read(tmp_path / name) for name in ("amp", "plain"))
     for path in ("/coalition_logits/none", "/coalition_logits/image"):
         assert not np.array_equal(a[path], b[path])
         np.testing.assert_allclose(a[path], b[path], atol=0.03)
 
 
-class Lost(nn.Module):
-    def __init__(self, pack: Callable[..., Any]) -> None:
-        super().__init__()
-        self.a, self.b, self.pack, self.fusion = nn.Linear(6, 5), nn.Linear(4, 5), pack, Sum()
-
-    def forward(self, image: Any, text: Any) -> Any:
-        return self.fusion(*self.pack(self.a(image), self.b(text)))[:, :3]
-
-
-class Sum(nn.Module):
-    def forward(self, *args: Any) -> Any:
-        return sum(args)
+def coalitions(path: Path) -> dict[str, Any]:
+    """Logits of each coalition, and of all."""
+    found = read_with_zeros(path)
+    group = "/coalition_logits/"
+    named = {name.removeprefix(group): x for name, x in found.items() if name.startswith(group)}
+    return named | {"all": found["/multimodal_logits"]}
 
 
-LOST = {
-    "changed on the way": (
-        lambda a, b: (a, b.relu()),
-        r"features of a, b as arguments, found \(5,",
-    ),
-    "mixed before": (lambda a, b: (a + b,), r"found \(5, 5\) that is no modality's features"),
-    "a product beside them": (lambda a, b: (a, b, a * b), r"found \(5, 5\) that is no modality's"),
-    "one is missing": (lambda a, b: (a,), r"the features of b as arguments, found \(5, 5\)"),
-    "the same": (lambda a, b: (a, b), "different features, found the same for a and b"),
-    "more than the logits": (lambda a, b: (a, b), "returns the multimodal logits, found other"),
-}
+Z = dict[str, Any]
 
 
-Pack = Callable[[nn.Module, Any, Any], tuple[Any, ...]]
+class Inline(nn.Module):
+    """A fusion that is no submodule: what the model does with its features is `mix`."""
 
-
-class Beside(nn.Module):
-    """Features of the same width; what else the fusion gets is for `pack` to say."""
-
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, mix: Callable[[nn.Module, Any, Any], Any]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.a, self.b, self.pack, self.fusion = nn.Linear(6, 5), nn.Linear(4, 5), pack, Gate()
-        self.pos = nn.Parameter(torch.rand(1, 1, 5))
-        self.register_buffer("table", torch.rand(9, 5))
+        self.a, self.b, self.fc = nn.Linear(6, 5), nn.Linear(4, 5), nn.Linear(10, 4)
+        self.pos, self.mix = nn.Parameter(torch.rand(1, 5)), mix
 
     def forward(self, image: Any, text: Any) -> Any:
-        a, b = self.a(image), self.b(text)
-        return self.fusion(a, b, *self.pack(self, a, b))
+        return self.mix(self, self.a(image), self.b(text))
 
 
-class Gate(nn.Module):
-    def forward(self, a: Any, b: Any, more: Any) -> Any:
-        if not isinstance(more, torch.Tensor):
-            return torch.tanh(a - b) * next(iter(vars(more).values())).sum()
-        return torch.tanh(a - b) * more.sum()
-
-
-def beside(tmp_path: Path, pack: Pack, batch_size: int) -> None:
-    features = {"a": "a", "b": "b"}
-    options = {"features": features, "inputs": ["image", "text"], "coalitions": "fusion"}
-    batches = loader(batch_size=batch_size)  # 22 rows: of 5, the last has 2; of 7, it has 1
-    export_pool(Beside(pack), batches, tmp_path / "pool.h5", **options)
-
-
-CONSTANT: dict[str, tuple[Pack, int]] = {
-    "a parameter, a last batch of 1 row": (lambda m, a, b: (m.pos,), 7),
-    "a parameter as wide as the batch": (lambda m, a, b: (m.pos,), 5),
-    "a part of a buffer": (lambda m, a, b: (m.table[: len(a)],), 5),
-    "a number that is the same": (lambda m, a, b: (torch.full((3,), 2.0),), 7),
-    "a submodule": (lambda m, a, b: (SimpleNamespace(weight=m.a.weight),), 5),
+INLINE: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "tanh of all": lambda m, a, b: m.fc(torch.tanh(cat([a, b], 1))),
+    "changed on the way": lambda m, a, b: m.fc(cat([a.relu(), b.relu()], 1)),
+    "mixed": lambda m, a, b: (a + b).tanh(),
+    "a product beside them": lambda m, a, b: m.fc(cat([a * b, a - b], 1)),
+    "a mean over the batch": lambda m, a, b: (a - b).tanh() * (a * b).mean(0) + a,
+    "attention": lambda m, a, b: (torch.stack([a, b], 1).softmax(1) * m.pos).sum(1),
+    "a part of the logits": lambda m, a, b: (a + 2 * b)[:, :3],
+    "in an object": lambda m, a, b: sum(vars(SimpleNamespace(x=a, y=a * b, z=b)).values()),
+    "in place": lambda m, a, b: m.fc(cat([a.mul_(2), b.add_(1)], 1)),
+    "normalised": lambda m, a, b: nn.functional.normalize(a, dim=1) @ m.pos.T + b,
 }
 
 
-@pytest.mark.parametrize("case", CONSTANT)
-def test_constants_beside_the_features(tmp_path: Path, case: str) -> None:
-    beside(tmp_path, *CONSTANT[case])
-    found = read(tmp_path / "pool.h5")
-    assert not found["/coalition_logits/none"].any()
-    assert found["/coalition_logits/a"].any()
+@pytest.mark.parametrize("amp", [None, "bfloat16"])
+@pytest.mark.parametrize("case", INLINE)
+def test_fusions_inside_forward(tmp_path: Path, case: str, amp: str | None) -> None:
+    model, path = Inline(INLINE[case]), tmp_path / "pool.h5"
+    options = {"features": {"image": "a", "text": "b"}, "inputs": ["image", "text"]}
+    export_pool(model, loader(), path, coalitions=True, amp=amp, **options)
+    found = coalitions(path)
+    assert sorted(found) == ["all", "image", "none", "text"]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=amp is not None):
+        for name in ("none", "image", "text"):
+            for start in range(0, 22, 5):
+                here = slice(start, start + 5)
+                a, b = model.a(x["image"][here]), model.b(x["text"][here])
+                expected = model.mix(model, a * (name == "image"), b * (name == "text"))
+                assert np.allclose(found[name][here], expected.float(), atol=1e-5)
 
 
-PER_SAMPLE: dict[str, tuple[Pack, str]] = {
-    "flattened": (lambda m, a, b: ((a * b).flatten(),), r"found \(25,\) .* a row per sample"),
-    "a mean": (lambda m, a, b: ((a * b).mean(0)[:3],), r"found \(3,\).*other than in the first b"),
-    "of all rows": (
-        lambda m, a, b: ((a * b).sum(),),
-        r"found \(\) .*other than in the first batch",
+@dataclasses.dataclass
+class Embeds:
+    """As a model of two towers returns: features, and more that speaks of both."""
+
+    image_embeds: Any
+    text_embeds: Any
+    closeness: Any
+    names: tuple[str, ...] = ("image", "text")
+
+
+class Both(nn.Module):
+    def __init__(self, pack: Callable[..., Any]) -> None:
+        super().__init__()
+        self.image, self.text, self.pack = nn.Linear(6, 5), nn.Linear(4, 5), pack
+
+    def forward(self, image: Any, text: Any) -> Any:
+        z = cat([self.image(image), self.text(text)], 1)
+        a, b = z.chunk(2, 1)  # views of one tensor
+        return self.pack(a, b, (a * b).sum(1, keepdim=True).expand(-1, 4))
+
+
+class Clip(nn.Module):
+    """One submodule returns both modalities; the fusion may use what else it returns."""
+
+    def __init__(self, pack: Callable[..., Any], used: Callable[..., Any] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.clip, self.fc, self.used = Both(pack), nn.Linear(10, 4), used
+
+    def forward(self, image: Any, text: Any) -> Any:
+        out = self.clip(image, text)
+        self.seen = out
+        a, b = (out[0], out[1]) if isinstance(out, tuple) else (out.image_embeds, out.text_embeds)
+        return self.fc(torch.tanh(cat([a, b], 1))) + (self.used(out) if self.used else 0)
+
+
+PACKS: dict[str, tuple[Callable[..., Any], Z]] = {
+    "data class": (Embeds, {"image": "clip:image_embeds", "text": "clip:text_embeds"}),
+    "mapping": (
+        lambda a, b, c: Output(image_embeds=a, text_embeds=b, closeness=c),
+        {"image": "clip:image_embeds", "text": "clip:text_embeds"},
     ),
-    "only later": (lambda m, a, b: (a if a[0, 0] == m.start else a * b,), r"other than in the fir"),
-    "in an object": (
-        lambda m, a, b: (SimpleNamespace(_extra=a * b),),
-        "expected tensors, or tuples, lists and mappings of them.*found SimpleNamespace, whose",
+    "object": (
+        lambda a, b, c: SimpleNamespace(image_embeds=a, text_embeds=b, more={"c": [c, a]}),
+        {"image": "clip:image_embeds", "text": "clip:text_embeds"},
+    ),
+    "tuple": (lambda a, b, c: (a, b, c), {"image": "clip:0", "text": "clip:1"}),
+    "by functions": (
+        lambda a, b, c: (a, b, c),
+        {"image": ("clip", lambda out: out[0]), "text": ("clip", lambda out: out[1])},
     ),
 }
 
 
-@pytest.mark.parametrize("case", PER_SAMPLE)
-def test_what_may_tell_of_an_absent_modality(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
-    pack, message = PER_SAMPLE[case]
-    start = Beside(pack).a(x["image"][:5])[0, 0].item()
-    monkeypatch.setattr(Beside, "start", start, raising=False)
-    with pytest.raises(MmselectError, match=message):
-        beside(tmp_path, pack, 5)
-    assert not (tmp_path / "pool.h5").exists()
+@pytest.mark.parametrize("case", PACKS)
+def test_one_submodule_that_returns_both(tmp_path: Path, case: str) -> None:
+    pack, features = PACKS[case]
+    model, path = Clip(pack), tmp_path / "pool.h5"
+    runs = count_runs(model.clip.image)
+    options = {"features": features, "inputs": ["image", "text"]}
+    export_pool(model, loader(), path, coalitions=True, **options)
+    assert len(runs) == 5  # once for each batch
+    found = coalitions(path)
+    with torch.no_grad():
+        a, b = model.clip.image(x["image"]), model.clip.text(x["text"])
+        for name in ("none", "image", "text"):
+            joined = cat([a * (name == "image"), b * (name == "text")], 1)
+            assert np.allclose(found[name], model.fc(joined.tanh()), atol=1e-5)
+    last = model.seen  # of the last coalition, text: what speaks of both is zero, too
+    rest = {"data class": lambda: last.closeness, "mapping": lambda: last["closeness"]}
+    rest |= {"object": lambda: last.more["c"][0]}
+    assert not rest.get(case, lambda: last[2])().any()
 
 
-@pytest.mark.parametrize("case", LOST)
-def test_features_that_are_not_among_the_arguments(tmp_path: Path, case: str) -> None:
-    pack, message = LOST[case]
-    model = Lost(pack)
-    features = {"a": "a", "b": "a" if case == "the same" else "b"}
-    options = {"features": features, "inputs": ["image", "text"], "coalitions": "fusion"}
-    with pytest.raises(MmselectError, match=message):
-        export_pool(model, loader(), tmp_path / "pool.h5", **options)
+def export_clip(tmp_path: Path, model: nn.Module, features: Z, **options: Any) -> None:
+    options = {"features": features, "inputs": ["image", "text"], "coalitions": True} | options
+    export_pool(model, loader(), tmp_path / "pool.h5", **options)
+
+
+TOWERS = {"image": "clip:image_embeds", "text": "clip:text_embeds"}
+
+
+class Nested(nn.Module):
+    """One encoder stands within the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip, self.fc = Both(Embeds), nn.Linear(10, 4)
+
+    def forward(self, image: Any, text: Any) -> Any:
+        out = self.clip(image, text)
+        return self.fc(cat([out.image_embeds, out.text_embeds], 1))
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.b = nn.Linear(6, 5), nn.Linear(4, 5)
+
+    def forward(self, image: Any, text: Any) -> Any:
+        return self.shared(image) + self.shared(-image) * self.b(text)
+
+
+class Counting(nn.Module):
+    """Other numbers at every run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.count = nn.Linear(6, 5), nn.Linear(4, 5), 0
+
+    def forward(self, image: Any, text: Any) -> Any:
+        self.count += 1
+        return (self.a(image) + self.b(text)) * self.count
+
+
+class Gradient(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), Graph()
+
+    def forward(self, image: Any, text: Any) -> Any:
+        return self.a(image) + self.b(text)
+
+
+class Graph(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 5)
+
+    def forward(self, text: Any) -> Any:
+        with torch.enable_grad():
+            return super().forward(text)
+
+
+AB = {"image": "a", "text": "b"}
+REFUSED: dict[str, tuple[Callable[[], nn.Module], Z, Z, str]] = {
+    "no part of the logits": (
+        lambda: Inline(lambda m, a, b: m.fc(cat([a, a], 1))),
+        AB,
+        {},
+        "text: expected logits that change where b returns zeros, found the same: name the sub",
+    ),
+    "a head beside the way": (
+        TwoTower,
+        {"image": "image_head", "text": "text_encoder"},
+        {},
+        "image: expected logits that change where image_head returns zeros",
+    ),
+    "the same": (
+        lambda: Inline(lambda m, a, b: a + b),
+        {"image": "a", "text": "a"},
+        {},
+        "a: expected different features, found the same for image and text",
+    ),
+    "another output goes in": (
+        lambda: Clip(Embeds, lambda out: out.closeness),
+        TOWERS,
+        {},
+        "the same logits where encoders answer from memory, found others: do others of their out",
+    ),
+    "computed of both": (
+        lambda: Clip(Embeds),
+        {"image": "clip:image_embeds", "text": ("clip", lambda out: out.text_embeds * 2)},
+        {},
+        'clip returns several modalities: name the part of each modality as "clip:part"',
+    ),
+    "one within the other": (
+        Nested,
+        {"image": "clip:image_embeds", "text": "clip.text"},
+        {},
+        "clip.text: expected every submodule of features to run again, once, found 0 runs: is it w",
+    ),
+    "an encoder that runs twice": (
+        Twice,
+        {"image": "shared", "text": "b"},
+        {},
+        "shared: expected one run in a forward pass, found 2: say with function= which one counts",
+    ),
+    "other logits at every run": (Counting, AB, {}, "is something random or counted?"),
+    "features that are the logits": (
+        lambda: Clip(Embeds),
+        TOWERS,
+        {"multimodal_logits": "clip:closeness"},
+        "expected features of submodules, found those of clip, which returns the logits",
+    ),
+    "a gradient": (Gradient, AB, {}, "coalitions: b: expected an output that can be copied, fou"),
+    "a name": (
+        TwoTower,
+        FEATURES,
+        {"coalitions": "fusion"},
+        "coalitions: expected True or False, found 'fusion': no submodule has to be named",
+    ),
+    "features of a function": (
+        TwoTower,
+        {"image": "image_encoder"},
+        {
+            "function": lambda b: {"features/text": b["text"], "multimodal_logits": b["image"]},
+            "multimodal_logits": None,
+        },
+        "expected one run in a forward pass, found 0|coalitions: text: expected features= to name",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_coalitions_that_would_be_wrong(tmp_path: Path, case: str) -> None:
+    make, features, options, message = REFUSED[case]
+    with pytest.raises(MmselectError, match=message) as raised:
+        export_clip(tmp_path, make(), features, **options)
+    assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_features_of_a_function_cannot_be_absent(tmp_path: Path) -> None:
+    model = TwoTower()
+
+    def function(batch: Any) -> Any:
+        return {"features/more": x["image"][:5], "multimodal_logits": model(*batch)}
+
+    batches, hooks = [(x["image"][:5], x["text"][:5])], {"features": FEATURES, "coalitions": True}
+    with pytest.raises(MmselectError, match="coalitions: more: expected features= to name their"):
+        export_pool(model, batches, tmp_path / "pool.h5", function=function, **hooks)
+
+
+def test_hooks_of_the_encoder_run_once(tmp_path: Path) -> None:
+    """What they made of the output is what is remembered."""
+    model, path = Inline(INLINE["tanh of all"]), tmp_path / "pool.h5"
+    model.b.register_forward_pre_hook(lambda _module, args: (args[0] + 1,))
+    model.b.register_forward_hook(lambda _module, _args, output: output * 3)
+    export_clip(tmp_path, model, AB)
+    found, z = coalitions(path), read(path)["/features/text"]
+    with torch.no_grad():
+        assert np.allclose(z, model.b(x["text"]), atol=1e-6)
+        joined = cat([torch.zeros(22, 5), torch.from_numpy(z)], 1)
+        assert np.allclose(found["text"], model.fc(joined.tanh()), atol=1e-5)
+
+
+@pytest.mark.parametrize("fails", [0, 7])
+def test_forward_is_put_back(tmp_path: Path, fails: int) -> None:
+    """Also where the model fails while encoders answer from memory."""
+
+    def mix(m: Any, a: Any, b: Any) -> Any:
+        m.count = getattr(m, "count", 0) + 1
+        if m.count == fails:
+            raise ValueError("a broken fusion")
+        return a - b
+
+    model = Inline(mix).train()
+    own = model.b.forward
+    model.b.forward = lambda text: own(text) * 2  # as adapters do
+    before = {name: dict(vars(module)) for name, module in model.named_modules()}
+    if fails:
+        with pytest.raises(ValueError, match="a broken fusion"):
+            export_clip(tmp_path, model, AB)
+    else:
+        export_clip(tmp_path, model, AB)
+    after = {name: dict(vars(module)) for name, module in model.named_modules()}
+    for name in before:
+        left = {key: value for key, value in after[name].items() if key != "count"}
+        assert left.keys() == before[name].keys()
+        assert all(left[key] is before[name][key] for key in left if key != "training")
+        assert after[name]["training"] and not after[name]["_forward_hooks"]
+
+
+def test_a_compiled_encoder_answers_from_memory(tmp_path: Path) -> None:
+    model, plain = Inline(INLINE["tanh of all"]), Inline(INLINE["tanh of all"])
+    model.a.compile(backend="eager")
+    for name, each in (("a", model), ("b", plain)):
+        (tmp_path / name).mkdir()
+        export_clip(tmp_path / name, each, AB)
+    a, b = (coalitions(tmp_path / name / "pool.h5") for name in "ab")
+    assert all(np.allclose(a[name], b[name], atol=1e-6) for name in b)

@@ -19,9 +19,8 @@ from torch_helper.export_models import EXPORT, TwoTower, computed, data, loader 
 from torch_helper.test_export import read, same  # noqa: E402
 
 from mmselect.torch import export_pool  # noqa: E402
-from mmselect.torch.batches import moved  # noqa: E402
-from mmselect.torch.running import Plan, leaving  # noqa: E402
-from mmselect.torch.trees import tensors  # noqa: E402
+from mmselect.torch.export.batches import moved  # noqa: E402
+from mmselect.torch.export.blocks import leaving  # noqa: E402
 
 x = data()
 
@@ -65,7 +64,7 @@ def test_the_model_is_left_as_it_was(tmp_path: Path, end: str) -> None:
 
 def test_modes_go_back_through_train() -> None:
     """Some layers merge weights when they go to eval, and take them apart in train."""
-    from mmselect.torch.modes import evaluating
+    from mmselect.torch.export.modes import evaluating
 
     class Merging(nn.Linear):
         merged = False
@@ -114,7 +113,7 @@ def test_dropout_passes_drop_out_and_nothing_else_trains(tmp_path: Path) -> None
 
 def test_the_mean_of_many_passes_is_the_logits_of_a_linear_fusion(tmp_path: Path) -> None:
     model = TwoTower(p=0.2)
-    options = EXPORT | {"dropout_passes": 4000, "coalitions": None}
+    options = EXPORT | {"dropout_passes": 4000, "coalitions": False}
     export_pool(model, [x], tmp_path / "pool.h5", **options)
     found = read(tmp_path / "pool.h5")
     mean, spread = found["/dropout_logits"].mean(1), found["/dropout_logits"].std(1)
@@ -197,13 +196,13 @@ def test_the_generator_of_the_loader_goes_on(tmp_path: Path) -> None:
 def test_packed_sequences_keep_a_part_on_the_cpu() -> None:
     packed = nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.ones(2, 2)])
     for batch in (packed, {"words": packed}, (packed, torch.ones(2))):
-        there = tensors(moved(batch, torch.device("meta")))
+        there = torch.utils._pytree.tree_leaves(moved(batch, torch.device("meta")))
         assert [tensor.device.type for tensor in there[:2]] == ["meta", "cpu"]
 
 
 def test_memory_that_the_loader_uses_again() -> None:
-    """On a GPU a batch waits for the next one, and a function may hand through what it got."""
+    """A batch waits for its shard, and a function may hand through what it got."""
     given = torch.ones(2, 3)
-    block = leaving(Plan(None, torch.device("cuda"), {}, {}), {"/features/a": given})
+    block = leaving({"/features/a": given})
     given.zero_()
     assert block.values["/features/a"].all()

@@ -12,8 +12,9 @@ from mmselect.errors import DataError, ParameterError, SelectionError
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from mmselect.torch import UnimodalPrototypes, prototypes  # noqa: E402
-from mmselect.torch.prototypes import concentrations  # noqa: E402
+from mmselect.torch import UnimodalPrototypes  # noqa: E402
+from mmselect.torch.training import prototypes  # noqa: E402
+from mmselect.torch.training.prototypes import concentrations  # noqa: E402
 
 
 def unit(z: np.ndarray) -> np.ndarray:

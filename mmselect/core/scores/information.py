@@ -89,10 +89,10 @@ def information(heads: Mapping[str, Logits], *, activation: Activation = "softma
     m, n = len(heads), max((len(logits) for logits in heads.values()), default=0)
     found = Heads(np.zeros((m, n)), np.zeros(n))
     for strip in strips(heads, activation):
-        entropies = np.stack([head.entropy for head in strip.heads])
-        found.entropy[:, strip.rows] = entropies
+        for entropies, head in zip(found.entropy, strip.heads, strict=True):
+            entropies[strip.rows] = head.entropy
         if m > 1:
-            jsd = _mixture_entropy(strip) - entropies.mean(axis=0)
+            jsd = _mixture_entropy(strip) - found.entropy[:, strip.rows].mean(axis=0)
             found.jsd[strip.rows] = jsd.clip(0.0, np.log(m))
     return found
 

@@ -17,8 +17,8 @@ from mmselect.arrays import native
 from mmselect.engine import Progress, ranges
 from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
 from mmselect.pool.reading import Pool
-from mmselect.torch.losses import check_above_zero, info_nce, prototypical_loss
-from mmselect.torch.prototypes import UnimodalPrototypes
+from mmselect.torch.training.losses import check_above_zero, info_nce, prototypical_loss
+from mmselect.torch.training.prototypes import UnimodalPrototypes
 
 Array = NDArray[Any]
 

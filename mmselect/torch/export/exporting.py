@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,18 +14,28 @@ import torch
 from mmselect.core.scores.shapley import MOST_MODALITIES
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
-from mmselect.torch.batches import Inputs, Key, own_generators, promised_rows, shuffles
-from mmselect.torch.capture import Given, parse, qualname, recording, submodule, unwrapped
 from mmselect.torch.devices import usable_device
-from mmselect.torch.modes import dropout_layers, evaluating, generators, same_numbers_after
-from mmselect.torch.partial import partial_pool
-from mmselect.torch.progress import Progress, reporter
-from mmselect.torch.running import FUSED, Plan
-from mmselect.torch.streaming import Export
-from mmselect.torch.trees import shown
-
-DIGESTED = 4096
-"""Bytes of each tensor of a model that a continuation holds against those of the export before."""
+from mmselect.torch.export.batches import (
+    Inputs,
+    Key,
+    order_problem,
+    own_generators,
+    promised_rows,
+)
+from mmselect.torch.export.loop import Export
+from mmselect.torch.export.modes import (
+    dropout_layers,
+    evaluating,
+    generators,
+    same_numbers_after,
+)
+from mmselect.torch.export.outputs import Given, parse, submodule, unwrapped
+from mmselect.torch.export.progress import Progress, reporter
+from mmselect.torch.export.recording import recording
+from mmselect.torch.export.running import FUSED, Plan
+from mmselect.torch.export.settings import settings
+from mmselect.torch.export.shards import growing
+from mmselect.torch.export.trees import shown
 
 
 def export_pool(
@@ -38,7 +47,7 @@ def export_pool(
     unimodal_logits: Mapping[str, Given] | None = None,
     multimodal_logits: Given | None = "",
     classifier: str | None = None,
-    coalitions: Given | None = None,
+    coalitions: bool = False,
     dropout_passes: int = 0,
     function: Callable[[Any], Mapping[str, Any]] | None = None,
     inputs: Inputs = None,
@@ -53,6 +62,8 @@ def export_pool(
     dtype: Any = None,
     seed: int = 0,
     resume: bool = False,
+    part: tuple[int, int] = (0, 1),
+    join: bool = True,
     progress: Progress = True,
 ) -> None:
     """Run a model over a loader and write what it computes as a pool file.
@@ -60,8 +71,8 @@ def export_pool(
     The model is not changed: hooks on named submodules see what they return. It runs in eval mode
     without gradients; afterwards hooks are gone, every submodule's mode and PyTorch's random
     numbers (those of the loader's own generator too) are as they were, however the export ended.
-    Rows go to ``NAME.partial`` beside the target batch by batch; the file gets its name when it is
-    whole.
+    Rows go to shards in the folder ``NAME.partial`` beside the target, and are joined at the end;
+    the file gets its name when it is whole.
 
     Parameters
     ----------
@@ -80,9 +91,10 @@ def export_pool(
     classifier : str, optional
         A linear layer from the concatenated features to the logits, such as ``"fusion.fc"``. Its
         weight is cut into blocks in the order of `features`; the first batch checks them.
-    coalitions : output, optional
-        The submodule that takes all features and returns the multimodal logits. It runs again,
-        and nothing else does, once for each set of absent modalities, whose features are zero.
+    coalitions : bool
+        Write the logits for every set of absent modalities. The model runs once more for each; the
+        submodules named in `features` answer from memory, with zeros where they are absent, and do
+        not run. Everything else does: name the last submodule that sees one modality only.
     dropout_passes : int
         How often to run the model with dropout layers active, and nothing else in train mode.
     function : callable, optional
@@ -96,8 +108,7 @@ def export_pool(
     metadata : mapping of column to key, position, or function of the batch, optional
     class_names : sequence of str, optional
     n : int, optional
-        Rows that the loader yields; None asks ``loader.dataset``. Where neither knows, the file
-        grows and is copied once more at the end.
+        Rows that the loader yields; None asks ``loader.dataset``.
     device : torch.device or str, optional
         Where batches go; None is where the model is.
     amp : torch.dtype or str, optional
@@ -107,11 +118,15 @@ def export_pool(
     seed : int
         For the dropout passes. Their random numbers follow from it and from the batch's first row.
     resume : bool
-        Go on with a partial file, if there is one, behind the last batch that it holds. The loader
-        must yield the same batches again; ids, settings and the numbers of the last batch are
-        compared.
+        Go on behind the last finished shard, if there is one. The loader must yield the same
+        batches again; ids, settings and the numbers of the last batch are compared.
+    part : (int, int)
+        Which part of how many, from 0, this process exports, where several do. Each gets a loader
+        over its own rows; the one that ends last joins all parts in order. Needs ids.
+    join : bool
+        False leaves the shards as they are: `path` is then a folder of pool files.
     progress : bool or function
-        True counts rows on a terminal; a function gets the rows done and those to do, or None.
+        True draws a bar on a terminal; a function gets the rows done and those to do, or None.
 
     Raises
     ------
@@ -123,7 +138,7 @@ def export_pool(
     DataError
         If an output has a number that no strategy can use, or ids repeat; names rows and ids.
     OutputError
-        If the file cannot be written.
+        If a file cannot be written.
 
     Examples
     --------
@@ -146,23 +161,12 @@ def export_pool(
     """
     if not isinstance(model, torch.nn.Module):
         raise ParameterError(f"model: expected a torch.nn.Module, found {shown(model)}")
-    dropout_passes = _whole("dropout_passes", dropout_passes, 0)
-    seed = _whole("seed", seed, 0)
-    n = n if n is None else _whole("n", n, 1)
-    for name, named in (("features", features), ("unimodal_logits", unimodal_logits)):
-        _check_mapping(name, named, "modality", "output")
-    _check_mapping("metadata", metadata, "column", "where it is in a batch")
     if function is not None and multimodal_logits == "":
         multimodal_logits = None
-    given = {
-        **{f"/features/{name}": one for name, one in (features or {}).items()},
-        **{f"/unimodal_logits/{name}": one for name, one in (unimodal_logits or {}).items()},
-        FUSED: multimodal_logits,
-    }
-    columns = {"/id": ids, "/label": labels, "/labeled": labeled} | {
-        f"/metadata/{name}": key for name, key in (metadata or {}).items()
-    }
-    inner = unwrapped(model)
+    given = _named("features", features) | _named("unimodal_logits", unimodal_logits)
+    given[FUSED] = multimodal_logits
+    columns = {"/id": ids, "/label": labels, "/labeled": labeled} | _named("metadata", metadata)
+    inner, passes = unwrapped(model), _whole("dropout_passes", dropout_passes, 0)
     where = _device(inner, device)
     plan = Plan(
         model=inner,
@@ -171,27 +175,37 @@ def export_pool(
         columns={name: key for name, key in columns.items() if key is not None},
         function=function,
         inputs=inputs,
-        fusion=None if coalitions is None else parse(coalitions),
+        coalitions=coalitions,
         classifier=classifier,
         class_names=None if class_names is None else [str(name) for name in class_names],
-        passes=dropout_passes,
-        seed=seed,
-        layers=dropout_layers(inner) if dropout_passes else [],
+        passes=passes,
+        seed=_whole("seed", seed, 0),
+        layers=dropout_layers(inner) if passes else [],
         sources=generators(inner, where),
         amp=_dtype("amp", amp, ("bfloat16", "float16")),
         dtype=_dtype("dtype", dtype, ("float16", "float32", "float64")),
     )
-    target = Path(path)
-    _check(plan, target, loader, resume)
+    rows = promised_rows(loader, n if n is None else _whole("n", n, 1))
+    part = _part(part, plan)
+    _check(plan, loader, Path(path), join)
     with (
         evaluating(model),
         same_numbers_after([*plan.sources, *own_generators(loader)]),
-        recording(inner, plan.picks, plan.fusion) as recorder,
-        partial_pool(target, _settings(plan), resume) as pool,
+        recording(inner, plan.picks) as recorder,
+        growing(Path(path), settings(plan), part, resume) as shards,
         reporter(progress) as report,
     ):
-        rows = promised_rows(loader, n)
-        Export(plan, recorder, pool, target, rows, report).run(loader)
+        Export(plan, recorder, shards, Path(path), rows, report).run(loader)
+        shards.finish(join)
+
+
+def _named(group: str, given: Any) -> dict[str, Any]:
+    """Call what a mapping holds by its name in the pool."""
+    if given is not None and not isinstance(given, Mapping):
+        expected = {"metadata": "column to where it is in a batch"}
+        of = expected.get(group, "modality to output")
+        raise ParameterError(f"{group}: expected a mapping of {of}, found {given!r}")
+    return {f"/{group}/{name}": one for name, one in (given or {}).items()}
 
 
 def _whole(name: str, given: Any, least: int) -> int:
@@ -202,9 +216,13 @@ def _whole(name: str, given: Any, least: int) -> int:
     raise ParameterError(f"{name}: expected a whole number of at least {least}, found {given!r}")
 
 
-def _check_mapping(name: str, given: Any, key: str, value: str) -> None:
-    if given is not None and not isinstance(given, Mapping):
-        raise ParameterError(f"{name}: expected a mapping of {key} to {value}, found {given!r}")
+def _part(given: tuple[int, int], plan: Plan) -> tuple[int, int]:
+    part, parts = given if isinstance(given, tuple) and len(given) == 2 else (given, 0)
+    if not (isinstance(part, int) and isinstance(parts, int) and 0 <= part < parts <= 10_000):
+        raise ParameterError(f"part: expected which of how many, such as (0, 4), found {given!r}")
+    if parts > 1 and "/id" not in plan.columns:
+        raise ParameterError("part: expected ids= with it, found none")
+    return part, parts
 
 
 def _device(model: Any, device: Any) -> Any:
@@ -228,64 +246,32 @@ def _dtype(name: str, given: Any, accepted: Sequence[str]) -> Any:
     return getattr(torch, text)
 
 
-def _check(plan: Plan, target: Path, loader: Any, resume: bool) -> None:
+def _check(plan: Plan, loader: Any, target: Path, join: bool) -> None:
     """Refuse what can be seen to be wrong before the model runs."""
-    check_targets([target], [])
-    if target.exists() and not target.is_file():
-        raise OutputError("expected a file to write, found something else", file=str(target))
+    if join or not target.is_dir():
+        check_targets([target], [])
+    if target.exists() and (not target.is_file() or not join):
+        wanted = "a file to write" if join else "no folder of this name"
+        raise OutputError(f"expected {wanted}, found something else", file=str(target))
     if not plan.picks and plan.function is None:
         raise ParameterError("expected features, logits or a function to export, found none")
-    for name, asked in (("coalitions", plan.fusion), ("dropout_passes", plan.passes)):
+    for name, asked in (("coalitions", plan.coalitions), ("dropout_passes", plan.passes)):
         if asked and FUSED not in plan.picks and plan.function is None:
             raise ParameterError(f"{name}: expected multimodal_logits with it, found none")
     if plan.classifier is not None:
         submodule(plan.model, plan.classifier)
+    _check_coalitions(plan)
+    problem = order_problem(loader) if "/id" not in plan.columns and plan.function is None else None
+    if problem:
+        message = "expected one that goes through the rows in order, once, where there are no ids"
+        raise ParameterError(f"loader: {message}, found {problem}: give ids=")
+
+
+def _check_coalitions(plan: Plan) -> None:
+    if plan.coalitions not in (True, False):
+        found = f"expected True or False, found {plan.coalitions!r}"
+        raise ParameterError(f"coalitions: {found}: no submodule has to be named")
     modalities = [path for path in plan.picks if path.startswith("/features/")]
-    if plan.fusion and plan.function is None and not 1 <= len(modalities) <= MOST_MODALITIES:
+    if plan.coalitions and plan.function is None and not 1 <= len(modalities) <= MOST_MODALITIES:
         message = f"expected features of 1 to {MOST_MODALITIES} modalities"
         raise ParameterError(f"coalitions: {message}, found {len(modalities)}")
-    unnamed = "/id" not in plan.columns and plan.function is None
-    if shuffles(loader) and (resume or unnamed):
-        why = "to go on with the same batches" if resume else "for rows that have no ids"
-        raise ParameterError(f"loader: expected a fixed order {why}, found a shuffling sampler")
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    """List what must not change between an export and its continuation, as text."""
-    named: dict[str, Any] = {path: str(pick) for path, pick in plan.picks.items()}
-    named |= {path: _text(key) for path, key in plan.columns.items()}
-    named |= {
-        "function": _text(plan.function),
-        "inputs": _text(plan.inputs),
-        "coalitions": _text(plan.fusion),
-        "classifier": plan.classifier
-        and f"{plan.classifier} {_digest(submodule(plan.model, plan.classifier))}",
-        "model": _digest(plan.model, DIGESTED),
-        "class_names": plan.class_names,
-        "dropout_passes": plan.passes,
-        "seed": plan.seed if plan.passes else None,
-        "amp": _text(plan.amp),
-        "dtype": _text(plan.dtype),
-    }
-    return named
-
-
-def _text(thing: Any) -> str | None:
-    """Name a setting the same way in every process."""
-    return thing if thing is None else qualname(thing) if callable(thing) else str(thing)
-
-
-def _digest(model: Any, most: int | None = None) -> str:
-    """Tell models apart: names, shapes, types and the first bytes of what a checkpoint holds.
-
-    `most` bytes of each tensor are looked at, all of them if None: training changes every tensor
-    everywhere, so that a few tell.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, torch.Tensor) and not torch.nn.parameter.is_lazy(tensor):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            count = None if most is None else most // tensor.element_size()
-            first = tensor.detach().reshape(-1)[:count].cpu().contiguous()
-            digest.update(first.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a loader yields: how many rows, what of a batch the model gets, and what is written."""
+"""What a loader yields: in which order, how many rows, what the model gets, what is written."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import data
 
 from mmselect.errors import ParameterError
-from mmselect.torch.trees import look, mapped, shown
+from mmselect.torch.export.trees import look, mapped, shown
 
 Key = str | int | Callable[[Any], Any]
 """Where something is in a batch: a key or attribute, a position, or a function of the batch."""
-
-RANDOM = (
-    torch.utils.data.RandomSampler,
-    torch.utils.data.SubsetRandomSampler,
-    torch.utils.data.WeightedRandomSampler,
-)
-"""Samplers that draw in random order whatever their options."""
 
 Inputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
 
@@ -35,17 +29,29 @@ def promised_rows(loader: Any, n: int | None) -> int | None:
         return None
 
 
-def shuffles(loader: Any) -> bool:
-    """Whether a loader draws in random order, as far as its samplers are PyTorch's own.
+def order_problem(loader: Any) -> str | None:
+    """Say why a loader may not go through the rows in order, once; None if it is known to.
+
+    Batches that are no loader's (a list of them, a generator) are in the order they come in.
 
     Examples
     --------
-    >>> random = torch.utils.data.RandomSampler(range(9))
-    >>> batches = torch.utils.data.BatchSampler(random, 3, drop_last=False)
-    >>> shuffles(torch.utils.data.DataLoader(range(9), batch_sampler=batches))
-    True
+    >>> order_problem(data.DataLoader(range(9), batch_size=2)), order_problem([[0, 1], [2]])
+    (None, None)
+    >>> order_problem(data.DataLoader(range(9), sampler=[3, 1, 2]))
+    'a sampler of its own (list)'
     """
-    return any(isinstance(s, RANDOM) or _shuffled_shard(s) for s in _samplers(loader))
+    if isinstance(getattr(loader, "dataset", None), data.IterableDataset):
+        workers = getattr(loader, "num_workers", 0)
+        return f"an iterable data set with {workers} workers" if workers > 1 else None
+    if getattr(loader, "num_workers", 0) > 1 and not getattr(loader, "in_order", True):
+        return "in_order=False"
+    for sampler in _samplers(loader):
+        if isinstance(sampler, data.RandomSampler):
+            return "shuffled rows"
+        if type(sampler) not in (data.BatchSampler, data.SequentialSampler):
+            return f"a sampler of its own ({type(sampler).__name__})"
+    return None
 
 
 def own_generators(loader: Any) -> list[Any]:
@@ -54,7 +60,7 @@ def own_generators(loader: Any) -> list[Any]:
     Examples
     --------
     >>> generator = torch.Generator()
-    >>> loader = torch.utils.data.DataLoader(range(9), shuffle=True, generator=generator)
+    >>> loader = data.DataLoader(range(9), shuffle=True, generator=generator)
     >>> own_generators(loader) == [generator]
     True
     """
@@ -63,23 +69,26 @@ def own_generators(loader: Any) -> list[Any]:
 
 
 def _samplers(loader: Any) -> list[Any]:
-    """List a loader's samplers, those inside batch samplers too."""
-    outer = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
-    return [*outer, *(getattr(sampler, "sampler", None) for sampler in outer)]
-
-
-def _shuffled_shard(sampler: Any) -> bool:
-    return isinstance(sampler, torch.utils.data.DistributedSampler) and sampler.shuffle
+    """List the samplers that a loader draws from: a batch sampler comes before any other."""
+    sampler = getattr(loader, "batch_sampler", None)
+    sampler = getattr(loader, "sampler", None) if sampler is None else sampler
+    found = []
+    while sampler is not None:
+        found.append(sampler)
+        sampler = getattr(sampler, "sampler", None)
+    return found
 
 
 def moved(batch: Any, device: Any) -> Any:
     """Put the tensors of a batch on a device, without waiting where the loader pins memory."""
-    if not isinstance(batch, torch.Tensor | Mapping | tuple | list) and hasattr(batch, "to"):
-        return batch.to(device)  # a graph, for example
     ahead = device.type == "cuda"  # a copy to the CPU that nobody waits for would not be whole
-    # a packed sequence is a tuple, of which one part has to stay on the CPU
-    whole = (torch.Tensor, PackedSequence)
-    return mapped(lambda part: part.to(device, non_blocking=ahead), batch, whole)
+
+    def place(part: Any) -> Any:
+        if isinstance(part, torch.Tensor | PackedSequence):
+            return part.to(device, non_blocking=ahead)
+        return part.to(device) if hasattr(part, "to") else part  # a graph, for example
+
+    return mapped(place, batch)
 
 
 def column(batch: Any, name: str, key: Key) -> Any:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
 from mmselect.errors import DataError, ParameterError, SelectionError
-from mmselect.torch.losses import TAU, check_above_zero, unit
+from mmselect.torch.training.losses import TAU, check_above_zero, unit
 
 SAMPLED = 64
 """Rows for each prototype that the clustering sees; of more, a random part is taken."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from difflib import get_close_matches
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
 from mmselect.errors import few
 
@@ -17,65 +19,27 @@ Tree = Any
 """A tensor, or a tuple, list or mapping of trees. Anything else is carried along as it is."""
 
 
-def mapped(
-    function: Callable[[Tensor], Any], tree: Tree, leaf: tuple[type, ...] = (torch.Tensor,)
-) -> Tree:
-    """Build the same tree with `function` of every tensor; the tree itself stays as it is.
+def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """Build the same tree with `function` of everything in it that is no tuple, list or mapping.
 
-    `leaf` are the types that `function` gets as a whole. Mappings keep their type, so that a batch
-    that can also be read by attributes still can.
+    Mappings keep their type, so that a batch that can also be read by attributes still can. A
+    packed sequence counts as one thing: a part of it has to stay on the CPU.
 
     Examples
     --------
-    >>> mapped(lambda x: x + 1, {"a": (torch.zeros(2), "text")})
-    {'a': (tensor([1., 1.]), 'text')}
+    >>> mapped(lambda x: x + 1, {"a": (torch.zeros(2), 1)})
+    {'a': (tensor([1., 1.]), 2)}
     """
-    if isinstance(tree, leaf):
-        return function(tree)
-    if isinstance(tree, Mapping):
-        new = copy.copy(tree) if isinstance(tree, MutableMapping) else dict(tree)
-        for key, value in tree.items():
-            new[key] = mapped(function, value, leaf)
+
+    def leaf(part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return function(part)
+        new = copy.copy(part) if isinstance(part, MutableMapping) else dict(part)
+        for key, value in part.items():
+            new[key] = mapped(function, value)
         return new
-    if isinstance(tree, tuple | list):
-        items = [mapped(function, item, leaf) for item in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    return tree
 
-
-def tensors(tree: Tree) -> list[Tensor]:
-    """List every tensor of a tree, in order.
-
-    Examples
-    --------
-    >>> tensors({"a": [torch.tensor(1), "text"], "b": torch.tensor(2)})
-    [tensor(1), tensor(2)]
-    """
-    found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor  # a packed sequence cannot be built of anything else
-
-    mapped(keep, tree)
-    return found
-
-
-def leaves(tree: Tree) -> Iterator[Any]:
-    """Go through what a tree carries along beside its tensors.
-
-    Examples
-    --------
-    >>> list(leaves({"a": [torch.tensor(1), "text"], "b": (None,)}))
-    ['text', None]
-    """
-    if isinstance(tree, Mapping):
-        tree = tuple(tree.values())
-    if isinstance(tree, tuple | list):
-        for item in tree:
-            yield from leaves(item)
-    elif not isinstance(tree, torch.Tensor):
-        yield tree
+    return pytree.tree_map(leaf, tree, is_leaf=lambda part: isinstance(part, PackedSequence))
 
 
 def parts(thing: Any) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
 from mmselect.pool.writing import PoolWriter
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
-from mmselect.torch.losses import TAU
-from mmselect.torch.projectors import STEP, Losses, Projector, Settings, check, train
+from mmselect.torch.training.losses import TAU
+from mmselect.torch.training.projectors import STEP, Losses, Projector, Settings, check, train
 from mmselect.version import __version__
 
 WIDEST = 512

@@ -1,0 +1,1 @@
+"""From a PyTorch model and a loader to a pool file."""

@@ -1,0 +1,183 @@
+"""Batches from a loader, through a model, to the shards of a pool."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mmselect.errors import PoolError, SchemaError, few
+from mmselect.pool.checking import like_probabilities, name_problems
+from mmselect.pool.schema import place_of
+from mmselect.pool.writing import as_array, to_numpy
+from mmselect.torch.export.batches import column
+from mmselect.torch.export.blocks import Arrays, Block, arrived, as_text, leaving
+from mmselect.torch.export.classifier import constants
+from mmselect.torch.export.progress import Report
+from mmselect.torch.export.recording import Recorder
+from mmselect.torch.export.running import Plan, compute
+from mmselect.torch.export.shards import Shards
+
+
+@dataclass
+class Export:
+    """One export under way.
+
+    Attributes
+    ----------
+    plan, recorder, shards
+        What runs, what its hooks see, and where it goes.
+    target : Path
+        The pool's name when it is whole.
+    n : int or None
+        Rows to expect.
+    report : callable
+        Told of rows done and rows to do.
+    held : int
+        Rows that the finished shards hold before this run.
+    kinds : dict of path to str
+        Type and shape of a row of each dataset, from the first batch of this run.
+    """
+
+    plan: Plan
+    recorder: Recorder
+    shards: Shards
+    target: Path
+    n: int | None
+    report: Report
+    held: int = 0
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    def run(self, loader: Iterable[Any]) -> None:
+        """Go through the loader. On CUDA, a batch is stored while the next one is computed."""
+        waiting: deque[tuple[int, Block]] = deque()
+        done, row, known = self.shards.batches, 0, self.shards.ids()
+        self.held = self.shards.rows
+        for index, batch in enumerate(loader):
+            if index < done:
+                row = self._skip(batch, row, known, last=index == done - 1)
+            if index < done - 1:  # the last one is computed again and compared
+                continue
+            block = self._block(batch, row, first=index == max(done - 1, 0))
+            waiting.append((row, block))
+            row += block.rows
+            if len(waiting) > (self.plan.device.type == "cuda"):
+                self._store(*waiting.popleft())
+        while waiting:
+            self._store(*waiting.popleft())
+        self._check_rows(row)
+        if self.n is None:
+            self.report(row, row)
+
+    def _skip(self, batch: Any, row: int, known: Iterator[Any], last: bool) -> int:
+        """Hold a batch against the finished shards by its ids; return the row behind it.
+
+        Of the last one, which runs again, it is the row where it begins.
+        """
+        begins = self.shards.rows - self.shards.last_rows
+        if "/id" not in self.plan.columns:
+            return begins if last else row
+        with self._placed(row, None):
+            ids = column(batch, "/id", self.plan.columns["/id"])
+            new = as_text("/id", as_array("/id", ids)).tolist()
+            old = list(islice(known, len(new)))
+            for at, (a, b) in enumerate(zip_longest(old, new)):
+                if a != b:
+                    message = f"expected {_shown(a)}, as in the export under way, found {_shown(b)}"
+                    raise SchemaError(message, dataset="/id", rows=[at])
+            if last and row != begins:
+                message = f"expected the last batch in the shards to begin at row {begins}"
+                raise SchemaError(f"{message}, found row {row}: is it the same batch size?")
+        return row if last else row + len(new)
+
+    def _block(self, batch: Any, row: int, first: bool) -> Block:
+        key = self.plan.columns.get("/id")
+        ids = None if key is None else column(batch, "/id", key)
+        with self._placed(row, ids):
+            found = compute(self.plan, self.recorder, batch, row, first)
+            block = leaving(found, self.plan.dtype)
+            if not block.rows:
+                message = "expected samples in every batch, found an empty one: leave it out"
+                raise SchemaError(message)
+            if first:
+                arrays = arrived(block, {})
+                _check_names(arrays)
+                _warn_of_probabilities(arrays)
+                self.shards.constants = constants(self.plan, found)
+        return block
+
+    def _store(self, row: int, block: Block) -> None:
+        with self._placed(row, block.values.get("/id")):
+            arrays = arrived(block, self.shards.constants)
+            if row < self.held:
+                self.shards.compare(arrays)
+            self._check_kinds(arrays)
+            if self.n is not None and row + block.rows > self.n:
+                message = f"expected {self.n:,} rows from the loader, found more"
+                raise SchemaError(f"{message}: give n=, or n=None where nobody knows")
+        if row >= self.held:
+            self.shards.append(arrays)
+        self.report(row + block.rows, self.n)
+
+    def _check_kinds(self, arrays: Arrays) -> None:
+        """Hold a batch against the first one: the same datasets, shapes and types."""
+        here = {path: _kind(array) for path, array in arrays.items()}
+        self.kinds = self.kinds or here
+        for path in sorted(here.keys() | self.kinds.keys()):
+            old, new = self.kinds.get(path, "no such dataset"), here.get(path, "none")
+            if old != new:
+                message = f"expected {old}, as in the first batch, found {new}"
+                raise SchemaError(message, dataset=path)
+
+    def _check_rows(self, row: int) -> None:
+        expected = max(row, self.held, 1) if self.n is None else self.n
+        if row < expected:
+            message = f"expected {expected:,} rows from the loader, found {row:,}"
+            hint = ": give n= if that is all, and look for drop_last and samplers"
+            raise SchemaError(message + hint * (row > 0), file=str(self.target))
+
+    @contextmanager
+    def _placed(self, row: int, ids: Any) -> Iterator[None]:
+        """Add to errors the file, the rows counted in the pool, and the ids."""
+        try:
+            yield
+        except PoolError as error:
+            if error.rows and ids is not None and error.dataset != "/id":
+                every = to_numpy(ids)
+                if every.ndim == 1 and max(error.rows) < len(every):
+                    names = [str(name) for name in every[error.rows].tolist()]
+                    error.message += f" (id {few(names)})"
+            error.rows = error.rows and [row + at for at in error.rows]
+            error.file = error.file or str(self.target)
+            raise
+
+
+def _shown(stored: Any) -> str:
+    """Show an id as it was given."""
+    return repr(stored.decode("utf-8", "replace") if isinstance(stored, bytes) else stored)
+
+
+def _kind(array: NDArray[Any]) -> str:
+    kind = "text" if array.dtype.kind == "O" else str(array.dtype)
+    return f"rows of {kind}, shape {array.shape[1:]}" if array.ndim > 1 else kind
+
+
+def _check_names(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse sets of names that do not fit together, before hours of work."""
+    for problem in name_problems(arrays):
+        raise problem
+
+
+def _warn_of_probabilities(arrays: Mapping[str, NDArray[Any]]) -> None:
+    for path, array in arrays.items():
+        is_logits = place_of(path).dataset.is_logits and array.shape[-1] > 1
+        if is_logits and like_probabilities(array):
+            message = "every row of the first batch sums to 1: probabilities, not logits?"
+            warnings.warn(f"{path}: {message}", stacklevel=5)

@@ -1,0 +1,148 @@
+"""Find submodules by name, and take from what they return the tensor that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from mmselect.errors import ParameterError
+from mmselect.torch.export.trees import Tensor, look, nearest, parts, shown
+
+Given = str | tuple[str, Callable[[Any], Any]]
+"""How a user names an output: ``"module"``, ``"module:part"`` or ``("module", function)``."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which tensor, of which submodule's output.
+
+    Attributes
+    ----------
+    module : str
+        Dotted name; empty for the model itself.
+    part : str
+        Key, attribute or position in the output; empty for the output itself.
+    function : callable, optional
+        From the output to the tensor.
+    """
+
+    module: str
+    part: str = ""
+    function: Callable[[Any], Any] | None = None
+
+    def __str__(self) -> str:
+        if self.function is None:
+            return f"{self.module}:{self.part}" if self.part else self.module
+        return f"{self.module}, {qualname(self.function)}"
+
+
+def qualname(function: Callable[..., Any]) -> str:
+    """Name a function the same way in every process."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def parse(given: Given) -> Pick:
+    """Read how an output was named.
+
+    Examples
+    --------
+    >>> parse("text_encoder:last_hidden_state")
+    Pick(module='text_encoder', part='last_hidden_state', function=None)
+    """
+    if isinstance(given, str):
+        module, _, part = given.partition(":")
+        return Pick(module, part)
+    if not (isinstance(given, tuple) and len(given) == 2 and callable(given[1])):
+        message = 'expected "module", "module:part" or ("module", function)'
+        raise ParameterError(f"{message}, found {given!r}")
+    return Pick(given[0], function=given[1])
+
+
+def picked(pick: Pick, output: Any) -> Tensor:
+    """Take the (n, d) tensor that a pick means from what its submodule returned.
+
+    Raises
+    ------
+    ParameterError
+        If it is not there, or is no tensor of two axes; the message says how to pick one.
+
+    Examples
+    --------
+    >>> picked(parse("encoder:1"), ("text", torch.zeros(2, 3))).shape
+    torch.Size([2, 3])
+    """
+    name = pick.module or "the model"
+    try:
+        part = look(output, pick.part) if pick.part else output
+    except LookupError as error:
+        raise ParameterError(f"{name}: {error}") from None
+    found = pick.function(part) if pick.function else part
+    if not isinstance(found, torch.Tensor):
+        how = f'"{pick.module}:{_first_part(found)}" or ("{pick.module}", function)'
+        message = f"expected a tensor, found {shown(found)}: say which part, such as {how}"
+        raise ParameterError(f"{name}: {message}")
+    if found.ndim != 2:
+        how = f'("{pick.module}", lambda out: …)'
+        message = f"expected a row per sample, (n, d), found {shown(found)}: reduce it with {how}"
+        raise ParameterError(f"{name}: {message}")
+    return found
+
+
+def _first_part(tree: Any) -> str:
+    if isinstance(tree, tuple | list | torch.Tensor):
+        return "0"
+    named = tree if isinstance(tree, Mapping) else parts(tree)
+    return str(next(iter(named), "0"))
+
+
+def unwrapped(model: Any) -> Any:
+    """Take off what runs a model on several devices, or compiled: export needs the model itself."""
+    while (attribute := _wrapper(model)) is not None:
+        model = getattr(model, attribute)
+    return model
+
+
+def _wrapper(module: Any) -> str | None:
+    """Name the attribute under which a wrapper keeps its module; None for other modules."""
+    if isinstance(module, DataParallel | DistributedDataParallel):
+        return "module"
+    return "_orig_mod" if "_orig_mod" in module._modules else None
+
+
+def submodule(model: Any, name: str) -> Any:
+    """Find a submodule by its dotted name, with or without the steps that wrappers add.
+
+    Raises
+    ------
+    ParameterError
+        If there is none; the message lists the nearest names.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.DataParallel(torch.nn.Linear(1, 2)))
+    >>> submodule(model, "0.module") is submodule(model, "module.0.module")
+    True
+    >>> submodule(model, "1")
+    Traceback (most recent call last):
+    mmselect.errors.ParameterError: expected a submodule of Sequential, found '1'; nearest: 0
+    """
+    real = dict(model.named_modules(remove_duplicate=False))
+    short = {_without_wrappers(path, real): path for path in real}
+    for candidate in (name, name.removeprefix("module."), name.removeprefix("_orig_mod.")):
+        if candidate in real:
+            return real[candidate]
+        if candidate in short:
+            return real[short[candidate]]
+    message = f"expected a submodule of {type(model).__name__}, found {name!r}"
+    raise ParameterError(f"{message}; nearest: {nearest(name, [n for n in short if n])}")
+
+
+def _without_wrappers(path: str, modules: Mapping[str, Any]) -> str:
+    """Leave out of a dotted name the steps from a wrapper to what it wraps."""
+    steps = path.split(".")
+    parents = [modules[".".join(steps[:i])] for i in range(len(steps))]
+    return ".".join(s for s, parent in zip(steps, parents, strict=True) if _wrapper(parent) != s)

@@ -1,0 +1,305 @@
+"""An export under way: a folder of finished shards beside the target.
+
+``NAME.partial`` holds pool files, each of some batches, called by the part of the export that wrote
+them and the number of their first batch. A shard gets its name when it is on the disk, so that
+whatever ends the program leaves whole shards, and going on means to count them. When every part is
+done the shards are joined into one file, in order, or left as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.engine import DEFAULT_MEMORY
+from mmselect.errors import (
+    DataError,
+    FormatError,
+    MmselectError,
+    OutputError,
+    ParameterError,
+    SchemaError,
+    located,
+)
+from mmselect.files import make_folder, writing
+from mmselect.pool.ids import Ids, check_ids
+from mmselect.pool.reading import open_pool
+from mmselect.pool.writing import PoolWriter, join_shards
+from mmselect.torch.export.blocks import Arrays, allclose_to_largest
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # not on Windows: there, nobody is kept from exporting twice at once
+    flock = None  # type: ignore[assignment]
+
+SHARD_BYTES = DEFAULT_MEMORY
+"""How much waits in memory, at most, before a shard is written."""
+
+SHARD_SECONDS, SHARD_SHARE = 60.0, 16
+"""A smaller shard is written when it took so long, and if it has a 16th of the rows before it: a
+killed export loses a minute, or a 17th of its work, and a long one is not thousands of shards."""
+
+AGAIN = "without resume, it starts again"
+
+
+class Shards:
+    """The finished shards of one part of an export, and the batches that wait for the next one.
+
+    Attributes
+    ----------
+    target, folder : Path
+        The pool to be, links followed, and what it grows in.
+    rows, batches, last_rows : int
+        What the finished shards hold, and the rows of the last batch in them.
+    constants : dict of path to array
+        The datasets without a row per sample.
+    """
+
+    def __init__(self, target: Path, settings: Mapping[str, Any], part: tuple[int, int]) -> None:
+        self.target = Path(os.path.realpath(target))
+        self.folder = self.target.with_name(f"{self.target.name}.partial")
+        self.settings, (self.part, self.parts) = {**settings, "parts": part[1]}, part
+        self.rows = self.batches = self.last_rows = 0
+        self.constants: Arrays = {}
+        self._own = f"{self.part:04d}"
+        self._waiting: list[Arrays] = []
+        self._size, self._since = 0, time.monotonic()
+        self._hashes = np.empty(0, np.int64)
+
+    def finished(self, part: str) -> list[Path]:
+        """Shards of a part, or of all (``"*"``), in order."""
+        return sorted(self.folder.glob(f"{part}-*.h5"))
+
+    def append(self, arrays: Arrays) -> None:
+        """Take a batch, and write a shard if it is time.
+
+        Raises
+        ------
+        DataError
+            If an id was there before.
+        OutputError
+            If the shard cannot be written.
+        """
+        self._waiting.append(arrays)
+        self._size += sum(array.nbytes for array in arrays.values())
+        rows = sum(map(_rows, self._waiting))
+        late = time.monotonic() - self._since >= SHARD_SECONDS
+        if self._size >= SHARD_BYTES or (late and rows >= self.rows / SHARD_SHARE):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits as a shard. What cannot be written is dropped, and not tried again."""
+        blocks, self._waiting = self._waiting, []
+        self._size, self._since = 0, time.monotonic()
+        if not blocks:
+            return
+        hashes = self._new_hashes(blocks)
+        if not self.batches:
+            self._begin()
+        sizes = list(map(_rows, blocks))
+        about = {"batches": len(sizes), "last_batch": sizes[-1]}
+        path = self.folder / f"{self._own}-{self.batches:08d}.h5"
+        with PoolWriter(path, self.constants, rows=sum(sizes), attributes=about) as writer:
+            for block in blocks:
+                writer.append(block)
+        self.rows, self.last_rows = self.rows + sum(sizes), sizes[-1]
+        self.batches += len(sizes)
+        self._hashes = np.concatenate([self._hashes, hashes])
+
+    def _new_hashes(self, blocks: list[Arrays]) -> NDArray[np.int64]:
+        """Hash the ids of some batches; refuse those that were there before."""
+        if "/id" not in blocks[0]:
+            return self._hashes[:0]
+        ids = Ids(np.concatenate([block["/id"] for block in blocks]))
+        hashes = _hashes(ids)
+        with located(file=str(self.target), rows=range(self.rows, self.rows + len(ids))):
+            check_ids(ids)
+            suspects = np.flatnonzero(np.isin(hashes, self._hashes)).tolist()
+            named = {ids.values[row] for row in suspects}
+            before = named.intersection(self.ids()) if named else named
+            if again := [row for row in suspects if ids.values[row] in before]:
+                message = f"expected unique ids, found {ids.text(again[:1])[0]!r} again"
+                raise DataError(message, dataset="/id", rows=again)
+        return hashes
+
+    def ids(self) -> Iterator[Any]:
+        """Go through the ids in the finished shards, as stored."""
+        for path in self.finished(self._own):
+            with open_pool(path) as shard:
+                yield from shard.ids.values.tolist()
+
+    def _begin(self) -> None:
+        """Take away what an export before has left of this part, and of parts beyond the last."""
+        with writing(self.folder):
+            for path in self.folder.iterdir():
+                number = path.name[:4]
+                stale = number == self._own or (number.isdecimal() and int(number) >= self.parts)
+                if stale and path != self._settings_file:
+                    path.unlink()
+            with self._settings_file.open("r+") as handle:
+                handle.truncate()
+                json.dump(self.settings, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / f"{self._own}.json"
+
+    def load(self) -> None:
+        """Count the finished shards of an export that ended early.
+
+        Raises
+        ------
+        ParameterError
+            If it was made with other settings.
+        FormatError
+            If its files cannot be read, or one is missing.
+        """
+        for path in self.finished(self._own):
+            self._check_settings(self._settings_file)
+            with open_pool(path) as shard:
+                about = shard.layout.shards[0].source.handle.attrs
+                if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
+                    message = f"expected the shard of batch {self.batches + 1}, found another"
+                    raise FormatError(f"{message}; {AGAIN}", file=str(path))
+                self.rows, self.last_rows = self.rows + shard.n, int(about["last_batch"])
+                self.batches += int(about["batches"])
+                if "/id" in shard.columns:
+                    self._hashes = np.concatenate([self._hashes, _hashes(shard.ids)])
+
+    def _check_settings(self, path: Path) -> None:
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            message = "cannot be read: expected the settings of an export, found none"
+            raise FormatError(
+                f"{message}; without resume, it starts again", file=str(path)
+            ) from None
+        for name in sorted(self.settings.keys() | found.keys()):
+            old, new = found.get(name), self.settings.get(name)
+            if old != new:
+                message = f"expected {name} = {old}, as in the export under way, found {new}"
+                raise ParameterError(message, file=str(path))
+
+    def compare(self, arrays: Arrays) -> None:
+        """Hold the last batch of the finished shards, computed again, against what is written.
+
+        Raises
+        ------
+        SchemaError
+            If it has other rows, text or numbers; `rows` counts within the batch.
+        """
+        rows, path = _rows(arrays), self.finished(self._own)[-1]
+        if rows != self.last_rows:
+            expected = f"expected {self.last_rows} rows in batch {self.batches}, as before"
+            raise SchemaError(f"{expected}, found {rows}", file=str(path))
+        with open_pool(path) as shard:
+            start = shard.n - self.last_rows
+            before = {name: column[start:] for name, column in shard.columns.items()}
+        for name in {**arrays, **before}:
+            none = np.empty(0)
+            if not allclose_to_largest(before.get(name, none), arrays.get(name, none)):
+                message = "expected the numbers written before, found others: is it the same model?"
+                here = list(range(rows))
+                raise SchemaError(message, file=str(path), dataset=name, rows=here)
+
+    def finish(self, join: bool) -> None:
+        """Write what waits; where every part is done, make the pool of them."""
+        self.flush()
+        with writing(self.folder):
+            (self.folder / f"{self._own}.done").touch()
+        with suppress(FileNotFoundError), locked(self.folder / "lock", wait=True):
+            if len(list(self.folder.glob("*.done"))) >= self.parts:
+                self._make(join)
+
+    def _make(self, join: bool) -> None:
+        for path in sorted(self.folder.glob("*.json")):
+            self._check_settings(path)
+        shards = self.finished("*")
+        if join:
+            join_shards(shards, self.target)
+            shutil.rmtree(self.folder)
+            return
+        with open_pool(shards) as pool:
+            _ = pool.ids  # refuses those that repeat between parts
+        with writing(self.target):
+            for path in set(self.folder.iterdir()) - set(shards):
+                path.unlink()
+            self.folder.replace(self.target)
+
+    def leave(self) -> None:
+        """Take away the settings where there is no shard, and the folder where it is empty."""
+        with suppress(OSError):  # what ended the export is what to tell
+            if not self.finished(self._own):
+                self._settings_file.unlink()
+                self.folder.rmdir()
+
+
+def _rows(arrays: Arrays) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _hashes(ids: Ids) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, ids.values.tolist()), np.int64, len(ids))
+
+
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[TextIO]:
+    """Hold a file that only one process may hold.
+
+    Raises
+    ------
+    OutputError
+        If another one holds it; with `wait`, that is waited for.
+    """
+    with path.open("a+") as handle:
+        try:
+            if flock is not None:
+                flock(handle, LOCK_EX | (0 if wait else LOCK_NB))
+        except BlockingIOError:
+            message = "expected no other export, found one at work"
+            raise OutputError(message, file=str(path)) from None
+        yield handle
+
+
+@contextmanager
+def growing(
+    target: Path, settings: Mapping[str, Any], part: tuple[int, int], resume: bool
+) -> Iterator[Shards]:
+    """Begin an export, or with `resume` take up one that ended early.
+
+    Whatever ends the block, the batches that were taken are in a shard, and the shards stay.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written, or another process exports the same part.
+    ParameterError
+        If the finished shards were made with other settings.
+    """
+    shards = Shards(target, settings, part)
+    make_folder(shards.folder)
+    with locked(shards._settings_file):
+        try:
+            if resume:
+                shards.load()
+            yield shards
+        except BaseException as error:
+            with suppress(MmselectError, OSError):  # what ended the export is what to tell
+                shards.flush()
+            if shards.rows:
+                note = f"{shards.folder} keeps {shards.rows:,} rows; resume=True goes on there"
+                error.add_note(note)
+            raise
+        finally:
+            shards.leave()

@@ -1,0 +1,1 @@
+"""Training pieces: heads, losses and prototypes, and the alignment of frozen features."""
