@@ -106,6 +106,10 @@ def align_features(
     and everything else that the pool has but two groups: ``/classifier`` and ``/coalition_logits``
     describe a fused head on the old features. Rows of zeros stay zero, and train nothing.
 
+    The rate rises from 0 during the warm-up and falls to 0 along a cosine after it. By default
+    there is a prototype for 44 samples that have the rarest modality, from 2 to 5000. Results do
+    not depend on `memory`; their last digits may depend on `threads`, those of torch on a CPU.
+
     Parameters
     ----------
     pool : Pool, path, or sequence of paths
@@ -115,9 +119,6 @@ def align_features(
     progress : callable, optional
         Told ``(rows done, rows in all epochs)``.
     {options}
-
-    After the warm-up the rate falls to 0 along a cosine. The prototypes are counted by the samples
-    that have the rarest modality.
 
     Returns
     -------
