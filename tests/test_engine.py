@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -15,6 +16,7 @@ from conftest import arrays
 from threadpoolctl import threadpool_info
 
 import mmselect
+from mmselect.ask import Scoring
 from mmselect.core.sampling.d2 import d2_sample
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import squared_norms
@@ -69,8 +71,8 @@ def test_every_mapper_gives_the_same_contributions(engine: Engine) -> None:
 def test_every_mapper_gives_the_same_scores(engine: Engine, strategy: str, tmp_path: Any) -> None:
     mmselect.write_pool(tmp_path / "pool.h5", **arrays(900, c=7))
     with mmselect.open_pool(tmp_path / "pool.h5") as pool:
-        request = prepare(pool, strategy)
-        expected, found = compute_scores(request), compute_scores(request, engine=engine)
+        request = prepare(pool, Scoring(strategy=strategy))
+        expected, found = (compute_scores(r) for r in (request, replace(request, engine=engine)))
     assert list(found) == list(expected)
     assert all((found[name] == values).all() for name, values in expected.items())
 

@@ -196,7 +196,7 @@ def _fill(out: Singles, array: Array, unit: bool, center: bool, engine: Engine) 
         if mean is not None:
             block = block - mean
             norms = _centred_norms(block, norms, array.dtype)
-        scale = _inverse(norms)
+        scale = inverse(norms)
         filled = out[slice(*rows)]
         with np.errstate(over="ignore"):
             filled[:] = block * scale[:, None] if unit else block
@@ -246,7 +246,7 @@ class Originals:
             if mean is not None:
                 part -= mean
                 norms = _centred_norms(part, norms, block.dtype)
-            part *= _inverse(norms)[:, None]
+            part *= inverse(norms)[:, None]
         return part
 
     def squared(self, index: Index, point: Floats) -> Floats:
@@ -295,7 +295,7 @@ class Joined:
             with located(dataset=name):
                 norms, mean = _norms_and_mean(array, unit, engine)
             self.zero_rows[name] = int((norms == 0).sum())
-            self.scales.append(_inverse(norms) if unit else None)
+            self.scales.append(inverse(norms) if unit else None)
             means.append(mean)
         self.mean = np.concatenate(means)
 
@@ -332,7 +332,7 @@ def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, F
         if not unit and array.dtype == np.float64:
             with np.errstate(over="ignore"):  # beyond float32: an error, not an infinity
                 row_norms(wide.astype(np.float32), rows[0])
-        weights = _inverse(norms) if unit else np.ones(len(wide))
+        weights = inverse(norms) if unit else np.ones(len(wide))
         return norms, weights @ wide
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
@@ -341,8 +341,14 @@ def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, F
     return norms, np.sum([total for _, total in parts], axis=0) / len(array)
 
 
-def _inverse(norms: Floats) -> Floats:
-    """1/norm, and 0 for a row without a direction."""
+def inverse(norms: Floats) -> Floats:
+    """1/norm, and 0 for a row without a direction.
+
+    Examples
+    --------
+    >>> inverse(np.array([4.0, 0.0]))
+    array([0.25, 0.  ])
+    """
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 

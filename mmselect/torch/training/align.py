@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.alignment import Alignment
 from mmselect.describe import alignment_pairs, measure_alignment
-from mmselect.engine import DEFAULT_MEMORY, Progress, thread_count
+from mmselect.engine import DEFAULT_MEMORY, Engine, Progress
 from mmselect.errors import MmselectError, NeedsError, few
 from mmselect.files import check_targets
 from mmselect.output.tables import as_json
@@ -180,14 +180,14 @@ def align_features(
         check(how)
         with opened.located():
             _ = opened.ids  # refuses ids that the new pool could not hold
-            old = measure_alignment(opened, memory)  # also finds rows with nan
+            old = measure_alignment(opened, Engine(threads, memory))  # also finds rows with nan
             projectors = _projectors(opened, paths, how, memory)
             if prototypes is None:
                 how = replace(how, prototypes=_usual_prototypes(opened.n, projectors))
             losses = _trained(opened, projectors, how, progress)
         _write(opened, target, projectors, how, losses, memory)
     with open_pool(target) as written:
-        new = measure_alignment(written, memory)
+        new = measure_alignment(written, Engine(threads, memory))
     before, after = alignment_pairs(old), alignment_pairs(new)
     maps = {name: projector.affine() for name, projector in projectors.items()}
     warnings = [*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)]
@@ -224,7 +224,7 @@ def _device(name: str) -> str:
 @contextlib.contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(thread_count(threads))
+    torch.set_num_threads(Engine(threads).threads)
     try:
         yield
     finally:
