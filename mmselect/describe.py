@@ -15,7 +15,7 @@ import numpy as np
 
 from mmselect import engine
 from mmselect.core.scores.alignment import Alignment, modality_gap
-from mmselect.core.scores.guidelines import guideline_report, guideline_sums
+from mmselect.core.scores.guidelines import guideline_report
 from mmselect.core.scores.shapley import contributions
 from mmselect.pool.reading import Pool
 from mmselect.request import Request, lacking
@@ -222,7 +222,7 @@ def _contributions(pool: Pool, how: engine.Engine) -> dict[str, Any] | None:
     phi, _ = gradients.shapley(sources, rows, how)
     share = contributions(phi)
     before, after = gradients.gradient_norms(sources, rows, share, how)
-    found = guideline_report(guideline_sums(share, before, after))
+    found = guideline_report(share, before, after)
     names = pool.names("/features")
     return {
         "samples": found.samples,

@@ -50,6 +50,10 @@ AHEAD = 32 << 20
 """Bytes that the system is told of before they are read, where no ``--memory`` is needed."""
 
 
+def silent(_done: int, _total: int) -> None:
+    """Stand in for a progress report that nobody asked for."""
+
+
 def compute_rows(width: int) -> int:
     """Rows of one compute block for rows of `width` numbers: a power of two from 16 to 8192.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
-from mmselect.engine import Progress
+from mmselect.engine import Progress, silent
 from mmselect.errors import NeedsError, few
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
@@ -265,12 +265,8 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         labeled=request.labeled,
         parameters=request.parameters,
         engine=request.engine,
-        progress=progress or _silent,
+        progress=progress or silent,
     )
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Stand in for a progress report that nobody asked for."""
 
 
 def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
