@@ -51,9 +51,8 @@ class Traversal:
         n, d = len(points), len(points.mean)
         self.points, self.engine = points, engine
         self.work = {"compared": 0, "measured": 0, "decided": 0}
-        self.origin = points.mean.astype(
-            points.dtype
-        )  # distances do not depend on it; products round less
+        # Distances do not depend on the origin; near the mean, products round less.
+        self.origin = points.mean.astype(points.dtype)
         size = len(labeled) + k
         self.sketched = size > SKETCHED
         self.basis = main_directions(points, self.origin, SKETCH if self.sketched else 0)
