@@ -108,18 +108,18 @@ def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Flo
         return gains
 
     total = np.zeros(n)
-    for gains in engine.map(row_of_tiles, _triangle(n)):
+    for gains in engine.map(row_of_tiles, _triangle(n, TILE)):
         total += gains
     return total
 
 
-def _triangle(n: int, tile: int = TILE) -> Iterator[Tiles]:
+def _triangle(n: int, tile: int) -> Iterator[Tiles]:
     """Rows of tiles of a symmetric (n, n) matrix, each from its diagonal tile on."""
     tiles = list(ranges(0, n, tile))
     return (tiles[first:] for first in range(len(tiles)))
 
 
-def all_products(x: Real, engine: Engine, tile: int = TILE) -> Real:
+def all_products(x: Real, engine: Engine, tile: int | None = None) -> Real:
     """Products of all rows with all, (n, n), symmetric to the last bit.
 
     Examples
@@ -137,7 +137,7 @@ def all_products(x: Real, engine: Engine, tile: int = TILE) -> Real:
             if start > a:
                 products[start:stop, a:b] = block.T
 
-    list(engine.map(row_of_tiles, _triangle(len(x), tile)))
+    list(engine.map(row_of_tiles, _triangle(len(x), tile or TILE)))
     return products
 
 
@@ -175,7 +175,7 @@ def all_pairs(x: Singles, least: Singles, engine: Engine) -> csr_array:
                 pairs.append(_pairs(products.T, least[start:stop], start, a))
         return pairs
 
-    found = [pair for pairs in engine.map(row_of_tiles, _triangle(n)) for pair in pairs]
+    found = [pair for pairs in engine.map(row_of_tiles, _triangle(n, TILE)) for pair in pairs]
     clients, candidates, similar = (np.concatenate(part) for part in zip(*found, strict=True))
     return csr_array((similar, (clients, candidates)), shape=(n, n))
 
