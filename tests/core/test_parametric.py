@@ -88,7 +88,7 @@ def test_value_and_gradient_by_finite_differences(loss, m, k, align, over_tau):
         up = naive_loss(x, theta + step, owner, weights, theta)[0]
         down = naive_loss(x, theta - step, owner, weights, theta)[0]
         numeric[place] = (up - down) / 2e-6
-    # Along a parameter itself the sphere does not go; l = c in the code's loss differs only there.
+    # Compare in the tangent space: the term l = c of the code's loss differs along θ_j only.
     tangent(theta, gradient, offsets)
     tangent(theta, numeric, offsets)
     np.testing.assert_allclose(gradient, numeric, atol=2e-8)
