@@ -486,7 +486,7 @@ def test_sparse_greedy_looks_at_few_blocks_of_gains(monkeypatch):
     class Counted(neighbours._Highest):
         def first(self):
             pick = super().first()
-            looked_at.append(self.looked_at)
+            looked_at.append(self.refreshed)
             return pick
 
     monkeypatch.setattr(neighbours, "_Highest", Counted)

@@ -111,7 +111,7 @@ class ExactGreedy:
         picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
         self.gain = self._all_gains()
         for step in range(self.k):
-            self._look_for_few_pairs()
+            self._hold_pairs_if_few()
             pick, gain = self._choose()
             if gain < NOISE:
                 # Everything is covered: the rest of the budget goes to the lowest rows.
@@ -135,7 +135,7 @@ class ExactGreedy:
             return all_gains(self.x, self.best, self.weights, self.engine)
         return self._sums(np.arange(len(self.x)), self.best, np.full_like(self.best, np.inf))
 
-    def _look_for_few_pairs(self) -> None:
+    def _hold_pairs_if_few(self) -> None:
         """Hold the pairs that still matter and nothing else, if they are few enough."""
         if self.matrix is None and self.edges is None and 8 * self.since >= len(self.x):
             self.since = 0

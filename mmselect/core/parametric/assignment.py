@@ -106,7 +106,7 @@ class Assignment:
         """Whether lists made now would last a few steps: the skin comes from the data."""
         return bool(np.median(self.skin) > 4 * self.norms.max() * self.drift)
 
-    def _see(self, rows: Index, owner: Index, lead: Matrix) -> None:
+    def _settle(self, rows: Index, owner: Index, lead: Matrix) -> None:
         self.owner[rows], self.lead[rows] = owner, lead
         self.own_path[rows], self.far_seen[rows] = self.path[owner], self.far
 
@@ -125,7 +125,7 @@ class Assignment:
             best, first, second = _two_best(similar)
             lead = first - np.maximum(second, outside)
             sure = lead > self.rounding
-            self._see(index[sure], listed[np.arange(len(index)), best][sure], lead[sure])
+            self._settle(index[sure], listed[np.arange(len(index)), best][sure], lead[sure])
             unsure: Index = index[~sure]
             return unsure
 
@@ -143,7 +143,7 @@ class Assignment:
             if listing:
                 self._list(index, x, similar)
             best, first, second = _two_best(similar)
-            self._see(index, best, first - second)
+            self._settle(index, best, first - second)
 
         list(self.engine.map(compare, ranges(0, len(rows), ALL_ROWS)))
 
