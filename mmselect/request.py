@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import engine
+from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
+from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
 from mmselect.option import LONGEST, Condition, parse_budget
 from mmselect.pool.checking import like_probabilities
@@ -63,6 +64,8 @@ class Request:
         Row numbers, increasing.
     reads : list of str
         Datasets that the strategy reads.
+    engine : Engine
+        Who does the work, with how many threads and how much memory.
     warnings : list of str
         What the user should know; grows while the work is done.
     """
@@ -74,8 +77,7 @@ class Request:
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     reads: list[str]
-    threads: int
-    memory: int
+    engine: Engine
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -127,8 +129,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         candidates=candidates,
         labeled=np.flatnonzero(labeled),
         reads=reads,
-        threads=engine.thread_count(ask.threads),
-        memory=ask.memory,
+        engine=Engine(ask.threads or processors(), ask.memory),
         warnings=warnings,
     )
 
@@ -335,20 +336,27 @@ def fingerprint(pool: Pool) -> str:
     The same for a pool in one file or in shards; cheap however large the pool is.
     """
     digest = hashlib.sha256(f"{pool.n}".encode())
+    size = min(SAMPLED_ROWS, pool.n)
+    starts = np.unique(np.linspace(0, pool.n - size, SAMPLED_BLOCKS).astype(int))
+    sampled = (starts[:, None] + np.arange(size)).ravel()
     for path in sorted(pool.columns):
         column = pool.columns[path]
         digest.update(f"{path} {column.shape} {column.dtype.str}".encode())
-        starts = np.linspace(0, max(pool.n - SAMPLED_ROWS, 0), SAMPLED_BLOCKS).astype(int)
-        whole = path == "/id"
-        for start in [0] if whole else np.unique(starts).tolist():
-            block = column.read(start, pool.n if whole else min(start + SAMPLED_ROWS, pool.n))
-            text = block.dtype.kind == "O"
-            digest.update(b"\0".join(block.tolist()) if text else block.tobytes())
+        rows, step = (np.arange(pool.n), pool.n) if path == "/id" else (sampled, SAMPLED_ROWS)
+        for block in map_rows(_bytes_of_block, [column], rows, step=max(step, 1)):
+            digest.update(block)
     for path in sorted(pool.constants):
-        values = pool.constants[path]
-        text = values.dtype.kind == "O"
-        digest.update(b"\0".join(values.tolist()) if text else values.tobytes())
+        digest.update(_bytes_of(pool.constants[path]))
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def _bytes_of_block(_rows: Index, blocks: list[Array]) -> bytes:
+    return _bytes_of(blocks[0])
+
+
+def _bytes_of(values: Array) -> bytes:
+    """Bytes of numbers as they are stored; texts with a zero byte between them."""
+    return b"\0".join(values.tolist()) if values.dtype.kind == "O" else values.tobytes()
 
 
 def provenance(request: Request, **more: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Replaying
+from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
@@ -22,7 +23,6 @@ from mmselect.replay.heads import C_GRID
 from mmselect.replay.rounds import Run, Settings, Start, begin, check_strategies, play
 from mmselect.replay.storage import Storage, digest
 from mmselect.replay.workers import run_tasks
-from mmselect.strategies.record import Progress
 from mmselect.version import __version__
 
 

@@ -98,7 +98,7 @@ def test_the_report_is_what_the_file_holds(pool: Path, tmp_path) -> None:
     made = align_features(pool, tmp_path / "aligned.h5", **QUICK)
     for path, pair in ((pool, made.before[0]), (tmp_path / "aligned.h5", made.after[0])):
         z = {m: contents(path)[f"/features/{m}"] for m in ("image", "text")}
-        found = modality_gap([z])
+        found = modality_gap(z)
         assert pair["gap"] == pytest.approx(found.gap["image", "text"], rel=1e-12)
         assert pair["matched"] == pytest.approx(found.matched["image", "text"], rel=1e-12)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmselect.ask import Aligning
 from mmselect.core.scores.alignment import Alignment
 from mmselect.describe import alignment_pairs, measure_alignment
-from mmselect.engine import Progress
+from mmselect.engine import Engine, Progress
 from mmselect.errors import MmselectError, NeedsError, ParameterError, few
 from mmselect.files import check_targets
 from mmselect.option import accepts
@@ -150,7 +150,9 @@ def align_features(
         rng, device = np.random.default_rng(how.seed), torch.device(how.device)
         with opened.located():
             _ = opened.ids  # refuses ids that the new pool could not hold
-            old = measure_alignment(opened, how.memory)  # also finds rows with nan
+            old = measure_alignment(
+                opened, Engine(how.threads, how.memory)
+            )  # also finds rows with nan
             maps = {
                 path: Projector(opened, path, how.dim or 0, rng, device, how.memory)
                 for path in paths
@@ -160,7 +162,7 @@ def align_features(
             losses = _trained(opened, maps, how, progress)
         _write(opened, target, maps, how, losses)
     with open_pool(target) as written:
-        new = measure_alignment(written, how.memory)
+        new = measure_alignment(written, Engine(how.threads, how.memory))
     before, after = alignment_pairs(old), alignment_pairs(new)
     return Aligned(
         n=opened.n,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
+from mmselect.engine import Engine
 from mmselect.errors import DataError, ParameterError, SelectionError
 from mmselect.torch.training.losses import TAU, check_above_zero, unit
 
@@ -146,7 +147,7 @@ class UnimodalPrototypes:
         x = np.ascontiguousarray(z.cpu().numpy())
         threads = torch.get_num_threads()
         centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
-        fill_empty(x, centres, threads)
+        fill_empty(x, centres, Engine(threads))
         return torch.from_numpy(centres).to(z.device)
 
 
