@@ -196,7 +196,8 @@ def _mask(
         found = f"found {len(missing):,} unknown: {few(missing)}"
         raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
     if missing:
-        warnings.append(f"{option}: {len(missing):,} unknown ids ignored: {few(missing)}")
+        ids = f"{len(missing):,} unknown id{'s'[: len(missing) != 1]}"
+        warnings.append(f"{option}: {ids} ignored: {few(missing)}")
     mask = np.zeros(pool.n, bool)
     mask[rows] = True
     return mask
@@ -305,7 +306,8 @@ def count_budget(ask: Selecting, request: Request) -> int:
     if k <= available:
         return k
     if available == 0:
-        message = f"no candidates are left: all {request.pool.n:,} samples are labeled or excluded"
+        taken = "are labeled or taken away by the lists and conditions"
+        message = f"no candidates are left: all {request.pool.n:,} samples {taken}"
         raise SelectionError(message, file=request.pool.files[0])
     if not ask.clip_budget:
         message = f"budget: expected at most {available:,} candidates, found {k:,}"

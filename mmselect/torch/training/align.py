@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmselect.ask import Aligning
 from mmselect.core.scores.alignment import Alignment
 from mmselect.describe import alignment_pairs, measure_alignment
-from mmselect.engine import DEFAULT_MEMORY, Progress, thread_count
-from mmselect.errors import MmselectError, NeedsError, few
+from mmselect.engine import Progress, thread_count
+from mmselect.errors import MmselectError, NeedsError, UsageError, few
 from mmselect.files import check_targets
+from mmselect.option import accepts
 from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
 from mmselect.pool.writing import PoolWriter
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
-from mmselect.torch.training.losses import TAU
-from mmselect.torch.training.projectors import STEP, Losses, Projector, Settings, check, train
+from mmselect.torch.training.projectors import STEP, Losses, Projector, Settings, train
 from mmselect.version import __version__
 
 WIDEST = 512
@@ -83,22 +84,13 @@ class Aligned:
         }
 
 
+@accepts(Aligning)
 def align_features(
     pool: Pool | PoolPath | Sequence[PoolPath],
     target: str | os.PathLike[str],
     *,
-    dim: int | None = None,
-    epochs: int = 25,
-    warmup: int | None = None,
-    rate: float = 3e-3,
-    batch_size: int = 256,
-    prototypes: int | None = None,
-    tau: float = TAU,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
+    **asked: Any,
 ) -> Aligned:
     """Project the features of all modalities into one space; write them as a new pool.
 
@@ -116,29 +108,9 @@ def align_features(
         With features of two modalities or more, of any widths.
     target : path
         The pool to write, as one file; an existing one is replaced.
-    dim : int, optional
-        Width of the shared space. Default: that of the narrowest modality, at most 512.
-    epochs, warmup : int
-        Passes over the pool, and how many of them come before the prototypes, with a rate that
-        rises from 0; default: a fifth. Then the rate falls to 0 along a cosine.
-    rate : float
-        Largest learning rate of AdamW.
-    batch_size : int
-        Samples in a batch, at least 2: each is contrasted with the others.
-    prototypes : int, optional
-        Clusters of each modality; 0: no prototypical loss. Default: one for 44 samples that have
-        the rarest modality, from 2 to 5000.
-    tau : float
-        Temperature of both losses.
-    seed : int
-    device : str
-        As torch names it; ``auto`` is the GPU where there is one.
-    threads : int
-        Threads of torch on a CPU. Unlike elsewhere, the last digits may depend on it.
-    memory : int
-        Bytes to read at a time. Results do not depend on it.
     progress : callable, optional
         Told ``(rows done, rows in all epochs)``.
+    {options}
 
     Returns
     -------
@@ -148,7 +120,7 @@ def align_features(
     ------
     NeedsError
         If there are fewer than two modalities or samples, or no sample has two modalities.
-    ParameterError
+    UsageError
         If an option is out of range.
     MmselectError
         Of the kind that fits, for a pool that cannot be read or a file that cannot be written.
@@ -161,33 +133,37 @@ def align_features(
     >>> made.dim, made.after[0]["matched"] > made.before[0]["matched"]
     (64, True)
     """
-    target, device = Path(target), _device(device)
-    with opened_pool(pool) as opened, _torch_threads(threads):
+    ask, target = Aligning(**asked), Path(target)
+    warmup = ask.epochs // 5 if ask.warmup is None else ask.warmup
+    if warmup > ask.epochs:
+        raise UsageError(f"warmup: expected from 0 to {ask.epochs} epochs, found {warmup}")
+    how = Settings(
+        dim=ask.dim or WIDEST,
+        epochs=ask.epochs,
+        warmup=warmup,
+        rate=ask.rate,
+        batch_size=ask.batch_size,
+        prototypes=ask.prototypes or 0,
+        tau=ask.tau,
+        seed=ask.seed,
+        device=_device(ask.device),
+    )
+    with opened_pool(pool) as opened, _torch_threads(ask.threads):
         check_targets([target], opened.files)
         paths = _paths(opened)
-        narrowest = min(opened.columns[path].shape[1] for path in paths.values())
-        how = Settings(
-            dim=min(narrowest, WIDEST) if dim is None else dim,
-            epochs=epochs,
-            warmup=epochs // 5 if warmup is None else warmup,
-            rate=rate,
-            batch_size=batch_size,
-            prototypes=prototypes or 0,
-            tau=tau,
-            seed=seed,
-            device=device,
-        )
-        check(how)
+        if ask.dim is None:
+            narrowest = min(opened.columns[path].shape[1] for path in paths.values())
+            how = replace(how, dim=min(narrowest, WIDEST))
         with opened.located():
             _ = opened.ids  # refuses ids that the new pool could not hold
-            old = measure_alignment(opened, memory)  # also finds rows with nan
-            projectors = _projectors(opened, paths, how, memory)
-            if prototypes is None:
+            old = measure_alignment(opened, ask.memory)  # also finds rows with nan
+            projectors = _projectors(opened, paths, how, ask.memory)
+            if ask.prototypes is None:
                 how = replace(how, prototypes=_usual_prototypes(opened.n, projectors))
             losses = _trained(opened, projectors, how, progress)
-        _write(opened, target, projectors, how, losses, memory)
+        _write(opened, target, projectors, how, losses, ask.memory)
     with open_pool(target) as written:
-        new = measure_alignment(written, memory)
+        new = measure_alignment(written, ask.memory)
     before, after = alignment_pairs(old), alignment_pairs(new)
     maps = {name: projector.affine() for name, projector in projectors.items()}
     warnings = [*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)]

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from mmselect.arrays import native
 from mmselect.engine import Progress, ranges
-from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
+from mmselect.errors import DataError, MmselectError, NeedsError, located
 from mmselect.pool.reading import Pool
-from mmselect.torch.training.losses import check_above_zero, info_nce, prototypical_loss
+from mmselect.torch.training.losses import info_nce, prototypical_loss
 from mmselect.torch.training.prototypes import UnimodalPrototypes
 
 Array = NDArray[Any]
@@ -50,24 +50,6 @@ class Settings:
     device: str
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.95)
-
-
-def check(how: Settings) -> None:
-    """Refuse what no training can be done with.
-
-    Raises
-    ------
-    ParameterError
-        With the name of the option, what is expected, and what was found.
-    """
-    for name, least in {"dim": 1, "epochs": 1, "batch_size": 2, "prototypes": 0, "seed": 0}.items():
-        if (found := getattr(how, name)) < least:
-            raise ParameterError(f"{name}: expected at least {least}, found {found}")
-    if not 0 <= how.warmup <= how.epochs:
-        found = f"expected from 0 to {how.epochs} epochs, found {how.warmup}"
-        raise ParameterError(f"warmup: {found}")
-    check_above_zero("rate", how.rate)
-    check_above_zero("tau", how.tau)
 
 
 class Losses(NamedTuple):
