@@ -223,7 +223,9 @@ def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
         raise UsageError(f"spread: {message}") if spread else NeedsError(message)
     resolved = record.resolve(given, pool.modalities)
     if missing := lacking(record, pool, given, spread):
-        raise NeedsError(_lacks(pool, record, missing), file=pool.files[0])
+        lacks = f"needs {' and '.join(missing)}, which the pool does not have"
+        message = f"strategy {record.name} {lacks}; can run: {', '.join(runnable(pool))}"
+        raise NeedsError(message, file=pool.files[0])
     return Choice(record, resolved, spread, warnings)
 
 
@@ -271,14 +273,6 @@ def _choose_best(
         resolved = record.resolve(given, pool.modalities)
         return Choice(record, resolved, spread, [said])
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
-
-
-def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
-    missing = " and ".join(unmet)
-    others = ", ".join(runnable(pool))
-    return (
-        f"strategy {record.name} needs {missing}, which the pool does not have; can run: {others}"
-    )
 
 
 def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
