@@ -33,7 +33,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notices, only err
 OutputFile = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="Write here.")
 ]
-TextOrJson = Annotated[str, typer.Option("--format", metavar="text|json", help="As what.")]
+HDF5File = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="Write here, as HDF5.")
+]
+
+
+def form_option(words: str) -> Any:
+    """Make the option that says as what a result is written."""
+    return typer.Option("--format", metavar=words, help="As what.")
+
+
+TextOrJson = Annotated[str, form_option("text|json")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

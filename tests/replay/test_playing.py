@@ -80,8 +80,10 @@ def test_a_strategy_that_looks_for_labels_finds_the_revealed_ones(
     seen: list[int] = []
 
     def spy(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
-        label, mask = batch.columns["/label"][:], batch.columns["/labeled"][:]
-        assert (label[~mask] == -1).all() and (label[mask] >= 0).all()
+        mask = batch.columns["/labeled"][:]
+        assert "/label" not in batch.columns  # and of the labels only those of labeled rows:
+        assert batch.labels is not None and (batch.labels >= 0).all()
+        assert len(batch.labels) == len(batch.labeled)
         assert set(np.flatnonzero(mask)) == set(batch.labeled)
         seen.append(int(mask.sum()))
         return Picks(rng.permutation(len(batch.candidates))[:k])
