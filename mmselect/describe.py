@@ -254,16 +254,21 @@ class StrategyReport:
 
     def rows(self) -> Iterator[Table]:
         """Tables for people: the strategy, and below it what it takes."""
-        yield [(f"{self.name}  ({self.kind})  {self.summary}",)]
-        lines: Table = [("needs", " and ".join(self.needs) or "nothing")]
+        yield [(f"{self.name}  ({self.kind})", self.summary)]
+        lines: Table = [("needs", "; ".join(self.needs) or "nothing")]
         for p in self.parameters:
-            default = "" if p["default"] != p["default"] else f" = {p['default']}"
+            default = "" if p["default"] != p["default"] else f" = {_plain(p['default'])}"
             lines.append(("-p", f"{p['name']}{default}: {p['meaning']} ({p['expected']})"))
-        if self.reference:
-            lines.append(("paper", self.reference))
-        if self.lacks:
-            lines.append(("lacks", " and ".join(self.lacks)))
+        lines += [("paper", self.reference)] if self.reference else []
+        lines += [("lacks", "; ".join(self.lacks))] if self.lacks else []
         yield [(f"    {word}", said) for word, said in lines]
+
+
+def _plain(value: Any) -> str:
+    """Write a parameter's value as the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe_strategies(pool: Pool | None = None) -> tuple[list[StrategyReport], list[str]]:
@@ -302,9 +307,7 @@ class RequestReport:
 
     def rows(self) -> Iterator[Table]:
         """One table for people."""
-        parameters = " ".join(
-            f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in self.parameters.items()
-        )
+        parameters = " ".join(f"{name}={_plain(v)}" for name, v in self.parameters.items())
         spread = f" --spread {self.spread}" if self.spread else ""
         yield [
             ("strategy", f"{self.strategy}{spread}"),

@@ -197,7 +197,8 @@ def _mask(
         found = f"found {len(missing):,} unknown: {few(missing)}"
         raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
     if missing:
-        warnings.append(f"{option}: {len(missing):,} unknown ids ignored: {few(missing)}")
+        ids = f"{len(missing):,} unknown id{'s'[: len(missing) != 1]}"
+        warnings.append(f"{option}: {ids} ignored: {few(missing)}")
     mask = np.zeros(pool.n, bool)
     mask[rows] = True
     return mask
@@ -223,7 +224,9 @@ def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
         raise UsageError(f"spread: {message}") if spread else NeedsError(message)
     resolved = record.resolve(given, pool.modalities)
     if missing := lacking(record, pool, given, spread):
-        raise NeedsError(_lacks(pool, record, missing), file=pool.files[0])
+        lacks = f"needs {' and '.join(missing)}, which the pool does not have"
+        message = f"strategy {record.name} {lacks}; can run: {', '.join(runnable(pool))}"
+        raise NeedsError(message, file=pool.files[0])
     return Choice(record, resolved, spread, warnings)
 
 
@@ -273,14 +276,6 @@ def _choose_best(
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
 
 
-def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
-    missing = " and ".join(unmet)
-    others = ", ".join(runnable(pool))
-    return (
-        f"strategy {record.name} needs {missing}, which the pool does not have; can run: {others}"
-    )
-
-
 def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     """Say what a user should know about the pool before the work starts."""
     notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
@@ -306,7 +301,8 @@ def count_budget(ask: Selecting, request: Request) -> int:
     if k <= available:
         return k
     if available == 0:
-        message = f"no candidates are left: all {request.pool.n:,} samples are labeled or excluded"
+        taken = "are labeled or taken away by the lists and conditions"
+        message = f"no candidates are left: all {request.pool.n:,} samples {taken}"
         raise SelectionError(message, file=request.pool.files[0])
     if not ask.clip_budget:
         message = f"budget: expected at most {available:,} candidates, found {k:,}"

@@ -148,6 +148,7 @@ def align_features(
         paths = _paths(opened)
         how = _settled(how, min(opened.columns[path].shape[1] for path in paths))
         rng, device = np.random.default_rng(how.seed), torch.device(how.device)
+        engine = Engine(how.threads, how.memory)
         with opened.located():
             _ = opened.ids  # refuses ids that the new pool could not hold
             old = measure_alignment(
@@ -162,7 +163,7 @@ def align_features(
             losses = _trained(opened, maps, how, progress)
         _write(opened, target, maps, how, losses)
     with open_pool(target) as written:
-        new = measure_alignment(written, Engine(how.threads, how.memory))
+        new = measure_alignment(written, engine)
     before, after = alignment_pairs(old), alignment_pairs(new)
     return Aligned(
         n=opened.n,
