@@ -424,7 +424,7 @@ def test_what_a_pool_lacks_is_told_before_it_is_tried(tmp_path: Path, cli) -> No
     assert cli("info", path).code == 0
     uneven = {"image": rng.standard_normal((9, 3)), "text": rng.standard_normal((9, 2))}
     mmselect.write_pool(path, features=uneven)
-    said = "two or more modalities of one width in /features (found image 3, text 2)"
+    said = "modalities of one width in /features (found image 3, text 2; mmselect align"
     for command in (["select", "-s", "mmcsal", "-b", 3], ["score", "-s", "alignment"]):
         assert said in cli(command[0], path, *command[1:]).err
     lines = cli("info", path).out.splitlines()
@@ -465,7 +465,7 @@ def test_nothing_left_to_pick(pool: Path, cli, tmp_path: Path) -> None:
     for more in ([], ["--clip-budget"]):
         found = cli("select", pool, "-b", 1, "--exclude", every, *more)
         assert (found.code, found.out) == (1, "")
-        assert "no candidates are left: all 60 samples are labeled or excluded" in found.err
+        assert "no candidates are left: all 60 samples are labeled or taken away" in found.err
 
 
 def test_outputs_are_checked_before_the_work(pool: Path, cli, tmp_path: Path) -> None:

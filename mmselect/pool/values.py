@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -61,53 +62,54 @@ def like_probabilities(block: NDArray[Any]) -> bool:
     return probability_rows(block) >= PROBABLE * len(block)
 
 
-ALL_MASKED = "/coalition_logits/none"
-"""Without a bias its logits are zero, as they should be."""
-
 NEVER_WRITTEN = "{:,} rows were never written: the file has no numbers for them"
 ZERO = "{:,} rows are all zero: never written, or is the modality missing there?"
 EQUAL = "{:,} rows have equal logits and so look most unsure: never written, or missing inputs?"
 
 
-class Watch:
-    """Which rows, of those read so far, hold nothing: features of zero, or logits all equal.
+def empty_rows(place: Place, block: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows that hold nothing: features that are all zero, or logits that are all equal.
 
-    It looks at three columns of every row, and at the others only where those agree.
-
-    Parameters
-    ----------
-    place : Place
-        Where the dataset stands in the format.
-    n : int
-        Rows of the pool.
+    Three columns of every row are looked at, and the others only where those agree.
 
     Examples
     --------
     >>> from mmselect.pool.schema import place_of
-    >>> watch = Watch(place_of("/multimodal_logits"), 3)
-    >>> watch.see(slice(0, 3), np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.0, 0.0]]))
-    >>> watch.empty.tolist()
+    >>> block = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
+    >>> empty_rows(place_of("/multimodal_logits"), block).tolist()
     [True, False, True]
     """
+    flat, logits = block.reshape(len(block), -1), place.dataset.is_logits
+    value = flat[:, 0] if logits else flat.dtype.type(0)
+    middle = flat[:, flat.shape[1] // 2]
+    same: NDArray[np.bool_] = (flat[:, 0] == value) & (flat[:, -1] == value) & (middle == value)
+    if (some := np.flatnonzero(same)).size:
+        same[some] = (flat[some] == (flat[some, :1] if logits else value)).all(axis=1)
+    return same
 
-    def __init__(self, place: Place, n: int) -> None:
-        self.logits, self.width = place.dataset.is_logits, 0
-        self.empty = np.zeros(n, bool)
 
-    def see(self, rows: slice | NDArray[np.intp], block: NDArray[Any]) -> None:
+def empty_notice(place: Place, width: int, count: int, n: int) -> str:
+    """Say how many of `n` rows hold nothing; one number, or a tie of two, may be so by chance.
+
+    The logits of the coalition of none are zero in a head without a bias.
+    """
+    masked = place.dataset.group == "/coalition_logits" and place.name == "none"
+    if not count or masked or (width < 3 and count <= n / 100):
+        return ""
+    return (EQUAL if place.dataset.is_logits else ZERO).format(count)
+
+
+class Watch:
+    """Which rows of a dataset, of those read so far, hold nothing; see :func:`empty_rows`."""
+
+    def __init__(self, place: Place, shape: tuple[int, ...]) -> None:
+        self.place, self.width = place, prod(shape[1:])
+        self.empty = np.zeros(shape[0], bool)
+
+    def see(self, rows: slice | NDArray[np.integer[Any]], block: NDArray[Any]) -> None:
         """Look at `rows`, whose numbers are `block`; a row may be seen again."""
-        flat = block.reshape(len(block), -1)
-        self.width = flat.shape[1]
-        value = flat[:, 0] if self.logits else flat.dtype.type(0)
-        same = (flat[:, 0] == value) & (flat[:, -1] == value) & (flat[:, self.width // 2] == value)
-        if (some := np.flatnonzero(same)).size:
-            first = flat[some, :1] if self.logits else value
-            same[some] = (flat[some] == first).all(axis=1)
-        self.empty[rows] = same
+        self.empty[rows] = empty_rows(self.place, block)
 
     def notice(self, rows: NDArray[np.intp]) -> str:
-        """Say how many of `rows` are empty; one number, or a tie of two, may be by chance."""
-        count = int(self.empty[rows].sum())
-        if not count or (self.width < 3 and count <= len(rows) / 100):
-            return ""
-        return EQUAL.format(count) if self.logits else ZERO.format(count)
+        """Say how many of `rows` are empty."""
+        return empty_notice(self.place, self.width, int(self.empty[rows].sum()), len(rows))

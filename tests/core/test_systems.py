@@ -26,7 +26,7 @@ from mmselect.errors import BudgetError, DataError, MmselectError, ParameterErro
 
 DIMS = {"audio": 3, "image": 5}
 SEEDS = st.integers(0, 2**32 - 1)
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 
 
 class OnDisk:
