@@ -143,14 +143,9 @@ def _picks(
     return Picks(positions, scores, details=dict(details or {}))
 
 
-def two_classes(_paths: set[str], sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
-    """Say that a head over one class has no boundary."""
-    return ["two or more classes"] if sizes["c"] < 2 else []
-
-
-def whole_head(paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
+def whole_head(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
     """Say which part of a linear head over all features is missing."""
-    return unpaired(paths) or two_classes(paths, sizes, parameters)
+    return unpaired(paths)
 
 
 def _graph_footprint(request: Any, k: int) -> int:
@@ -166,7 +161,6 @@ STRATEGIES = (
         function=boundary,
         prepare=head_distances,
         needs=(need(FUSED), need(WEIGHT)),
-        conditions=two_classes,
         reference="Moosavi-Dezfooli, Fawzi and Frossard, DeepFool, CVPR 2016; as a query Ducoffe "
         "and Precioso, 2018",
     ),
