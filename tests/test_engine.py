@@ -201,6 +201,6 @@ def test_check_finds_the_same_whatever_the_memory(tmp_path: Path) -> None:
     assert problems == [
         f"{pool}: /features/image: rows 5, 8999: expected finite numbers, found nan"
     ]
-    assert f"{pool}: /features/text: 1 rows are all zero" in warnings
+    assert any(f"{pool}: /features/text: 1 rows are all zero" in line for line in warnings)
     assert [*map(str, findings[1].problems)] == problems
     assert findings[1].warnings == warnings
