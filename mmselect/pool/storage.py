@@ -1,8 +1,8 @@
 """HDF5 files written so that they are whole or not there.
 
 HDF5 writes through a Python file object that never fails it: the first error of the system is kept
-and raised as soon as HDF5 has returned. So HDF5 is never left with a file that it cannot close, and
-no failed write goes unseen.
+and raised as soon as HDF5 has returned, and what HDF5 wrote since is kept in memory until then, as
+HDF5 crashes where it cannot read what it wrote. So no failed write goes unseen.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Medium:
         self._file, self._fd, self._place = file, file.fileno(), 0
         self._size = os.fstat(self._fd).st_size
         self.error: BaseException | None = None
+        self._lost: list[tuple[int, bytes]] = []
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """As of a file."""
@@ -50,11 +51,16 @@ class Medium:
         return os.pread(self._fd, self._size if size < 0 else size, self._place)
 
     def readinto(self, buffer: Any) -> int:
-        """As of a file."""
-        got = os.preadv(self._fd, [buffer], self._place)
-        if bytes(memoryview(buffer)[:4]) == b"GCOL" and not self._heap_ends():
+        """As of a file; what could not be written is there all the same."""
+        view, place = memoryview(buffer).cast("B"), self._place
+        got = os.preadv(self._fd, [view], place)
+        for start, data in self._lost:
+            low, high = max(start, place), min(start + len(data), place + len(view))
+            if low < high:
+                view[low - place : high - place] = data[low - start : high - start]
+        if bytes(view[:4]) == b"GCOL" and not self._lost and not self._heap_ends():
             raise OSError("a heap of strings is damaged")
-        return got
+        return len(view) if self._lost else got
 
     def _heap_ends(self) -> bool:
         """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
@@ -72,9 +78,11 @@ class Medium:
         """As of a file, but never fails."""
         view, start = memoryview(data).cast("B"), self._place
         with self._kept():
-            while self._place < start + len(view):
+            while not self._lost and self._place < start + len(view):
                 rest = view[self._place - start :]
                 self._place += os.pwrite(self._fd, rest, self._place)
+        if self._place < start + len(view):
+            self._lost.append((start, bytes(view)))
         self._place = start + len(view)
         self._size = max(self._size, self._place)
         return len(view)
