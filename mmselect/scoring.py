@@ -51,11 +51,11 @@ def compute_scores(
 ) -> Columns:
     """Columns of the candidates, in row order; by default on the request's threads."""
     columns, candidates = request.columns, request.candidates
+    with request.pool.located():
+        constants = request.strategy.prepare(request.constants)
     if not len(candidates):
-        return _no_rows(request)
-    block = ScoreBlock(
-        request.strategy.function, request.parameters, request.constants, tuple(columns)
-    )
+        return _no_rows(request, constants)
+    block = ScoreBlock(request.strategy.function, request.parameters, constants, tuple(columns))
     names: list[str] = []
 
     def values(found: Columns) -> tuple[Array, ...]:
@@ -84,9 +84,9 @@ def task_rows(request: Request) -> int:
     return TASK_BLOCKS * compute_rows(widest)
 
 
-def _no_rows(request: Request) -> Columns:
+def _no_rows(request: Request, constants: Arrays) -> Columns:
     """Columns without a row: one made-up row of zeros tells their names and types."""
     columns = request.columns.items()
     rows = {path: np.zeros((1, *column.shape[1:]), column.dtype) for path, column in columns}
-    found = request.strategy.function({**request.constants, **rows}, request.parameters)
+    found = request.strategy.function({**constants, **rows}, request.parameters)
     return {name: np.asarray(values)[:0] for name, values in found.items()}

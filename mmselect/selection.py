@@ -257,15 +257,18 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
 
 
 def batch_of(request: Request, progress: Progress | None = None) -> Batch:
-    """Collect what a batch strategy may see."""
+    """Collect what a batch strategy may see: of the labels only those of labeled rows."""
+    columns = {**request.columns, **request.spread_columns}
+    labels = columns.pop("/label", None)
     return Batch(
-        columns={**request.columns, **request.spread_columns},
+        columns=columns,
         constants=request.constants,
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,
         engine=Engine(request.threads, request.memory),
         progress=progress or _silent,
+        labels=None if labels is None else labels[request.labeled].astype(np.intp),
     )
 
 

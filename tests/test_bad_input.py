@@ -424,7 +424,7 @@ def test_what_a_pool_lacks_is_told_before_it_is_tried(tmp_path: Path, cli) -> No
     assert cli("info", path).code == 0
     uneven = {"image": rng.standard_normal((9, 3)), "text": rng.standard_normal((9, 2))}
     mmselect.write_pool(path, features=uneven)
-    said = "two or more modalities of one width in /features (found image 3, text 2)"
+    said = "modalities of one width in /features (found image 3, text 2; mmselect align"
     for command in (["select", "-s", "mmcsal", "-b", 3], ["score", "-s", "alignment"]):
         assert said in cli(command[0], path, *command[1:]).err
     lines = cli("info", path).out.splitlines()

@@ -32,6 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "activeft loss=code": {"loss": "code"},
     "mmcsal solver=lbfgs": {"solver": "lbfgs"},
     "smem preset=jsd": {"preset": "jsd"},
+    "alfa-mix cap=0.03125": {"cap": 0.03125},
+    "gcnal variant=core": {"variant": "core"},
+    "typiclust unit=true": {"unit": True},
 }
 NAMES = [
     *(name for name in registry.BUILT_IN if name not in ("auto", "column:NAME")),

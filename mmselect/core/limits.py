@@ -64,7 +64,11 @@ LIMITS: Mapping[str, Limits] = MappingProxyType(
     {
         "activation": Limits(str, choices=("softmax", "sigmoid-norm")),
         "alignment": Limits(float, minimum=0),
+        "cap": Limits(float, minimum=1 / 1024, maximum=1),
+        "clusters": Limits(int, minimum=1),
         "diversity": Limits(float, minimum=0),
+        "dropout": Limits(float, minimum=0, maximum=0.99),
+        "epochs": Limits(int, minimum=1),
         "form": Limits(str, choices=("auto", "exact", "sparse")),
         "init": Limits(str, choices=("uniform", "kmeans++")),
         "iterations": Limits(int, minimum=1),
@@ -74,6 +78,7 @@ LIMITS: Mapping[str, Limits] = MappingProxyType(
         "solver": Limits(str, choices=("adam", "lbfgs")),
         "steps": Limits(int, minimum=0),
         "tau": Limits(float, minimum=1e-6),
+        "variant": Limits(str, choices=("uncertain", "core")),
     }
 )
 """By name. A strategy's parameter of that name has these limits, and so has the core's."""

@@ -109,7 +109,10 @@ def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters)
     if len(widths) > 1 and len(set(widths.values())) == 1:
         return []
     found = ", ".join(f"{name} {width}" for name, width in widths.items())
-    return [f"two or more modalities of one width in {FEATURES} (found {found})"]
+    if len(widths) < 2:
+        return [f"two or more modalities in {FEATURES} (found {found})"]
+    way_out = "mmselect align makes them" + ", or -p alignment=0" * ("alignment" in parameters)
+    return [f"modalities of one width in {FEATURES} (found {found}; {way_out})"]
 
 
 def alignment(arrays: Arrays, _parameters: Parameters) -> Columns:

@@ -46,14 +46,17 @@ def spread(batch: Batch, scores: Floats, k: int, rng: np.random.Generator, how: 
 
 
 def shifted(scores: Floats) -> Floats:
-    """Scores from 0 on: less the least of them where that is negative.
+    """Scores from 0 on: less the least of them where that is negative; -inf counts as the least.
 
     Examples
     --------
     >>> shifted(np.array([-3.0, -1.0])).tolist(), shifted(np.array([1.0, 2.0])).tolist()
     ([0.0, 2.0], [1.0, 2.0])
+    >>> shifted(np.array([-np.inf, -3.0, -1.0])).tolist()
+    [0.0, 0.0, 2.0]
     """
-    return scores - min(float(scores.min(initial=0.0)), 0.0)
+    least = min(float(scores.min(initial=0.0, where=np.isfinite(scores))), 0.0)
+    return np.maximum(scores, least) - least
 
 
 def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Picks:

@@ -116,7 +116,7 @@ def lacks_logits(paths: set[str], _sizes: Mapping[str, int], _parameters: Parame
     everyone = f"{COALITIONS}/{coalition_name(names_in(FEATURES, paths))}"
     if FUSED in paths or everyone in paths:
         return []
-    return _unpaired(paths) if names_in(WEIGHT, paths) else [everyone]
+    return unpaired(paths) if names_in(WEIGHT, paths) else [everyone]
 
 
 def lacks_coalitions(
@@ -124,7 +124,7 @@ def lacks_coalitions(
 ) -> list[str]:
     """Say which block of the head, or which coalition, a pool lacks."""
     if names_in(WEIGHT, paths):
-        return _unpaired(paths)
+        return unpaired(paths)
     names, there = names_in(FEATURES, paths), set(names_in(COALITIONS, paths))
     if not there:
         return []
@@ -133,7 +133,7 @@ def lacks_coalitions(
     return [f"{COALITIONS}/{name}" for name in coalition_names(names) if name not in there]
 
 
-def _unpaired(paths: set[str]) -> list[str]:
+def unpaired(paths: set[str]) -> list[str]:
     """Blocks of a linear head without features, and features without a block."""
     names, weights = set(names_in(FEATURES, paths)), set(names_in(WEIGHT, paths))
     lacking = [f"{WEIGHT}/{name}" for name in sorted(names - weights)]

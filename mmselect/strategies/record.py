@@ -214,6 +214,9 @@ class Batch:
         Who does the work, with how many threads and how much memory.
     progress : callable
         To be told ``(done, total)`` now and then.
+    labels : (l,) integer array, optional
+        Classes of the rows in `labeled`, -1 = unknown, for a strategy that needs ``/label``. Those
+        of other rows are not to be had: `columns` leaves ``/label`` out.
     """
 
     columns: Mapping[str, Any]
@@ -223,6 +226,7 @@ class Batch:
     parameters: Parameters
     engine: Engine
     progress: Progress
+    labels: NDArray[np.intp] | None = None
 
     def rows(self, path: str) -> NDArray[Any]:
         """Candidates' rows of a dataset, in memory."""
@@ -232,6 +236,10 @@ class Batch:
     def group(self, name: str) -> list[str]:
         """Per-sample datasets in a group, sorted."""
         return datasets_of(name, set(self.columns))
+
+
+def _as_they_are(constants: Arrays) -> Arrays:
+    return constants
 
 
 def _unchanged(parameters: Parameters, _given: frozenset[str]) -> Parameters:
@@ -269,6 +277,9 @@ class Strategy:
         ``(columns, parameters) -> columns``.
     conditions : callable, optional
         Says what else a pool lacks: ``(paths, sizes of axes, parameters) -> lines``.
+    prepare : callable
+        Computes what every block of a score strategy needs of the classifier, once:
+        ``constants -> constants``.
     """
 
     name: str
@@ -283,6 +294,7 @@ class Strategy:
     distance: bool = False
     complete: Callable[[Columns, Parameters], Columns] | None = None
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
+    prepare: Callable[[Arrays], Arrays] = _as_they_are
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.

@@ -11,14 +11,22 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 
 from mmselect.errors import UsageError
-from mmselect.strategies import baselines, coldstart, facility, gradients, smem, uncertainty
+from mmselect.strategies import (
+    baselines,
+    coldstart,
+    facility,
+    gradients,
+    smem,
+    systems,
+    uncertainty,
+)
 from mmselect.strategies.record import Strategy
 
 GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, facility, coldstart)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems)
     for strategy in family.STRATEGIES
 }
 

@@ -95,7 +95,7 @@ def test_kcenter_with_a_block_of_near_ties_larger_than_a_block():
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 40), labeled=st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_kcenter_small(seed, n, labeled):
     rng = np.random.default_rng(seed)
     features = [rng.integers(-2, 3, (n, 2)).astype(np.float32)]
@@ -362,7 +362,7 @@ def test_facility_with_weights_ties_and_zero_rows_spends_a_whole_pool(center, fo
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 40), pairs=st.sampled_from([1, 10**6]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_facility_small(seed, n, pairs):
     rng = np.random.default_rng(seed)
     features = [rng.integers(-2, 3, (n, 3)).astype(np.float32), rng.standard_normal((n, 2))]

@@ -46,7 +46,7 @@ def test_rows_of_minus_infinity_alone_are_an_error():
 
 
 @given(seed=st.integers(0, 10**6), m=st.integers(0, 3), fused=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_weights_are_the_mean_of_their_parts_and_have_mean_1(seed, m, fused):
     if not fused and not m:
         return

@@ -41,7 +41,7 @@ def pool(n, c, widths, seed, dtype="f4"):
     return (3 * rng.standard_normal((n, c))).astype(dtype), features, weights
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 30),
     c=st.integers(1, 8),
@@ -148,7 +148,7 @@ def test_copies_have_the_same_bits_wherever_they_stand():
         assert (u == u[0]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 99), near=st.sampled_from([1e-5, 1e-3, 0.1]), f=st.integers(1, 2))
 def test_distances_of_near_points(seed, near, f):
     rng = np.random.default_rng(seed)

@@ -245,7 +245,7 @@ def test_collapse_is_reported():
 
 
 @given(n=st.integers(2, 30), seed=st.integers(0, 10**6), copies=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_small_pools_and_duplicates(n, seed, copies):
     rng = np.random.default_rng(seed)
     features = [rng.standard_normal((n, 3)), rng.standard_normal((n, 3))]

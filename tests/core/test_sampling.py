@@ -163,7 +163,7 @@ def test_forced_values_among_copies():
     assert not picked.warnings
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(1, 60),
     c=st.integers(1, 5),
@@ -186,7 +186,7 @@ def test_gains_are_the_naive_distances(n, c, d, k, seed, offset):
 # --- what must not matter --------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(2, 400), seed=st.integers(0, 99), cut=st.floats(0, 1))
 def test_a_smaller_budget_is_a_prefix(n, seed, cut):
     points = gradients(n, 3, 4, seed)

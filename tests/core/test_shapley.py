@@ -78,7 +78,7 @@ def test_values_and_shapley_against_the_definition(m):
     np.testing.assert_allclose(phi.sum(axis=1), values[:, -1] - values[:, 0], atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(m=st.integers(1, 6), n=st.integers(1, 5), seed=st.integers(0, 99))
 def test_shapley_is_the_mean_over_orders_and_efficient(m, n, seed):
     values = np.random.default_rng(seed).uniform(size=(n, 1 << m))

@@ -156,7 +156,7 @@ def test_half_precision_is_summed_in_single() -> None:
     assert found.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 999), tau=st.sampled_from([0.07, 0.5, 2.0]))
 def test_info_nce_is_the_plain_form_in_both_directions(seed: int, tau: float) -> None:
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def plain_concentrations(
     return values / values.mean() * tau
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 60),
     k=st.integers(1, 12),

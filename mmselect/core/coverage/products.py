@@ -211,6 +211,7 @@ def among_lists(x: Singles, lists: Lists, count: int, engine: Engine) -> Neighbo
         width = max(begins[:, -1].max(), count - 1)
         products = np.full((len(own), width), -np.inf, dtype=np.float32)
         _multiply(x, lists, own, begins, products)
+        _leave_out_own(lists, block, begins, products)
         columns = largest(products, count - 1) if count > 1 else own[:, None][:, :0]
         likeness = np.take_along_axis(products, columns, axis=1)
         similar[own], found[own] = _with_own(x, own, likeness, _listed(lists, own, begins, columns))
@@ -232,17 +233,23 @@ def _blocks(widths: Index) -> Iterator[tuple[int, int]]:
 
 
 def _multiply(x: Singles, lists: Lists, own: Index, begins: Index, products: Singles) -> None:
-    """Fill in the products of some rows with all in their lists, list after list; own: -inf."""
-    queries, probes = x[own], lists.probes[own]
+    """Fill in the products of some rows with all in their lists, list after list."""
+    queries, probes, flat = x[own], lists.probes[own], products.ravel()
     order = np.argsort(probes, axis=None, kind="stable")
     present, first = np.unique(probes.ravel()[order], return_index=True)
     for number, pairs in zip(present, np.split(order, first[1:]), strict=True):
         query, slot = np.divmod(pairs, probes.shape[1])
         rows = lists.rows[lists.starts[number] : lists.starts[number + 1]]
-        likeness = queries[query] @ x[rows].T
-        likeness[own[query][:, None] == rows] = -np.inf
-        columns = begins[query, slot][:, None] + np.arange(len(rows))
-        products[query[:, None], columns] = likeness
+        places = query * products.shape[1] + begins[query, slot]
+        flat[places[:, None] + np.arange(len(rows))] = queries[query] @ x[rows].T
+
+
+def _leave_out_own(lists: Lists, block: tuple[int, int], begins: Index, products: Singles) -> None:
+    """Set the products of these rows with themselves to -inf."""
+    places, every = np.arange(*block), np.arange(len(products))
+    number = np.searchsorted(lists.starts, places, side="right") - 1
+    slot = (lists.probes[lists.rows[slice(*block)]] == number[:, None]).argmax(axis=1)
+    products[every, begins[every, slot] + places - lists.starts[number]] = -np.inf
 
 
 def _listed(lists: Lists, own: Index, begins: Index, columns: Index) -> Index:
