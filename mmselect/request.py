@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import engine
+from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
+from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
 from mmselect.option import LONGEST, Condition, parse_budget
 from mmselect.pool.checking import like_probabilities
@@ -63,6 +64,8 @@ class Request:
         Row numbers, increasing.
     reads : list of str
         Datasets that the strategy reads.
+    engine : Engine
+        Who does the work, with how many threads and how much memory.
     warnings : list of str
         What the user should know; grows while the work is done.
     """
@@ -74,8 +77,7 @@ class Request:
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     reads: list[str]
-    threads: int
-    memory: int
+    engine: Engine
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -127,8 +129,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         candidates=candidates,
         labeled=np.flatnonzero(labeled),
         reads=reads,
-        threads=engine.thread_count(ask.threads),
-        memory=ask.memory,
+        engine=Engine(ask.threads or processors(), ask.memory),
         warnings=warnings,
     )
 
@@ -196,7 +197,8 @@ def _mask(
         found = f"found {len(missing):,} unknown: {few(missing)}"
         raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
     if missing:
-        warnings.append(f"{option}: {len(missing):,} unknown ids ignored: {few(missing)}")
+        ids = f"{len(missing):,} unknown id{'s'[: len(missing) != 1]}"
+        warnings.append(f"{option}: {ids} ignored: {few(missing)}")
     mask = np.zeros(pool.n, bool)
     mask[rows] = True
     return mask
@@ -222,7 +224,9 @@ def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
         raise UsageError(f"spread: {message}") if spread else NeedsError(message)
     resolved = record.resolve(given, pool.modalities)
     if missing := lacking(record, pool, given, spread):
-        raise NeedsError(_lacks(pool, record, missing), file=pool.files[0])
+        lacks = f"needs {' and '.join(missing)}, which the pool does not have"
+        message = f"strategy {record.name} {lacks}; can run: {', '.join(runnable(pool))}"
+        raise NeedsError(message, file=pool.files[0])
     return Choice(record, resolved, spread, warnings)
 
 
@@ -272,14 +276,6 @@ def _choose_best(
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
 
 
-def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
-    missing = " and ".join(unmet)
-    others = ", ".join(runnable(pool))
-    return (
-        f"strategy {record.name} needs {missing}, which the pool does not have; can run: {others}"
-    )
-
-
 def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     """Say what a user should know about the pool before the work starts."""
     notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
@@ -305,7 +301,8 @@ def count_budget(ask: Selecting, request: Request) -> int:
     if k <= available:
         return k
     if available == 0:
-        message = f"no candidates are left: all {request.pool.n:,} samples are labeled or excluded"
+        taken = "are labeled or taken away by the lists and conditions"
+        message = f"no candidates are left: all {request.pool.n:,} samples {taken}"
         raise SelectionError(message, file=request.pool.files[0])
     if not ask.clip_budget:
         message = f"budget: expected at most {available:,} candidates, found {k:,}"
@@ -335,20 +332,27 @@ def fingerprint(pool: Pool) -> str:
     The same for a pool in one file or in shards; cheap however large the pool is.
     """
     digest = hashlib.sha256(f"{pool.n}".encode())
+    size = min(SAMPLED_ROWS, pool.n)
+    starts = np.unique(np.linspace(0, pool.n - size, SAMPLED_BLOCKS).astype(int))
+    sampled = (starts[:, None] + np.arange(size)).ravel()
     for path in sorted(pool.columns):
         column = pool.columns[path]
         digest.update(f"{path} {column.shape} {column.dtype.str}".encode())
-        starts = np.linspace(0, max(pool.n - SAMPLED_ROWS, 0), SAMPLED_BLOCKS).astype(int)
-        whole = path == "/id"
-        for start in [0] if whole else np.unique(starts).tolist():
-            block = column.read(start, pool.n if whole else min(start + SAMPLED_ROWS, pool.n))
-            text = block.dtype.kind == "O"
-            digest.update(b"\0".join(block.tolist()) if text else block.tobytes())
+        rows, step = (np.arange(pool.n), pool.n) if path == "/id" else (sampled, SAMPLED_ROWS)
+        for block in map_rows(_bytes_of_block, [column], rows, step=max(step, 1)):
+            digest.update(block)
     for path in sorted(pool.constants):
-        values = pool.constants[path]
-        text = values.dtype.kind == "O"
-        digest.update(b"\0".join(values.tolist()) if text else values.tobytes())
+        digest.update(_bytes_of(pool.constants[path]))
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def _bytes_of_block(_rows: Index, blocks: list[Array]) -> bytes:
+    return _bytes_of(blocks[0])
+
+
+def _bytes_of(values: Array) -> bytes:
+    """Bytes of numbers as they are stored; texts with a zero byte between them."""
+    return b"\0".join(values.tolist()) if values.dtype.kind == "O" else values.tobytes()
 
 
 def provenance(request: Request, **more: Any) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
-from mmselect.engine import Engine
+from mmselect.engine import Progress, silent
 from mmselect.errors import NeedsError, few
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
-from mmselect.strategies.record import Batch, Picks, Progress
+from mmselect.strategies.record import Batch, Picks
 
 
 @dataclass(frozen=True, repr=False)
@@ -266,14 +266,10 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,
-        engine=Engine(request.threads, request.memory),
-        progress=progress or _silent,
+        engine=request.engine,
+        progress=progress or silent,
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
     )
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Stand in for a progress report that nobody asked for."""
 
 
 def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:

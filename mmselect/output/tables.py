@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import h5py
@@ -18,12 +19,20 @@ from numpy.typing import NDArray
 
 from mmselect.selection import Scores, Selection
 
+LINE = 80
+"""Columns at which text for people is wrapped."""
+
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+
 ROWS_AT_ONCE = 4096
 """Rows turned into text at a time, so that a long table needs little memory."""
 
 
-def aligned(rows: Sequence[Sequence[Any]], indent: str = "") -> list[bytes]:
-    r"""Turn rows into lines with aligned columns; the last one is as long as it likes.
+def aligned(rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    r"""Turn rows into lines with aligned columns; the last one is wrapped at 80 columns.
+
+    Everywhere alike, so that a pipe gets the same bytes as a terminal of any width. Words are never
+    cut, and where less than half a line is left nothing is wrapped.
 
     Examples
     --------
@@ -32,10 +41,13 @@ def aligned(rows: Sequence[Sequence[Any]], indent: str = "") -> list[bytes]:
     """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    room = LINE - sum(widths) - 2 * len(widths)
     lines = []
-    for row in cells:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append(f"{indent}{'  '.join([*padded, row[-1]]).rstrip()}\n".encode())
+    for *first, last in cells:
+        parts = wrap(last, room, **WHOLE_WORDS) if room >= LINE // 2 else [last]
+        for i, part in enumerate(parts or [""]):
+            padded = [("" if i else cell).ljust(w) for cell, w in zip(first, widths, strict=True)]
+            lines.append(f"{'  '.join([*padded, part]).rstrip()}\n".encode())
     return lines
 
 

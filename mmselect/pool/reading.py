@@ -220,7 +220,7 @@ class Pool:
             first += shard.rows
         return self.files[0], list(rows)
 
-    def located(self, rows: RowNumbers | None = None) -> located:
+    def located(self, rows: RowNumbers | None = None) -> contextlib.AbstractContextManager[None]:
         """Make errors raised in a ``with`` block name the file; `rows` renames their rows."""
         return located(file=self.files[0], rows=rows, place=self.place)
 

@@ -12,16 +12,31 @@ from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
+from mmselect.errors import located
 from mmselect.strategies.record import Batch, Nearest, Picks
 
 FEATURES = "/features"
 
 
-def known(batch: Batch) -> tuple[dict[str, Array], Index, Index]:
-    """Features of candidates and labeled rows in pool order; the row numbers; the labeled ones."""
+def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
+    """Features of the candidates, or of other rows, in memory."""
+    rows = batch.candidates if rows is None else rows
+    return {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
+
+
+def cover(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
+    """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
-    features = {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
-    return features, rows, np.searchsorted(rows, batch.labeled)
+    labeled = np.searchsorted(rows, batch.labeled)
+    with located(rows=rows):
+        found = method(
+            features_of(batch, rows),
+            k,
+            labeled=labeled,
+            engine=batch.engine,
+            progress=batch.progress,
+        )
+    return covered(batch, found, rows, unit)
 
 
 def covered(batch: Batch, found: Coverage, rows: Index, unit: bool) -> Picks:
@@ -40,7 +55,7 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
     """Make what finds each candidate's nearest pick: Euclidean on the concatenated features."""
 
     def nearest() -> Nearest:
-        features = {path: batch.rows(path) for path in batch.group(FEATURES)}
+        features = features_of(batch)
         if unit:
             features = {path: _unit(z) for path, z in features.items()}
         points = feature_points(features)

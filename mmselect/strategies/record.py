@@ -11,15 +11,14 @@ A **batch** strategy looks at all candidates: ``function(batch, k, rng) -> Picks
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.core.limits import LIMITS, Limits
-from mmselect.engine import Engine
-from mmselect.engine import Progress as Progress
+from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
@@ -330,11 +329,9 @@ class Strategy:
         """One parameter per modality for each that is given per modality."""
         expanded = []
         for parameter in self.parameters:
-            stem, _, last = parameter.name.rpartition(".")
-            names = [f"{stem}.{m}" for m in modalities] if last == "{modality}" else [""]
-            for name in names:
-                values = {**parameter.__dict__, "name": name or parameter.name}
-                expanded.append(Parameter(**values))
+            stem, found, _ = parameter.name.partition("{modality}")
+            names = [f"{stem}{m}" for m in modalities] if found else [stem]
+            expanded += [replace(parameter, name=name) for name in names]
         return expanded
 
     def _unknown(self, name: str, known: list[str], modalities: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ def kmeans(
         x = x[given.candidates] if len(given.labeled) else x
         start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
         centres = cluster_centres(x, k, rng, iterations, start=start)
-        sizes = fill_empty(x, centres, engine.threads)
+        sizes = fill_empty(x, centres, engine)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
         picks = match_distinct(x, centres[order], shift=squares / 2, engine=engine)
@@ -125,7 +125,7 @@ def cluster_centres(
     return np.asarray(clustering.centroids, dtype=np.float32)
 
 
-def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
+def fill_empty(x: Singles, centres: Singles, engine: Engine = SERIAL) -> Index:
     """Move centres that are nearest to no row to the rows farthest from their own centres.
 
     Parameters
@@ -133,7 +133,7 @@ def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
     x : (n, d) float32 array
     centres : (k, d) float32 array
         Changed in place.
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -155,7 +155,7 @@ def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
         return owner, closeness[np.arange(len(owner)), owner]
 
     step = max(1, min(QUERIES, (1 << 22) // len(centres)))
-    parts = list(Engine(threads).map(nearest, ranges(0, len(x), step)))
+    parts = list(engine.map(nearest, ranges(0, len(x), step)))
     owner = np.concatenate([part[0] for part in parts])
     squares = np.einsum("ij,ij->i", x, x)
     distance = squares - 2 * np.concatenate([part[1] for part in parts])

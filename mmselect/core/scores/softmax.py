@@ -176,6 +176,31 @@ def odds(x: Array, top: Array, at: Index) -> tuple[Singles, Floats]:
     return e, e.sum(axis=1, dtype=np.float64)
 
 
+def probability(x: Array, at: Index) -> Floats:
+    """Probability of one class of each row, ``softmax(x)_at = o / (o + R)``, by odds to the top.
+
+    Parameters
+    ----------
+    x : (b, c) ndarray
+        Logits.
+    at : (b,) ndarray of int
+
+    Returns
+    -------
+    (b,) ndarray of float64
+
+    Examples
+    --------
+    >>> probability(np.log([[3.0, 1.0], [3.0, 1.0]]), np.array([0, 1])).round(6)
+    array([0.75, 0.25])
+    """
+    top = x.max(axis=1)
+    # In float64: where the class is far below the top, float32 would underflow to 0.
+    own = np.exp(x[np.arange(len(x)), at].astype(np.float64) - top)
+    _, others = odds(x, top, at)
+    return np.asarray(own / (own + others))
+
+
 def row_sums(a: Logits) -> Floats:
     """Σ over the last axis, made by :func:`strips`, in chunks."""
     chunks = _chunks(a)
