@@ -114,7 +114,9 @@ class UnimodalPrototypes:
         """
         if isinstance(features, Tensor):
             _check_matrix(features)
-            n, sample = len(features), self._sample(features) if sample is None else sample
+            n = len(features)
+            if sample is None:
+                sample = features[torch.from_numpy(self.sampled_rows(n)).to(features.device)]
             features = features.split(ROWS)
         if sample is None or n is None:
             raise ParameterError("expected a sample to cluster, and n, beside blocks")
@@ -132,10 +134,6 @@ class UnimodalPrototypes:
         if n <= SAMPLED * self.k:
             return np.arange(n)
         return np.sort(self._rng.choice(n, SAMPLED * self.k, replace=False))
-
-    def _sample(self, features: Tensor) -> Tensor:
-        rows = torch.from_numpy(self.sampled_rows(len(features)))
-        return features[rows.to(features.device)]
 
     def _cluster(self, sample: Tensor) -> Tensor:
         _check_matrix(sample)
