@@ -20,7 +20,7 @@ from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
-    cover,
+    cover_by,
     covered,
     features_of,
     footprint,
@@ -43,7 +43,7 @@ from mmselect.strategies.record import (
 def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     """Traverse farthest-first from what is labeled."""
     unit = batch.parameters["unit"]
-    return cover(partial(kcenter, unit=unit), batch, k, unit=unit)
+    return cover_by(partial(kcenter, unit=unit), batch, k, unit=unit)
 
 
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:

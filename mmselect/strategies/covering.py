@@ -24,7 +24,7 @@ def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
     return {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
 
 
-def cover(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
+def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
     """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
     labeled = np.searchsorted(rows, batch.labeled)
