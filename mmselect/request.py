@@ -10,7 +10,7 @@ import hashlib
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,10 +21,10 @@ from mmselect.ask import Ask, Selecting
 from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
 from mmselect.option import LONGEST, Condition, parse_budget
-from mmselect.pool.checking import like_probabilities
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
+from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
 from mmselect.version import __version__
@@ -44,7 +44,7 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 """What each operator of ``--where`` does."""
 
 LOOKED_AT = 64
-"""Candidate rows of each logits dataset that are looked at for probabilities."""
+"""Candidate rows of each logits dataset, in runs of 8, that are looked at for probabilities."""
 
 SAMPLED_BLOCKS, SAMPLED_ROWS = 16, 16
 """Evenly spread blocks of each dataset, and rows in each, that go into a pool's fingerprint."""
@@ -68,6 +68,8 @@ class Request:
         Who does the work, with how many threads and how much memory.
     warnings : list of str
         What the user should know; grows while the work is done.
+    watches : dict of path to Watch
+        What was seen of the float datasets that were read.
     """
 
     pool: Pool
@@ -79,17 +81,31 @@ class Request:
     reads: list[str]
     engine: Engine
     warnings: list[str] = field(default_factory=list)
+    watches: dict[str, Watch] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Column]:
         """Per-sample datasets that the strategy reads."""
-        return {path: self.pool.columns[path] for path in self.reads if path in self.pool.columns}
+        return {path: self._watched(path) for path in self.reads if path in self.pool.columns}
 
     @property
     def spread_columns(self) -> dict[str, Column]:
         """Per-sample datasets over which the picks are spread."""
         paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
-        return {path: self.pool.columns[path] for path in paths}
+        return {path: self._watched(path) for path in paths}
+
+    def _watched(self, path: str) -> Column:
+        """Make a column whose empty rows are counted while it is read."""
+        place = match(path)
+        if place is None or place.dataset.kind != "float":
+            return self.pool.columns[path]
+        watch = self.watches.setdefault(path, Watch(place, self.pool.columns[path].shape))
+        return replace(self.pool.columns[path], watch=watch)
+
+    def empty_rows(self) -> list[str]:
+        """Say how many candidates, of those that were read, hold nothing."""
+        notices = {path: watch.notice(self.candidates) for path, watch in self.watches.items()}
+        return [f"{path}: {said}" for path, said in notices.items() if said]
 
     @property
     def constants(self) -> dict[str, NDArray[Any]]:
@@ -285,7 +301,8 @@ def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
             f"{few(packed)}: compressed, so reading runs at the speed of decompression, "
             "some 20 times slower than contiguous storage"
         )
-    return notices
+    unwritten = {p: pool.columns[p].unwritten() for p in reads if p in pool.columns}
+    return notices + [f"{p}: {NEVER_WRITTEN.format(rows)}" for p, rows in unwritten.items() if rows]
 
 
 def count_budget(ask: Selecting, request: Request) -> int:
@@ -316,9 +333,11 @@ def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp
     notices = []
     for path in paths:
         place = match(path)
-        if place is None or not place.dataset.is_logits or pool.sizes["c"] < 2 or not len(rows):
+        if place is None or not place.dataset.is_logits or not len(rows):
             continue
-        if like_probabilities(pool.columns[path][rows[:LOOKED_AT]]):
+        spread = np.linspace(0, max(len(rows) - 8, 0), LOOKED_AT // 8).astype(np.intp)
+        looked = rows[np.unique(np.add.outer(spread, np.arange(8)).clip(0, len(rows) - 1))]
+        if like_probabilities(pool.columns[path][looked]):
             notices.append(
                 f"{path}: rows lie in [0, 1] and sum to 1, so they look like probabilities; "
                 "export logits, what goes into the softmax"

@@ -69,8 +69,6 @@ def compute_scores(request: Request, progress: Progress | None = None) -> Column
     )
     with request.pool.located():
         joined = join_rows(map(values, results), len(candidates), progress)
-    if len(candidates) > 1 and request.pool.sizes.get("c") == 1:
-        request.warnings.append("one class only: all scores are equal")
     found = dict(zip(names, joined, strict=True))
     complete = request.strategy.complete
     return complete(found, request.parameters) if complete else found

@@ -10,9 +10,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Array, Floats, Index, Singles, check_budget, check_rows
+from mmselect.arrays import (
+    Array,
+    Floats,
+    Index,
+    Singles,
+    check_budget,
+    check_finite,
+    check_rows,
+)
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
-from mmselect.errors import DataError, SchemaError, located
+from mmselect.errors import SchemaError, located
 
 Features: TypeAlias = Mapping[str, Array] | Sequence[Array]
 
@@ -111,7 +119,7 @@ def row_norms(block: Array, first_row: int = 0) -> Floats:
     Raises
     ------
     DataError
-        If a row holds nan or an infinity; rows are counted from `first_row`.
+        If a row holds nan or an infinity, or is too large; rows are counted from `first_row`.
 
     Examples
     --------
@@ -121,18 +129,50 @@ def row_norms(block: Array, first_row: int = 0) -> Floats:
     norms: Floats = np.sqrt(
         np.einsum("ij,ij->i", block, block, dtype=np.float64, casting="same_kind")
     )
-    if not np.isfinite(norms).all():
-        rows = np.flatnonzero(~np.isfinite(norms)) + first_row
-        raise DataError("expected finite features, found nan or infinity", rows=rows.tolist())
+    check_finite(norms, range(first_row, first_row + len(block)), block=block)
     return norms
 
 
+FAR = 1e4
+"""A mean this many times as long as a typical row is the work of a few rows that are far larger."""
+
+
 def column_means(array: Array) -> Floats:
-    """Mean of the rows, summed in float64, block after block."""
+    """Mean of the rows, summed in float64, block after block; see :func:`central`."""
     total = np.zeros(array.shape[1])
     for start, stop in ranges(0, len(array), compute_rows(array.shape[1])):
         total += array[start:stop].sum(axis=0, dtype=np.float64)
-    return total / len(array)
+    return central(array, total / len(array))
+
+
+def central(array: Array, mean: Floats) -> Floats:
+    """Mean of the rows or, where a few outweigh all others, of the others alone.
+
+    About a mean that is much longer than nearly all rows, float32 could not tell those apart.
+
+    Parameters
+    ----------
+    array : (n, d) ndarray
+    mean : (d,) ndarray
+        Of all rows.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0], [3.0], [2.0], [1e15]])
+    >>> central(x, x.mean(axis=0)).tolist(), central(x[:3], x[:3].mean(axis=0)).tolist()
+    ([2.0], [2.0])
+    """
+    some = array[np.unique(np.linspace(0, len(array) - 1, 1024).astype(np.intp))]
+    typical = float(np.median(np.linalg.norm(some.astype(np.float64), axis=1)))
+    if not 0 < FAR * typical < np.linalg.norm(mean):
+        return mean
+    total, count = np.zeros(len(mean)), 0
+    for start, stop in ranges(0, len(array), compute_rows(len(mean))):
+        block = array[start:stop].astype(np.float64)
+        near = row_norms(block, start) <= FAR * typical
+        total += block[near].sum(axis=0)
+        count += int(near.sum())
+    return total / count
 
 
 def join(
@@ -166,7 +206,7 @@ def join(
     Raises
     ------
     DataError
-        If a row holds nan or an infinity, or a number that float32 cannot hold.
+        If a row holds nan or an infinity, or is too large.
 
     Examples
     --------
@@ -195,10 +235,7 @@ def _fill(out: Singles, array: Array, unit: bool, center: bool, engine: Engine) 
             norms = centred_norms(block, norms, array.dtype)
         scale = inverse(norms)
         filled = out[slice(*rows)]
-        with np.errstate(over="ignore"):
-            filled[:] = block * scale[:, None] if unit else block
-        if not unit:
-            row_norms(filled, rows[0])  # beyond float32: an error, not an infinity
+        filled[:] = block * scale[:, None] if unit else block
         return int((norms == 0).sum())
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
@@ -244,7 +281,7 @@ class Joined:
                 norms, mean = _norms_and_mean(array, unit, engine)
             self.zero_rows[name] = int((norms == 0).sum())
             self.scales.append(inverse(norms) if unit else None)
-            means.append(mean)
+            means.append(mean if unit else central(array, mean))
         self.mean = np.concatenate(means)
 
     def __len__(self) -> int:
@@ -277,9 +314,6 @@ def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, F
     def measure(rows: tuple[int, int]) -> tuple[Floats, Floats]:
         wide = array[slice(*rows)].astype(np.float64)
         norms = row_norms(wide, rows[0])
-        if not unit and array.dtype == np.float64:
-            with np.errstate(over="ignore"):  # beyond float32: an error, not an infinity
-                row_norms(wide.astype(np.float32), rows[0])
         weights = inverse(norms) if unit else np.ones(len(wide))
         return norms, weights @ wide
 

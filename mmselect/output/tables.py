@@ -17,7 +17,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.errors import OutputError
 from mmselect.selection import Scores, Selection
+
+MOST_PADDING = 1 << 22
+"""Characters of padding in an npy of ids that nobody minds."""
 
 LINE = 80
 """Columns at which text for people is wrapped."""
@@ -145,7 +149,17 @@ def as_npy(array: NDArray[Any]) -> Iterator[bytes]:
 
 
 def as_records(result: Scores) -> NDArray[Any]:
-    """Scores as a structured array; ids as fixed-width text, so that no pickle is needed."""
+    """Scores as a structured array; ids as fixed-width text, so that no pickle is needed.
+
+    Raises
+    ------
+    OutputError
+        If a few long ids would make the array far larger than all ids are.
+    """
+    widest, text = max(map(len, result.ids), default=0), sum(map(len, result.ids))
+    if widest * len(result.ids) > MOST_PADDING + 16 * text:
+        found = f"an id of {widest:,} characters among {len(result.ids):,}"
+        raise OutputError(f"npy pads all ids to one length, found {found}; use h5, csv or jsonl")
     columns = {"index": result.indices, **score_fields(result)}
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     records = np.empty(len(result.ids), [(name, a.dtype) for name, a in arrays.items()])

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmselect.arrays import Array, Index
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
@@ -23,7 +22,14 @@ from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
 from mmselect.pool.reading import Column, PoolPath
 from mmselect.pool.schema import NAME, Place, in_schema_order, names_in, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import (
+    NEVER_WRITTEN,
+    PROBABLE,
+    bad_rows,
+    empty_notice,
+    empty_rows,
+    probability_rows,
+)
 
 
 class Findings(NamedTuple):
@@ -147,17 +153,17 @@ def _ids(layout: Layout) -> Iterator[MmselectError]:
         first += len(values)
 
 
-Seen: TypeAlias = tuple[dict[str, list[int]], int, bool]
-"""Bad rows by what is wrong, how many are all zero, and whether they look like probabilities."""
+Seen: TypeAlias = tuple[dict[str, list[int]], int, int]
+"""Bad rows by what is wrong, how many are empty, and how many look like probabilities."""
 
 
 def _seen(place: Place, sizes: dict[str, int], rows: Index, blocks: list[Array]) -> Seen:
     """Look at some rows of a dataset."""
     (block,), dataset = blocks, place.dataset
     bad = {kind: rows[at].tolist() for kind, at in bad_rows(place, block, sizes).items()}
-    zero = (block.reshape(len(block), -1) == 0).all(axis=1) if dataset.kind == "float" else ()
-    sums_to_one = dataset.is_logits and block.shape[-1] > 1 and like_probabilities(block)
-    return bad, int(np.sum(zero)), sums_to_one
+    counts = dataset.kind == "float" and dataset.per_sample
+    empty = int(empty_rows(place, block).sum()) if counts else 0
+    return bad, empty, probability_rows(block) if dataset.is_logits else 0
 
 
 def _numbers(part: Part, sizes: dict[str, int], engine: Engine) -> Findings:
@@ -171,29 +177,26 @@ def _numbers(part: Part, sizes: dict[str, int], engine: Engine) -> Findings:
         step=compute_rows(prod(part.shape[1:])),
         engine=engine,
     )
-    zero_rows, sums_to_one = 0, True
+    empty, ones, n = 0, 0, len(part)
     try:
-        for wrong, zero, like in blocks:
+        for wrong, nothing, like in blocks:
             for kind, rows in wrong.items():
                 bad.setdefault(kind, []).extend(rows)
-            zero_rows, sums_to_one = zero_rows + zero, sums_to_one and like
+            empty, ones = empty + nothing, ones + like
     except MmselectError as error:
         found.problems.append(error)
         return found
     for kind, numbers in bad.items():
         found.problems.append(DataError(kind, file=part.file, dataset=part.path, rows=numbers))
     where = printable(f"{part.file}: {part.path}")
-    if sums_to_one and len(part):
-        found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
-    if zero_rows and place.dataset.group == "/features":
-        found.warnings.append(f"{where}: {zero_rows:,} rows are all zero")
+    if n and place.dataset.is_logits and ones >= PROBABLE * n:
+        every = "every row sums" if ones == n else f"{ones:,} of {n:,} rows sum"
+        found.warnings.append(f"{where}: {every} to 1: probabilities, not logits?")
+    if said := empty_notice(place, prod(part.shape[1:]), empty, n):
+        found.warnings.append(f"{where}: {said}")
+    if (missing := part.unwritten()).size:
+        named = f"rows {few(missing.tolist())}"
+        found.warnings.append(f"{where}: {named}: {NEVER_WRITTEN.format(len(missing))}")
     if part.compressed and place.dataset.kind == "float":
         found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
     return found
-
-
-def like_probabilities(block: NDArray[Any]) -> bool:
-    """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
-    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
-        rows = block.astype(np.float64)
-    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

@@ -25,7 +25,6 @@ from mmselect.strategies.covering import (
     features_of,
     footprint,
     nearest_in_features,
-    zero_row_warnings,
 )
 from mmselect.strategies.record import (
     Arrays,
@@ -66,9 +65,8 @@ def optimise(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         "parameters_without_samples": found.ownerless,
         "loss": [asdict(terms) for terms in found.history],
     }
-    warnings = (*found.warnings, *zero_row_warnings(found.zero_rows))
     nearest = nearest_in_features(batch, found.picks, unit=True)
-    return Picks(found.picks, found.similarity, warnings, details, nearest)
+    return Picks(found.picks, found.similarity, found.warnings, details, nearest)
 
 
 def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,24 +29,24 @@ def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) 
     """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
     labeled = np.searchsorted(rows, batch.labeled)
+    features = features_of(batch, rows)
     with located(rows=rows):
         found = method(
-            features_of(batch, rows),
+            features,
             k,
             labeled=labeled,
             engine=batch.engine,
             progress=batch.progress,
         )
-    return covered(batch, found, rows, unit)
+    picks = covered(batch, found, rows, unit)
+    return replace(picks, warnings=mean_row_warnings(features, found) + picks.warnings)
 
 
 def covered(batch: Batch, found: Coverage, rows: Index, unit: bool) -> Picks:
     """Translate the picks of a coverage method whose features were `rows` of the pool."""
     positions = np.searchsorted(batch.candidates, rows[found.picks])
     form = {} if found.form == "exact" else {"form": found.form}
-    warnings = zero_row_warnings(found.zero_rows)
-    if form:
-        warnings += (f"computed in the form {found.form!r}, not exactly",)
+    warnings = (f"computed in the form {found.form!r}, not exactly",) if form else ()
     return Picks(
         positions, found.gains, warnings, form, nearest_in_features(batch, positions, unit)
     )
@@ -72,13 +73,15 @@ def _unit(z: Array) -> Singles:
     return unit.astype(np.float32)
 
 
-def zero_row_warnings(zero_rows: Mapping[str, int]) -> tuple[str, ...]:
-    """Say which modalities have rows without a direction."""
-    return tuple(
-        f"{path}: {count:,} rows are all zero, so they are similar to nothing"
-        for path, count in zero_rows.items()
-        if count
-    )
+def mean_row_warnings(features: Mapping[str, Array], found: Coverage) -> tuple[str, ...]:
+    """Say which modalities have rows that are nothing without the mean: equal rows above all."""
+    warnings = []
+    for path, count in found.zero_rows.items():
+        equal = count - int((~features[path].any(axis=1)).sum()) if count else 0
+        if equal:
+            what = f"{equal:,} rows equal the mean of all rows"
+            warnings.append(f"{path}: {what}, so less the mean they are similar to nothing")
+    return tuple(warnings)
 
 
 def footprint(request: Any, k: int) -> int:

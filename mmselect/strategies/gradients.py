@@ -243,6 +243,7 @@ STRATEGIES = (
         conditions=lacks_logits,
         reference="Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower "
         "Bounds, ICLR 2020",
+        compares=(FEATURES, FUSED, COALITIONS),
     ),
     sampled(
         name="bmmal",
@@ -251,5 +252,6 @@ STRATEGIES = (
         needs=(need(FEATURES), _HEAD, _LOGITS),
         conditions=lacks_coalitions,
         reference=_PAPER,
+        compares=(FEATURES, FUSED, COALITIONS),
     ),
 )

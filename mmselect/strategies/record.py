@@ -279,6 +279,8 @@ class Strategy:
     prepare : callable
         Computes what every block of a score strategy needs of the classifier, once:
         ``constants -> constants``.
+    compares : tuple of str
+        Datasets or groups in which two samples are equal if their distance is 0.
     """
 
     name: str
@@ -294,6 +296,7 @@ class Strategy:
     complete: Callable[[Columns, Parameters], Columns] | None = None
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
     prepare: Callable[[Arrays], Arrays] = _as_they_are
+    compares: tuple[str, ...] = ("/features",)
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.

@@ -188,7 +188,7 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     assert less.dtype == np.float32
     features[1][8, 2] = np.nan
     for make in (join, Joined):
-        with pytest.raises(DataError, match="1: row 8: expected finite features"):
+        with pytest.raises(DataError, match="1: row 8: expected finite numbers"):
             make(named, unit=unit)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from mmselect.arrays import Index, Singles
 from mmselect.core.coverage.matching import Coverage, match_distinct
-from mmselect.core.features import Features, checked, join
+from mmselect.core.features import Features, central, checked, join
 from mmselect.core.limits import check_limits
 from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import SERIAL, Engine, blas_threads, ranges
@@ -74,7 +74,7 @@ def kmeans(
     given = checked(features, k, labeled)
     with blas_threads():
         x, _, zero_rows = join(given.features, unit=unit, engine=engine)
-        x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        x -= central(x, x.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x = x[given.candidates] if len(given.labeled) else x
         start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
         centres = cluster_centres(x, k, rng, iterations, start=start)

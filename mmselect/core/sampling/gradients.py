@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmselect.arrays import (
+    LARGEST,
     Array,
     Floats,
     Index,
@@ -103,7 +104,8 @@ class GradientPoints:
             part = h[:, start : start + z.shape[1]]
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
                 part[:] = z if weights is None else z * weights[:, m : m + 1].astype(np.float32)
-                check_finite(part.max(axis=1, initial=0) - part.min(axis=1, initial=0), rows, name)
+                spread = part.max(axis=1, initial=0) - part.min(axis=1, initial=0)
+                check_finite(spread, rows, name, z, 2 * LARGEST)
             start += z.shape[1]
         return residual(logits, rows, multilabel=self.multilabel), h
 
@@ -121,7 +123,7 @@ class GradientPoints:
         for m, (name, block) in enumerate(zip(self.features, features, strict=True)):
             wide = native(block).astype(np.float64, copy=False)
             np.vecdot(wide, wide, out=z[:, m])
-            check_finite(z[:, m], rows, name)
+            check_finite(np.sqrt(z[:, m]), rows, name, wide)
         return residual_norms(logits, rows, multilabel=self.multilabel), z
 
     def _split(self, arrays: Sequence[Array]) -> tuple[Array, Sequence[Array], Floats | None]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmselect.errors import PoolError, SchemaError, few
-from mmselect.pool.checking import like_probabilities, name_problems
+from mmselect.pool.checking import name_problems
 from mmselect.pool.schema import Axes, place_of
+from mmselect.pool.values import like_probabilities
 from mmselect.pool.writing import as_array, check_alike, to_numpy
 from mmselect.torch.export.batches import column
 from mmselect.torch.export.blocks import Arrays, Block, arrived, as_text, leaving
@@ -157,7 +158,6 @@ def _shown(stored: Any) -> str:
 
 def _warn_of_probabilities(arrays: Arrays) -> None:
     for path, array in arrays.items():
-        is_logits = place_of(path).dataset.is_logits and array.shape[-1] > 1
-        if is_logits and like_probabilities(array):
-            message = "every row of the first batch sums to 1: probabilities, not logits?"
+        if place_of(path).dataset.is_logits and len(array) and like_probabilities(array):
+            message = "rows of the first batch sum to 1: probabilities, not logits?"
             warnings.warn(f"{path}: {message}", stacklevel=5)
