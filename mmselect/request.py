@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import engine
+from mmselect import engine, lists
 from mmselect.ask import Ask, Selecting
-from mmselect.errors import NeedsError, SelectionError, UsageError, few
+from mmselect.errors import MOST_NAMED, NeedsError, SelectionError, UsageError, few
 from mmselect.option import LONGEST, Condition, parse_budget
 from mmselect.pool.checking import like_probabilities
 from mmselect.pool.ids import as_stored
@@ -30,7 +30,7 @@ from mmselect.version import __version__
 
 Mask: TypeAlias = NDArray[np.bool_]
 
-FEATURES = "/features"
+FEATURES, SPLIT = "/features", "/metadata/split"
 
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -63,6 +63,8 @@ class Request:
         Row numbers, increasing.
     reads : list of str
         Datasets that the strategy reads.
+    asked : dict
+        Which rows were asked for, as provenance tells it: lists, conditions, no mask.
     warnings : list of str
         What the user should know; grows while the work is done.
     """
@@ -76,6 +78,7 @@ class Request:
     reads: list[str]
     threads: int
     memory: int
+    asked: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -116,7 +119,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
     warnings = [*choice.warnings, *_notices(pool, reads)]
-    labeled, allowed = _rows(pool, ask, warnings)
+    labeled, allowed, asked = _rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
@@ -129,29 +132,36 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         reads=reads,
         threads=engine.thread_count(ask.threads),
         memory=ask.memory,
+        asked=asked,
         warnings=warnings,
     )
 
 
-def _rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask]:
-    """Which rows are labeled, and which may be picked; say how many each list took away."""
+def _rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask, dict[str, Any]]:
+    """Which rows are labeled, which may be picked, and what said so; tell what each list took."""
     labeled, stays = pool.labeled.copy(), dict[str, Mask]()
+    asked: dict[str, Any] = {"ignore_mask": True} if ask.ignore_mask else {}
     if ask.ignore_mask:
         count = int(labeled.sum())
         warnings.append(f"ignore-mask: {count:,} rows of the pool's mask do not count as labeled")
         labeled[:] = False
     for option in ("labeled", "exclude", "among"):
-        if (names := getattr(ask, option)) is not None:
-            listed = _mask(pool, names, option, ask.ignore_unknown, warnings)
+        if getattr(ask, option) is not None:
+            listed, told = _mask(pool, ask, option, warnings)
+            asked.setdefault("lists", {})[option] = told
             stays[option] = listed if option == "among" else ~listed
     for condition in ask.where or ():
         stays[str(condition)] = _fits(pool, condition)
+        asked.setdefault("where", []).append("".join(condition))
     allowed = ~labeled
     for what, fits in stays.items():
         count = int((allowed & ~fits).sum())
         warnings.append(f"{what}: {count:,} row{'s'[: count != 1]} taken away")
         allowed &= fits
-    return labeled | ~stays["labeled"] if "labeled" in stays else labeled, allowed
+    warnings += _split_notices(pool, ask, allowed)
+    if "labeled" in stays:
+        labeled |= ~stays["labeled"]
+    return labeled, allowed, asked
 
 
 def _fits(pool: Pool, condition: Condition) -> Mask:
@@ -188,18 +198,39 @@ def _number(pool: Pool, path: str, condition: Condition) -> int | float:
 
 
 def _mask(
-    pool: Pool, names: Sequence[str], option: str, ignore_unknown: bool, warnings: list[str]
-) -> Mask:
-    """Rows that a list of ids names."""
-    rows, missing = pool.ids.find(names)
-    if missing and not ignore_unknown:
-        found = f"found {len(missing):,} unknown: {few(missing)}"
-        raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
-    if missing:
-        warnings.append(f"{option}: {len(missing):,} unknown ids ignored: {few(missing)}")
-    mask = np.zeros(pool.n, bool)
-    mask[rows] = True
-    return mask
+    pool: Pool, ask: Ask, option: str, warnings: list[str]
+) -> tuple[Mask, list[dict[str, Any]]]:
+    """Rows that the lists of an option name, and each list as provenance tells it."""
+    mask, told = np.zeros(pool.n, bool), []
+    for source, names in lists.by_source(
+        getattr(ask, option), lambda name: not pool.ids.find([name])[1]
+    ):
+        rows, missing = pool.ids.find(names)
+        if missing:
+            near = pool.ids.near(missing[:MOST_NAMED])
+            found = lists.unknown(source, names, missing, near)
+            if not ask.ignore_unknown:
+                message = f"{option}: expected ids of the pool, found {found}"
+                raise SelectionError(message, file=pool.files[0])
+            warnings.append(f"{option}: ignored {found}")
+        mask[rows] = True
+        name = {"source": source} if source else {}
+        told.append({**name, "ids": len(names), "digest": lists.digest(names)})
+    return mask, told
+
+
+def _split_notices(pool: Pool, ask: Ask, allowed: Mask) -> list[str]:
+    """Say that test rows may be picked, unless a condition on the split was given."""
+    if SPLIT not in pool.columns or any(c.column == "split" for c in ask.where or ()):
+        return []
+    values = pool.columns[SPLIT][:]
+    if values.dtype.kind not in "OSU":
+        return []
+    words = as_stored(values)
+    count = int((allowed & (words == b"test")).sum())
+    rest = "split=train" if (words == b"train").any() else "split!=test"
+    said = f"{count:,} of the {int(allowed.sum()):,} candidates are test rows by {SPLIT}"
+    return [f"{said}; --where {rest} leaves them out"] if count else []
 
 
 def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
@@ -359,6 +390,7 @@ def provenance(request: Request, **more: Any) -> dict[str, Any]:
         "parameters": request.parameters,
         **({"spread": request.spread} if request.spread else {}),
         **more,
+        **request.asked,
         "candidates": len(request.candidates),
         "labeled": len(request.labeled),
         "pool": {"paths": request.pool.files, "fingerprint": fingerprint(request.pool)},

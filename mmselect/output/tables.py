@@ -63,7 +63,8 @@ def _rounded(value: Any) -> Any:
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """Format a value as JSON, with 9 significant digits and text left readable."""
-    return json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode()  # bytes of a path that are no text
 
 
 Fields = dict[str, Sequence[Any] | NDArray[Any]]
