@@ -135,10 +135,10 @@ def unknown(
         form = name.strip() != stored.strip()
         how = ["blanks around it"] * blanks + ["its Unicode form (NFC or NFD)"] * form
         said += f"; {name!r} differs from the pool's {stored!r} only by {' and '.join(how)}"
-    first = bool(source and names[0] == missing[0] and len(names) > 1)
+    first = bool(source and not near and names[0] == missing[0] and len(names) > 1)
     if first and (len(missing) == 1 or HEADER.fullmatch(names[0])):
         said += (
-            f"; the first line {names[0][:60]!r} looks like a header, and expected is a field id"
+            f"; the first line {names[0][:60]!r} looks like a header; a column of ids is called id"
         )
     return said
 

@@ -127,7 +127,7 @@ CAUSES = {
     "cafe\u0301\n": "'cafe\u0301' differs from the pool's 'caf\u00e9' only by its Unicode form",
     " cafe\u0301\n": "only by blanks around it and its Unicode form (NFC or NFD)",
     "padded\n": "'padded' differs from the pool's ' padded' only by blanks around it",
-    "samples\ns001\n": "the first line 'samples' looks like a header, and expected is a field id",
+    "samples\ns001\n": "the first line 'samples' looks like a header; a column of ids is called id",
     "Rank,ID\n1,s001\n": "the first line 'Rank,ID' looks like a header",
 }
 
