@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,15 @@ from mmselect.strategies import registry
 
 FACTOR = 1.5
 
+RUN = """
+import sys
+from mmselect.cli import run
+code = run(sys.argv[1:])
+sys.stderr.write(open("/proc/self/status").read())
+sys.exit(code)
+"""
+"""Runs a command and tells the largest size of its own memory, which Linux keeps per program."""
+
 
 class Measured(NamedTuple):
     """Announced and used bytes of one run; used is 0 where it failed."""
@@ -36,6 +45,7 @@ class Measured(NamedTuple):
 
     @property
     def holds(self) -> bool:
+        """Whether the plan lies between what was used and that times `FACTOR`."""
         return self.used <= self.planned <= FACTOR * self.used
 
 
@@ -63,11 +73,11 @@ def make_pool(path: Path, n: int, d: int = 16, c: int = 10) -> None:
 
 def peak(arguments: Sequence[str]) -> int:
     """Bytes that a command's process holds at most; 0 where it fails."""
-    command = [sys.executable, "-m", "mmselect", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return 0 if status else usage.ru_maxrss * unit
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    found = re.search(rb"VmHWM:\s*(\d+) kB", done.stderr)
+    return int(found[1]) * 1024 if found and not done.returncode else 0
 
 
 def plan(arguments: Sequence[str]) -> int:
