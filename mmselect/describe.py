@@ -22,8 +22,11 @@ from mmselect.request import Request, lacking
 from mmselect.scoring import task_rows
 from mmselect.strategies import covering, gradients, registry
 
-BASE_MEMORY = 100_000_000
+BASE_MEMORY = 85_000_000
 """Bytes of the interpreter and its libraries, before any data."""
+
+NAME_BYTES = 300
+"""Bytes that a sample's id takes while the ids are read, where they are text."""
 
 Table: TypeAlias = list[tuple[Any, ...]]
 BLANK: Table = [("",)]
@@ -351,7 +354,8 @@ def _peak_memory(request: Request, k: int) -> int:
     window = max(request.memory // 2, row * step)
     loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
     scratch = request.threads * 3 * step * max(row, 8)
-    per_sample = 8 * (8 + len(columns)) * request.pool.n
+    named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
+    per_sample = (8 * (8 + len(columns)) + named) * request.pool.n
     own = request.strategy.footprint(request, k) if request.strategy.footprint else 0
     return BASE_MEMORY + loaded + scratch + per_sample + own + _spread_memory(request, k)
 
