@@ -306,6 +306,7 @@ class RequestReport:
     peak_memory: int
     threads: int
     spread: str | None = None
+    joined: list[str] | None = None
 
     def rows(self) -> Iterator[Table]:
         """One table for people."""
@@ -313,6 +314,7 @@ class RequestReport:
             f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in self.parameters.items()
         )
         spread = f" --spread {self.spread}" if self.spread else ""
+        holds = f", with {', '.join(self.joined)} joined in it" if self.joined else ""
         yield [
             ("strategy", f"{self.strategy}{spread}"),
             ("parameters", parameters or "none"),
@@ -321,7 +323,7 @@ class RequestReport:
             ("candidates", f"{self.candidates:,} ({self.labeled:,} labeled)"),
             ("reads", ", ".join(self.reads) or "nothing"),
             ("to read", engine.format_bytes(self.bytes_to_read)),
-            ("peak memory", f"about {engine.format_bytes(self.peak_memory)}"),
+            ("peak memory", f"about {engine.format_bytes(self.peak_memory)}{holds}"),
             ("threads", self.threads),
         ]
 
@@ -343,7 +345,15 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
         peak_memory=_peak_memory(request, k),
         threads=request.threads,
         spread=request.spread,
+        joined=_joined(request),
     )
+
+
+def _joined(request: Request) -> list[str] | None:
+    """Features that are held in memory as one matrix."""
+    if not request.strategy.joins and request.spread != "facility":
+        return None
+    return [f"/features/{name}" for name in request.pool.names("/features")]
 
 
 def _peak_memory(request: Request, k: int) -> int:

@@ -19,6 +19,7 @@ from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
+    coreset_footprint,
     covered,
     footprint,
     known,
@@ -148,6 +149,7 @@ STRATEGIES = (
         reference="Shen et al., Enhancing Modality Representation and Alignment for Multimodal "
         "Cold-start Active Learning, ACM MM Asia 2024",
         footprint=footprint,
+        joins=True,
         distance=True,
     ),
     Strategy(
@@ -159,6 +161,7 @@ STRATEGIES = (
         parameters=OPTIMISE,
         reference="Xie et al., Active Finetuning, CVPR 2023",
         footprint=footprint,
+        joins=True,
         distance=True,
     ),
     Strategy(
@@ -174,6 +177,7 @@ STRATEGIES = (
         ),
         reference="Lloyd 1982, with faiss",
         footprint=footprint,
+        joins=True,
         distance=True,
     ),
     Strategy(
@@ -185,7 +189,8 @@ STRATEGIES = (
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
-        footprint=footprint,
+        footprint=coreset_footprint,
+        joins=True,
         distance=True,
     ),
     Strategy(

@@ -199,6 +199,7 @@ STRATEGIES = (
         ),
         reference="Parvaneh et al., Active Learning by Feature Mixing, CVPR 2022",
         footprint=features_footprint,
+        joins=True,
     ),
     Strategy(
         name="gcnal",
@@ -213,6 +214,7 @@ STRATEGIES = (
         reference="Caramalau, Bhattarai and Kim, Sequential Graph Convolutional Network for Active "
         "Learning, CVPR 2021",
         footprint=_graph_footprint,
+        joins=True,
     ),
     Strategy(
         name="typiclust",
@@ -227,5 +229,6 @@ STRATEGIES = (
         ),
         reference="Hacohen, Dekel and Weinshall, Active Learning on a Budget, ICML 2022",
         footprint=features_footprint,
+        joins=True,
     ),
 )
