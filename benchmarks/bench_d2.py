@@ -32,7 +32,7 @@ import numpy as np
 from mmselect.core.sampling.d2 import Sampled, d2_sample
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import factors
-from mmselect.engine import Engine, blas_threads, compute_rows, thread_count
+from mmselect.engine import Engine, blas_threads, compute_rows, processors
 
 SIZES = {  # n, c, Σd, k
     "tiny": (2_000, 20, 64, 100),
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     for name in ("n", "classes", "width", "budget"):
         parser.add_argument(f"--{name}", type=int, help="replaces the size's own")
-    parser.add_argument("--threads", type=int, default=thread_count())
+    parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--confidence", type=float, default=0.6)
     parser.add_argument(

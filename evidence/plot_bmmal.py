@@ -9,6 +9,7 @@ image is spread over the pool's candidates, and over the picks of BADGE and BMMA
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,7 @@ import mmselect
 from mmselect.ask import Ask
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import factors
-from mmselect.core.sampling.sketch import sketch, sketch_error, sketch_hashes
+from mmselect.core.sampling.sketch import sketch, sketch_hashes
 from mmselect.demo import EMOJI
 from mmselect.engine import SERIAL
 from mmselect.request import prepare
@@ -64,8 +65,24 @@ def tell_sketch_errors(points: GradientPoints) -> None:
     parts = factors(points, np.arange(400, 1400))
     for dim in (128, 512, 2048):
         hashes = sketch_hashes(points.widths, dim, np.random.default_rng(0))
-        inner, distance = sketch_error(parts, sketch(parts, hashes))
+        inner, distance = sketch_errors(parts, sketch(parts, hashes))
         print(f"sketch of length {dim}: inner products {inner:.3f}, distances {distance:.3f}")
+
+
+def sketch_errors(parts: Sequence[np.ndarray], short: np.ndarray) -> tuple[float, float]:
+    """Root mean square relative errors of inner products and of squared distances, over all pairs.
+
+    Of inner products as a share of ‖g_i‖‖g_j‖; of distances over pairs that differ.
+    """
+    (a, h), wide = (part.astype(np.float64) for part in parts), short.astype(np.float64)
+    truth, guess = (a @ a.T) * (h @ h.T), wide @ wide.T
+    upper, norms = np.triu_indices(len(truth), 1), np.sqrt(np.diag(truth))
+    lengths = np.maximum(np.multiply.outer(norms, norms), np.finfo(float).tiny)
+    exact, near = (np.add.outer(np.diag(x), np.diag(x)) - 2 * x for x in (truth, guess))
+    exact, near = exact[upper], near[upper]
+    inner = ((guess - truth) / lengths)[upper]
+    distance = near[exact > 0] / exact[exact > 0] - 1
+    return float(np.sqrt(np.mean(inner**2))), float(np.sqrt(np.mean(distance**2)))
 
 
 def draw(picked: dict[str, np.ndarray], image: np.ndarray, norms: dict[str, np.ndarray]) -> None:

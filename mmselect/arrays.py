@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
+from mmselect.errors import BudgetError, DataError, ParameterError, RowNumbers, SelectionError
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
@@ -215,9 +215,49 @@ def same_length(sources: Sequence[Rows]) -> int:
     return lengths.pop()
 
 
-def check_finite(size: Array, rows: Index, name: str) -> None:
-    """Accept feature rows by a number in which nan and infinities show."""
-    if not np.isfinite(size).all():
-        bad = np.flatnonzero(~np.isfinite(size))
-        message = "expected finite numbers, found nan or infinity"
-        raise DataError(message, dataset=name, rows=rows[bad].tolist())
+LARGEST = np.float64(1e18)
+"""Largest number or row norm that is worked with: float32 holds its square, and sums of squares.
+What is larger is most likely a fill value, such as netCDF's 9.97e36 or float32's own limit."""
+
+
+def check_finite(
+    size: Array,
+    rows: RowNumbers,
+    name: str | None = None,
+    block: Array | None = None,
+    limit: float = LARGEST,
+) -> None:
+    """Accept rows by a number in which nan, infinities and numbers that are too large show.
+
+    Parameters
+    ----------
+    size : (b,) ndarray
+        Such as the norm of each row.
+    rows : (b,) sequence of int
+        Row numbers, for errors.
+    name : str, optional
+        The dataset, for errors.
+    block : (b, d) ndarray, optional
+        The rows, where `size` may be infinite though they are not.
+    limit : float
+
+    Raises
+    ------
+    DataError
+        Naming the rows that are not finite or, if all are, those that are too large.
+
+    Examples
+    --------
+    >>> check_finite(np.array([1.0, 9.96921e36]), [10, 11], "/features/a")
+    Traceback (most recent call last):
+    mmselect.errors.DataError: /features/a: row 11: too large: expected up to 1e+18, found 9.97e+36
+    """
+    bad = np.flatnonzero(~(size <= np.float64(limit)))  # nan is not
+    if not len(bad):
+        return
+    finite = np.isfinite(size[bad]) if block is None else np.isfinite(block[bad]).all(axis=1)
+    largest = size[bad[0]] if block is None else np.abs(block[bad[0]]).max()
+    message = f"too large: expected up to {limit:.3g}, found {largest:.3g}"
+    if not finite.all():
+        bad, message = bad[~finite], "expected finite numbers, found nan or infinity"
+    raise DataError(message, dataset=name, rows=[int(rows[row]) for row in bad.tolist()])

@@ -6,7 +6,6 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +29,15 @@ CHANCES = 200
 """Random selections of the same size that the picks are compared with."""
 
 
-class Measures(NamedTuple):
-    """What a set of picks is like, judged with labels that no strategy has seen."""
+MEASURED = (
+    "the current model is wrong",
+    "different classes",
+    "mean contribution of the image",
+    "the image contributes more than the text",
+)
+"""What a set of picks is like, judged with labels that no strategy has seen: shares and a count."""
 
-    wrong: float
-    classes: float
-    image: float
-    image_leads: float
+COUNTED = "different classes"
 
 
 def play(folder: Path) -> Iterator[str]:
@@ -103,7 +104,10 @@ def _copy_pool(folder: Path) -> Path:
 def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
     """Show the first picks as emoji: name, class, and what the model takes them for."""
     rows = picks.indices[:SHOWN]
-    character, name, vendor = (_texts(pool, column, rows) for column in _COLUMNS)
+    character, name, vendor = (
+        [text.decode() for text in pool.columns[f"/metadata/{column}"][rows]]
+        for column in ("character", "name", "vendor")
+    )
     classes = [text.decode() for text in pool.constants["/class_names"]]
     truth = pool.columns["/label"][rows]
     guess = pool.columns["/multimodal_logits"][rows].argmax(axis=1)
@@ -112,13 +116,6 @@ def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
         takes = "and the model knows" if right else f"the model says {classes[guess[i]]}"
         what = f"{name[i]} ({vendor[i]})"
         yield f"  {character[i]}\t{what:<42} {classes[truth[i]]}, {takes}"
-
-
-_COLUMNS = ("character", "name", "vendor")
-
-
-def _texts(pool: Pool, column: str, rows: NDArray[np.intp]) -> list[str]:
-    return [text.decode() for text in pool.columns[f"/metadata/{column}"][rows]]
 
 
 def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> Iterator[str]:
@@ -131,32 +128,19 @@ def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> I
     yield f"Judged with the labels, which no strategy reads, against {CHANCES} random selections:"
     yield ""
     yield f"  {'':<44}{'picks':>7}{'random, median (5 % to 95 %)':>32}"
-    for text, *numbers in zip(_MEASURED, ours, middle, low, high, strict=True):
-        shown = [f"{x:.0f}" if text in _COUNTS else f"{100 * x:.0f} %" for x in numbers]
+    for text, *numbers in zip(MEASURED, ours, middle, low, high, strict=True):
+        shown = [f"{x:.0f}" if text == COUNTED else f"{100 * x:.0f} %" for x in numbers]
         yield f"  {text:<44}{shown[0]:>7}{f'{shown[1]} ({shown[2]} to {shown[3]})':>32}"
 
 
-_MEASURED = (
-    "the current model is wrong",
-    "different classes",
-    "mean contribution of the image",
-    "the image contributes more than the text",
-)
-_COUNTS = ("different classes",)
-
-
-def _measurer(pool: Pool) -> Callable[[NDArray[np.intp]], Measures]:
-    """Make a function that measures a set of rows."""
+def _measurer(pool: Pool) -> Callable[[NDArray[np.intp]], list[float]]:
+    """Make a function that measures a set of rows, as :data:`MEASURED` names it."""
     phi, pseudo = shapley({**pool.columns, **pool.constants})
     image = contributions(phi)[:, pool.names("/features").index("image")]
     labels = pool.columns["/label"][:]
 
-    def measure(rows: NDArray[np.intp]) -> Measures:
-        return Measures(
-            wrong=float((labels[rows] != pseudo[rows]).mean()),
-            classes=len(np.unique(labels[rows])),
-            image=float(image[rows].mean()),
-            image_leads=float((image[rows] > 0.5).mean()),
-        )
+    def measure(rows: NDArray[np.intp]) -> list[float]:
+        wrong, share = labels[rows] != pseudo[rows], image[rows]
+        return [wrong.mean(), len(np.unique(labels[rows])), share.mean(), (share > 0.5).mean()]
 
     return measure

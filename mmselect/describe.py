@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mmselect import engine
-from mmselect.core.scores.alignment import Alignment, GapSums
-from mmselect.core.scores.guidelines import guideline_report, guideline_sums
+from mmselect.core.scores.alignment import Alignment, modality_gap
+from mmselect.core.scores.guidelines import guideline_report
 from mmselect.core.scores.shapley import contributions
 from mmselect.pool.reading import Pool
 from mmselect.request import Request, lacking
@@ -169,33 +169,29 @@ def describe_numbers(
     pool: Pool, threads: int | None = None, memory: int = engine.DEFAULT_MEMORY
 ) -> NumbersReport:
     """Modality gap and contributions of the modalities: two passes over a pool."""
-    how = engine.Engine(engine.thread_count(threads), memory)
+    how = engine.Engine(threads or engine.processors(), memory)
     with pool.located():
         return NumbersReport(
-            alignment=describe_alignment(pool, memory),
+            alignment=describe_alignment(pool, how),
             contributions=_contributions(pool, how),
         )
 
 
-def describe_alignment(pool: Pool, memory: int = engine.DEFAULT_MEMORY) -> list[dict[str, Any]]:
+def describe_alignment(pool: Pool, how: engine.Engine) -> list[dict[str, Any]]:
     """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3).
 
     One pass over the features; pairs of unequal widths are left out.
     """
     if len(pool.names("/features")) < 2 or not pool.n:
         return []
-    return alignment_pairs(measure_alignment(pool, memory))
+    return alignment_pairs(measure_alignment(pool, how))
 
 
-def measure_alignment(pool: Pool, memory: int = engine.DEFAULT_MEMORY) -> Alignment:
+def measure_alignment(pool: Pool, how: engine.Engine) -> Alignment:
     """Measure the modality gap; the modalities are called by their paths."""
-    sums = GapSums()
     paths = [f"/features/{name}" for name in pool.names("/features")]
-    step = engine.compute_rows(max(pool.columns[path].shape[1] for path in paths))
-    for start, arrays in pool.blocks(paths, step, memory):
-        with pool.located(range(start, pool.n)):
-            sums.add(arrays)
-    return sums.report()
+    with pool.located():
+        return modality_gap({path: pool.columns[path] for path in paths}, engine=how)
 
 
 def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
@@ -229,7 +225,7 @@ def _contributions(pool: Pool, how: engine.Engine) -> dict[str, Any] | None:
     phi, _ = gradients.shapley(sources, rows, how)
     share = contributions(phi)
     before, after = gradients.gradient_norms(sources, rows, share, how)
-    found = guideline_report(guideline_sums(share, before, after))
+    found = guideline_report(share, before, after)
     names = pool.names("/features")
     return {
         "samples": found.samples,
@@ -261,16 +257,21 @@ class StrategyReport:
 
     def rows(self) -> Iterator[Table]:
         """Tables for people: the strategy, and below it what it takes."""
-        yield [(f"{self.name}  ({self.kind})  {self.summary}",)]
-        lines: Table = [("needs", " and ".join(self.needs) or "nothing")]
+        yield [(f"{self.name}  ({self.kind})", self.summary)]
+        lines: Table = [("needs", "; ".join(self.needs) or "nothing")]
         for p in self.parameters:
-            default = "" if p["default"] != p["default"] else f" = {p['default']}"
+            default = "" if p["default"] != p["default"] else f" = {_plain(p['default'])}"
             lines.append(("-p", f"{p['name']}{default}: {p['meaning']} ({p['expected']})"))
-        if self.reference:
-            lines.append(("paper", self.reference))
-        if self.lacks:
-            lines.append(("lacks", " and ".join(self.lacks)))
+        lines += [("paper", self.reference)] if self.reference else []
+        lines += [("lacks", "; ".join(self.lacks))] if self.lacks else []
         yield [(f"    {word}", said) for word, said in lines]
+
+
+def _plain(value: Any) -> str:
+    """Write a parameter's value as the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe_strategies(pool: Pool | None = None) -> tuple[list[StrategyReport], list[str]]:
@@ -310,9 +311,7 @@ class RequestReport:
 
     def rows(self) -> Iterator[Table]:
         """One table for people."""
-        parameters = " ".join(
-            f"{n}={v:g}" if isinstance(v, float) else f"{n}={v}" for n, v in self.parameters.items()
-        )
+        parameters = " ".join(f"{name}={_plain(v)}" for name, v in self.parameters.items())
         spread = f" --spread {self.spread}" if self.spread else ""
         holds = f", with {', '.join(self.joined)} joined in it" if self.joined else ""
         yield [
@@ -333,6 +332,8 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
     columns = {**request.columns, **request.spread_columns}
     to_read = sum(column.row_bytes * len(column) for column in columns.values())
     to_read += sum(array.nbytes for array in request.constants.values())
+    joins = request.strategy.joins or request.spread == "facility"
+    joined = [f"/features/{m}" for m in request.pool.names("/features")] if joins else None
     return RequestReport(
         strategy=request.strategy.name,
         parameters=request.parameters,
@@ -343,17 +344,10 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
         reads=sorted({*request.reads, *columns}),
         bytes_to_read=to_read,
         peak_memory=_peak_memory(request, k),
-        threads=request.threads,
+        threads=request.engine.threads,
         spread=request.spread,
-        joined=_joined(request),
+        joined=joined,
     )
-
-
-def _joined(request: Request) -> list[str] | None:
-    """Features that are held in memory as one matrix."""
-    if not request.strategy.joins and request.spread != "facility":
-        return None
-    return [f"/features/{name}" for name in request.pool.names("/features")]
 
 
 def _peak_memory(request: Request, k: int) -> int:
@@ -361,9 +355,9 @@ def _peak_memory(request: Request, k: int) -> int:
     columns, step = list(request.columns.values()), task_rows(request)
     row = sum(column.row_bytes for column in columns)
     locked = sum(column.row_bytes for column in columns if not column.plain)
-    window = max(request.memory // 2, row * step)
+    window = max(request.engine.memory // 2, row * step)
     loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
-    scratch = request.threads * 3 * step * max(row, 8)
+    scratch = request.engine.threads * 3 * step * max(row, 8)
     named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
     per_sample = (8 * (8 + len(columns)) + named) * request.pool.n
     own = request.strategy.footprint(request, k) if request.strategy.footprint else 0

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmselect import engine
+from mmselect.arrays import Array, Index
 from mmselect.ask import Embedding
-from mmselect.core.sampling.gradients import full
-from mmselect.core.sampling.points import factors
+from mmselect.core.sampling.gradients import GradientPoints, full
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
+from mmselect.engine import Progress, compute_rows, format_bytes, map_rows
 from mmselect.errors import OutputError
 from mmselect.option import accepts
 from mmselect.output.tables import as_json
@@ -23,9 +23,8 @@ from mmselect.pool.storage import created
 from mmselect.request import Request, prepare, provenance
 from mmselect.selection import batch_of
 from mmselect.strategies.gradients import points_of
-from mmselect.strategies.record import Progress
 
-Writer = Callable[[Sequence[NDArray[Any]]], dict[str, NDArray[Any]]]
+Form = Callable[[Sequence[Array]], Sequence[Array]]
 
 
 def write_embedding(
@@ -52,12 +51,14 @@ def write_embedding(
         If the full form does not fit on the disk, or the file cannot be written.
     """
     points = points_of(batch_of(request, progress), balanced=request.strategy.name == "bmmal")
-    shapes, make = _writer(ask.form, points.widths, ask.dim, ask.seed)
+    shapes, make = _form(ask.form, points.widths, ask.dim, ask.seed)
     rows = request.candidates
     size = 4 * len(rows) * sum(shapes.values())
     if ask.form == "full" and not ask.force:
         _refuse_if_too_large(target, size, points.widths, len(rows))
-    step = engine.compute_rows(sum(points.widths) + sum(shapes.values()))
+    step = compute_rows(sum(points.widths) + sum(shapes.values()))
+    make_block = partial(_block, points.detached(), make)
+    blocks = map_rows(make_block, points.sources, rows, step=step, engine=request.engine)
     with created(target) as storage:
         storage.handle.attrs["form"] = ask.form
         storage.handle.attrs["provenance"] = as_json(provenance(request, seed=ask.seed))
@@ -65,11 +66,14 @@ def write_embedding(
         storage.store("index", rows)
         for name, width in shapes.items():
             storage.reserve(name, np.empty((0, width), np.float32), len(rows))
-        for start, stop in _steps(len(rows), step, progress):
-            with request.pool.located():
-                parts = factors(points, rows[start:stop])
-            for name, block in make(parts).items():
-                storage.write(name, start, block)
+        start = 0
+        with request.pool.located():
+            for arrays in blocks:
+                for name, array in zip(shapes, arrays, strict=True):
+                    storage.write(name, start, array)
+                start += len(arrays[0])
+                if progress and start:
+                    progress(start, len(rows))
 
 
 @accepts(Embedding)
@@ -100,35 +104,28 @@ def embed(
         write_embedding(prepare(opened, ask), target, ask, progress)
 
 
-def _steps(n: int, step: int, progress: Progress | None) -> Iterator[tuple[int, int]]:
-    for start, stop in engine.ranges(0, n, step):
-        yield start, stop
-        if progress:
-            progress(stop, n)
+def _block(points: GradientPoints, make: Form, rows: Index, arrays: list[Array]) -> Sequence[Array]:
+    return make(points.factors(rows, arrays))
 
 
-def _writer(
-    form: str, widths: tuple[int, ...], dim: int, seed: int
-) -> tuple[dict[str, int], Writer]:
-    """Name the datasets of a form with their widths, and what fills them from the factors."""
+def _form(form: str, widths: tuple[int, ...], dim: int, seed: int) -> tuple[dict[str, int], Form]:
+    """Name the datasets of a form with their widths, and what makes them of the factors."""
     if form == "factors":
-        return dict(zip("ah", widths, strict=True)), lambda parts: dict(
-            zip("ah", parts, strict=True)
-        )
+        return dict(zip("ah", widths, strict=True)), tuple
     if form == "full":
-        return {"embedding": widths[0] * widths[1]}, lambda parts: {"embedding": full(parts)}
+        return {"embedding": widths[0] * widths[1]}, lambda parts: [full(parts)]
     hashes = sketch_hashes(widths, dim, np.random.default_rng(seed))
-    return {"embedding": dim}, lambda parts: {"embedding": sketch(parts, hashes)}
+    return {"embedding": dim}, lambda parts: [sketch(parts, hashes)]
 
 
 def _refuse_if_too_large(target: Path, size: int, widths: tuple[int, ...], n: int) -> None:
     folder = target.parent if target.parent.is_dir() else Path()
     free = shutil.disk_usage(folder).free
     if size > free:
-        factors_size = engine.format_bytes(4 * n * sum(widths))
+        factors_size = format_bytes(4 * n * sum(widths))
         raise OutputError(
-            f"the full form takes {engine.format_bytes(size)} ({n:,} rows of {widths[0]:,} × "
-            f"{widths[1]:,} float32), found {engine.format_bytes(free)} free; the factors hold the "
+            f"the full form takes {format_bytes(size)} ({n:,} rows of {widths[0]:,} × "
+            f"{widths[1]:,} float32), found {format_bytes(free)} free; the factors hold the "
             f"same in {factors_size}, or use --force",
             file=str(target),
         )

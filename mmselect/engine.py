@@ -50,6 +50,10 @@ AHEAD = 32 << 20
 """Bytes that the system is told of before they are read, where no ``--memory`` is needed."""
 
 
+def silent(_done: int, _total: int) -> None:
+    """Stand in for a progress report that nobody asked for."""
+
+
 def compute_rows(width: int) -> int:
     """Rows of one compute block for rows of `width` numbers: a power of two from 16 to 8192.
 
@@ -76,17 +80,11 @@ def ranges(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def thread_count(threads: int | None = None) -> int:
-    """How many threads to use: `threads`, or the processors this process may run on."""
-    if threads is None:
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-    if threads < 1:
-        raise UsageError(f"threads: expected at least 1, found {threads}")
-    return threads
+def processors() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def format_bytes(size: float) -> str:
@@ -130,19 +128,38 @@ class Engine:
     [0, 1, 4, 9, 16]
     """
 
-    threads: int = field(default_factory=lambda: thread_count())
+    threads: int = field(default_factory=processors)
     memory: int = DEFAULT_MEMORY
     mapper: Mapper | None = None
 
     def __post_init__(self) -> None:
-        thread_count(self.threads)
+        if self.threads < 1:
+            raise UsageError(f"threads: expected at least 1, found {self.threads}")
         if self.memory < 1:
             raise UsageError(f"memory: expected at least 1 byte, found {self.memory}")
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Results over tasks that share this process's memory, in order: always its own threads."""
+        """Results over tasks that share this process's memory, in order: always its own threads.
+
+        Only a few tasks are under way at once, so a lazy `tasks` is read as it is needed. The first
+        error in task order is raised, and nothing new is started after it; the same holds for
+        Ctrl-C.
+        """
         with blas_threads():
-            yield from map_ordered(function, tasks, self.threads)
+            if self.threads == 1:
+                yield from map(function, tasks)
+                return
+            pending: deque[Future[Result]] = deque()
+            executor = ThreadPoolExecutor(self.threads)
+            try:
+                for task in tasks:
+                    pending.append(executor.submit(function, task))
+                    if len(pending) > 2 * self.threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
 
 
 SERIAL = Engine(threads=1)
@@ -200,13 +217,12 @@ def map_rows(
     mapper = engine.mapper
     own = [mapper is None and concurrent(source) for source in sources]
     windows = _windows(sources, rows, step, own, engine.memory)
+    if mapper is None:
+        yield from engine.map(_reader(function, sources, step), chain.from_iterable(windows))
+        return
     with blas_threads():
-        if mapper is None:
-            tasks = chain.from_iterable(windows)
-            yield from map_ordered(_reader(function, sources, step), tasks, engine.threads)
-        else:
-            for window in windows:
-                yield from mapper(partial(_apply, function), window)
+        for window in windows:
+            yield from mapper(partial(_apply, function), window)
 
 
 def join_rows(
@@ -326,35 +342,6 @@ def _apply(function: Callable[[Index, list[Array]], Result], task: RowTask) -> R
     """Do a task wherever a mapper has sent it; everything it needs has been read."""
     with blas_threads():
         return function(task.rows, [block for block in task.loaded if block is not None])
-
-
-def map_ordered(
-    function: Callable[[Task], Result], tasks: Iterable[Task], threads: int
-) -> Iterator[Result]:
-    """Results of `function` over `tasks`, in task order, worked on by `threads` threads.
-
-    Only a few tasks are under way at once, so a lazy `tasks` is read as it is needed. The first
-    error in task order is raised, and nothing new is started after it; the same holds for Ctrl-C.
-
-    Examples
-    --------
-    >>> list(map_ordered(lambda x: x * x, range(5), threads=2))
-    [0, 1, 4, 9, 16]
-    """
-    if threads == 1:
-        yield from map(function, tasks)
-        return
-    pending: deque[Future[Result]] = deque()
-    executor = ThreadPoolExecutor(threads)
-    try:
-        for task in tasks:
-            pending.append(executor.submit(function, task))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 class _SingleThreaded:

@@ -16,15 +16,15 @@
         └── BudgetError           a budget that is not a count or a share
 
 An error says *where* (file, dataset, rows), what was *expected* and what was *found*. The function
-that notices only knows its array; whoever holds the file adds the rest with :class:`located`.
+that notices only knows its array; whoever holds the file adds the rest with :func:`located`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
-from types import TracebackType
-from typing import Literal, Protocol, Self, SupportsInt
+from collections.abc import Callable, Iterator
+from typing import Protocol, SupportsInt
 
 MOST_NAMED = 5
 """How many rows or ids an error names before it says how many more there are."""
@@ -122,7 +122,14 @@ class RowNumbers(Protocol):
     def __getitem__(self, row: int, /) -> SupportsInt: ...
 
 
-class located:
+@contextlib.contextmanager
+def located(
+    *,
+    file: str | None = None,
+    dataset: str | None = None,
+    rows: RowNumbers | None = None,
+    place: Callable[[list[int]], tuple[str, list[int]]] | None = None,
+) -> Iterator[None]:
     """Fill in where an error happened, once, at the edge that knows it.
 
     What the error already says stays. Its row r is renamed to ``rows[r]``. Where no file is known
@@ -136,31 +143,16 @@ class located:
     Traceback (most recent call last):
     mmselect.errors.DataError: pool.h5: /features/image: row 102: found nan
     """
-
-    def __init__(
-        self,
-        *,
-        file: str | None = None,
-        dataset: str | None = None,
-        rows: RowNumbers | None = None,
-        place: Callable[[list[int]], tuple[str, list[int]]] | None = None,
-    ) -> None:
-        self.file, self.dataset, self.rows, self.place = file, dataset, rows, place
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> Literal[False]:
-        if isinstance(error, MmselectError):
-            error.dataset = error.dataset or self.dataset
-            if error.rows is not None and self.rows is not None:
-                error.rows = [int(self.rows[row]) for row in error.rows]
-            if error.rows and self.place is not None and error.file is None:
-                error.file, error.rows = self.place(error.rows)
-            error.file = error.file or self.file
-        return False
+    try:
+        yield
+    except MmselectError as error:
+        error.dataset = error.dataset or dataset
+        if error.rows is not None and rows is not None:
+            error.rows = [int(rows[row]) for row in error.rows]
+        if error.rows and place is not None and error.file is None:
+            error.file, error.rows = place(error.rows)
+        error.file = error.file or file
+        raise
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,8 @@ LARGEST = 2**63 - 1
 LONGEST = 60
 """Characters of a refused value that an error repeats."""
 
+CONDITION = "COLUMN=VALUE, or one of != < <= > >= in place of ="
+
 Parser = Callable[[str, Any], Any]
 """Turns what was said for an option of this name, as text or in Python, into its value."""
 
@@ -169,9 +171,19 @@ def count_or_share(name: str, value: Any) -> str:
 
 def ids(name: str, value: Any) -> tuple[str | ListFile, ...]:
     """Take ids, and files of ids: any sequence or array, but not one text."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str):
         raise refuse(name, "a sequence of ids", value)
-    return tuple(each if isinstance(each, ListFile) else str(each) for each in value)
+    given = _several(name, "a sequence of ids", value)
+    return tuple(each if isinstance(each, ListFile) else str(each) for each in given)
+
+
+def _several(name: str, expected: str, value: Any, *one: type) -> Iterable[Any]:
+    """Take several things, or a single one of these types."""
+    if isinstance(value, one):
+        return [value]
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise refuse(name, expected, value)
+    return value
 
 
 def conditions(name: str, value: Any) -> tuple[Condition, ...]:
@@ -182,7 +194,8 @@ def conditions(name: str, value: Any) -> tuple[Condition, ...]:
     >>> conditions("where", ["vendor != google", "loss>=0.5"])[1]
     Condition(column='loss', operator='>=', value='0.5')
     """
-    return tuple(_condition(name, each) for each in ([value] if isinstance(value, str) else value))
+    each = _several(name, CONDITION, value, str, Condition)
+    return tuple(_condition(name, one) for one in each)
 
 
 def _condition(name: str, value: Any) -> Condition:
@@ -190,17 +203,17 @@ def _condition(name: str, value: Any) -> Condition:
         return value
     found = re.fullmatch(r"\s*([A-Za-z0-9_.-]+?)\s*(!=|<=|>=|=|<|>)(.*)", str(value), re.DOTALL)
     if found is None:
-        raise refuse(name, "COLUMN=VALUE, or one of != < <= > >= in place of =", value)
+        raise refuse(name, CONDITION, value)
     return Condition(found[1], found[2], found[3].strip())
 
 
-def assignments(_name: str, value: Any) -> dict[str, Any]:
+def assignments(name: str, value: Any) -> dict[str, Any]:
     """Take ``NAME=VALUE`` texts, or a mapping."""
     if isinstance(value, Mapping):
         return dict(value)
     parameters: dict[str, Any] = {}
-    for assignment in [value] if isinstance(value, str) else value:
-        name, equals, given = assignment.partition("=")
+    for assignment in _several(name, "NAME=VALUE, or a mapping", value, str):
+        name, equals, given = str(assignment).partition("=")
         if not equals or not name:
             raise refuse("-p", "NAME=VALUE", assignment)
         if name in parameters:
@@ -212,7 +225,7 @@ def assignments(_name: str, value: Any) -> dict[str, Any]:
 def names(name: str, value: Any) -> tuple[str, ...]:
     """Take names: a sequence, or one text with commas."""
     found = value.split(",") if isinstance(value, str) else value
-    return tuple(text(name, str(each).strip()) for each in found)
+    return tuple(text(name, str(each).strip()) for each in _several(name, "names", found))
 
 
 @dataclass(frozen=True)

@@ -7,43 +7,30 @@ dry run prints it; :mod:`mmselect.selection` carries it out.
 from __future__ import annotations
 
 import hashlib
-import operator
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect import engine, lists
+from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
-from mmselect.errors import MOST_NAMED, NeedsError, SelectionError, UsageError, few
-from mmselect.option import LONGEST, Condition, parse_budget
-from mmselect.pool.checking import like_probabilities
-from mmselect.pool.ids import as_stored
+from mmselect.engine import Engine, map_rows, processors
+from mmselect.errors import NeedsError, SelectionError, UsageError, few
+from mmselect.option import parse_budget
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
+from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
+from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
 from mmselect.version import __version__
 
-Mask: TypeAlias = NDArray[np.bool_]
-
-FEATURES, SPLIT = "/features", "/metadata/split"
-
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-"""What each operator of ``--where`` does."""
+FEATURES = "/features"
 
 LOOKED_AT = 64
-"""Candidate rows of each logits dataset that are looked at for probabilities."""
+"""Candidate rows of each logits dataset, in runs of 8, that are looked at for probabilities."""
 
 SAMPLED_BLOCKS, SAMPLED_ROWS = 16, 16
 """Evenly spread blocks of each dataset, and rows in each, that go into a pool's fingerprint."""
@@ -65,8 +52,12 @@ class Request:
         Datasets that the strategy reads.
     asked : dict
         Which rows were asked for, as provenance tells it: lists, conditions, no mask.
+    engine : Engine
+        Who does the work, with how many threads and how much memory.
     warnings : list of str
         What the user should know; grows while the work is done.
+    watches : dict of path to Watch
+        What was seen of the float datasets that were read.
     """
 
     pool: Pool
@@ -76,21 +67,34 @@ class Request:
     candidates: NDArray[np.intp]
     labeled: NDArray[np.intp]
     reads: list[str]
-    threads: int
-    memory: int
+    engine: Engine
     asked: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    watches: dict[str, Watch] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Column]:
         """Per-sample datasets that the strategy reads."""
-        return {path: self.pool.columns[path] for path in self.reads if path in self.pool.columns}
+        return {path: self._watched(path) for path in self.reads if path in self.pool.columns}
 
     @property
     def spread_columns(self) -> dict[str, Column]:
         """Per-sample datasets over which the picks are spread."""
         paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
-        return {path: self.pool.columns[path] for path in paths}
+        return {path: self._watched(path) for path in paths}
+
+    def _watched(self, path: str) -> Column:
+        """Make a column whose empty rows are counted while it is read."""
+        place = match(path)
+        if place is None or place.dataset.kind != "float":
+            return self.pool.columns[path]
+        watch = self.watches.setdefault(path, Watch(place, self.pool.columns[path].shape))
+        return replace(self.pool.columns[path], watch=watch)
+
+    def empty_rows(self) -> list[str]:
+        """Say how many candidates, of those that were read, hold nothing."""
+        notices = {path: watch.notice(self.candidates) for path, watch in self.watches.items()}
+        return [f"{path}: {said}" for path, said in notices.items() if said]
 
     @property
     def constants(self) -> dict[str, NDArray[Any]]:
@@ -119,7 +123,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
     warnings = [*choice.warnings, *_notices(pool, reads)]
-    labeled, allowed, asked = _rows(pool, ask, warnings)
+    labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
@@ -130,107 +134,10 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         candidates=candidates,
         labeled=np.flatnonzero(labeled),
         reads=reads,
-        threads=engine.thread_count(ask.threads),
-        memory=ask.memory,
+        engine=Engine(ask.threads or processors(), ask.memory),
         asked=asked,
         warnings=warnings,
     )
-
-
-def _rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask, dict[str, Any]]:
-    """Which rows are labeled, which may be picked, and what said so; tell what each list took."""
-    labeled, stays = pool.labeled.copy(), dict[str, Mask]()
-    asked: dict[str, Any] = {"ignore_mask": True} if ask.ignore_mask else {}
-    if ask.ignore_mask:
-        count = int(labeled.sum())
-        warnings.append(f"ignore-mask: {count:,} rows of the pool's mask do not count as labeled")
-        labeled[:] = False
-    for option in ("labeled", "exclude", "among"):
-        if getattr(ask, option) is not None:
-            listed, told = _mask(pool, ask, option, warnings)
-            asked.setdefault("lists", {})[option] = told
-            stays[option] = listed if option == "among" else ~listed
-    for condition in ask.where or ():
-        stays[str(condition)] = _fits(pool, condition)
-        asked.setdefault("where", []).append("".join(condition))
-    allowed = ~labeled
-    for what, fits in stays.items():
-        count = int((allowed & ~fits).sum())
-        warnings.append(f"{what}: {count:,} row{'s'[: count != 1]} taken away")
-        allowed &= fits
-    warnings += _split_notices(pool, ask, allowed)
-    if "labeled" in stays:
-        labeled |= ~stays["labeled"]
-    return labeled, allowed, asked
-
-
-def _fits(pool: Pool, condition: Condition) -> Mask:
-    """Which rows fulfil a condition on a metadata column."""
-    column, sign, value = condition
-    if (path := f"/metadata/{column}") not in pool.columns:
-        known = ", ".join(pool.names("/metadata")) or "none is there"
-        message = f"{condition}: expected a column of /metadata ({known}), found {column!r}"
-        raise SelectionError(message, file=pool.files[0])
-    values = pool.columns[path][:]
-    compare = COMPARE[sign]
-    if values.dtype.kind in "OSU":
-        if sign not in ("=", "!="):
-            message = f"{condition}: expected = or != for a column of text, found {sign!r}"
-            raise SelectionError(message, file=pool.files[0], dataset=path)
-        found: Mask = compare(as_stored(values), value.encode("utf-8", "surrogateescape"))
-        return found.astype(bool)
-    with np.errstate(over="ignore"):  # a bound that the column's type cannot hold is infinite
-        return np.asarray(compare(values, _number(pool, path, condition)), bool)
-
-
-def _number(pool: Pool, path: str, condition: Condition) -> int | float:
-    """Read the number that a column of numbers is compared with."""
-    value = {"true": "1", "false": "0"}.get(condition.value.lower(), condition.value)
-    for kind in (int, float):
-        try:
-            number: int | float = kind(value)
-        except ValueError:
-            continue
-        if abs(number) <= sys.float_info.max:
-            return number
-    message = f"{condition}: expected a number for a column of numbers, found {value[:LONGEST]!r}"
-    raise SelectionError(message, file=pool.files[0], dataset=path)
-
-
-def _mask(
-    pool: Pool, ask: Ask, option: str, warnings: list[str]
-) -> tuple[Mask, list[dict[str, Any]]]:
-    """Rows that the lists of an option name, and each list as provenance tells it."""
-    mask, told = np.zeros(pool.n, bool), []
-    for source, names in lists.by_source(
-        getattr(ask, option), lambda name: not pool.ids.find([name])[1]
-    ):
-        rows, missing = pool.ids.find(names)
-        if missing:
-            near = pool.ids.near(missing[:MOST_NAMED])
-            found = lists.unknown(source, names, missing, near)
-            if not ask.ignore_unknown:
-                message = f"{option}: expected ids of the pool, found {found}"
-                raise SelectionError(message, file=pool.files[0])
-            warnings.append(f"{option}: ignored {found}")
-        mask[rows] = True
-        name = {"source": source} if source else {}
-        told.append({**name, "ids": len(names), "digest": lists.digest(names)})
-    return mask, told
-
-
-def _split_notices(pool: Pool, ask: Ask, allowed: Mask) -> list[str]:
-    """Say that test rows may be picked, unless a condition on the split was given."""
-    if SPLIT not in pool.columns or any(c.column == "split" for c in ask.where or ()):
-        return []
-    values = pool.columns[SPLIT][:]
-    if values.dtype.kind not in "OSU":
-        return []
-    words = as_stored(values)
-    count = int((allowed & (words == b"test")).sum())
-    rest = "split=train" if (words == b"train").any() else "split!=test"
-    said = f"{count:,} of the {int(allowed.sum()):,} candidates are test rows by {SPLIT}"
-    return [f"{said}; --where {rest} leaves them out"] if count else []
 
 
 def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
@@ -253,7 +160,9 @@ def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
         raise UsageError(f"spread: {message}") if spread else NeedsError(message)
     resolved = record.resolve(given, pool.modalities)
     if missing := lacking(record, pool, given, spread):
-        raise NeedsError(_lacks(pool, record, missing), file=pool.files[0])
+        lacks = f"needs {' and '.join(missing)}, which the pool does not have"
+        message = f"strategy {record.name} {lacks}; can run: {', '.join(runnable(pool))}"
+        raise NeedsError(message, file=pool.files[0])
     return Choice(record, resolved, spread, warnings)
 
 
@@ -303,14 +212,6 @@ def _choose_best(
     raise NeedsError(f"strategy auto: nothing can run: {'; '.join(passed_over)}")
 
 
-def _lacks(pool: Pool, record: Strategy, unmet: Sequence[str]) -> str:
-    missing = " and ".join(unmet)
-    others = ", ".join(runnable(pool))
-    return (
-        f"strategy {record.name} needs {missing}, which the pool does not have; can run: {others}"
-    )
-
-
 def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     """Say what a user should know about the pool before the work starts."""
     notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
@@ -320,7 +221,8 @@ def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
             f"{few(packed)}: compressed, so reading runs at the speed of decompression, "
             "some 20 times slower than contiguous storage"
         )
-    return notices
+    unwritten = {p: pool.columns[p].unwritten() for p in reads if p in pool.columns}
+    return notices + [f"{p}: {NEVER_WRITTEN.format(rows)}" for p, rows in unwritten.items() if rows]
 
 
 def count_budget(ask: Selecting, request: Request) -> int:
@@ -336,7 +238,8 @@ def count_budget(ask: Selecting, request: Request) -> int:
     if k <= available:
         return k
     if available == 0:
-        message = f"no candidates are left: all {request.pool.n:,} samples are labeled or excluded"
+        taken = "are labeled or taken away by the lists and conditions"
+        message = f"no candidates are left: all {request.pool.n:,} samples {taken}"
         raise SelectionError(message, file=request.pool.files[0])
     if not ask.clip_budget:
         message = f"budget: expected at most {available:,} candidates, found {k:,}"
@@ -350,9 +253,11 @@ def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp
     notices = []
     for path in paths:
         place = match(path)
-        if place is None or not place.dataset.is_logits or pool.sizes["c"] < 2 or not len(rows):
+        if place is None or not place.dataset.is_logits or not len(rows):
             continue
-        if like_probabilities(pool.columns[path][rows[:LOOKED_AT]]):
+        spread = np.linspace(0, max(len(rows) - 8, 0), LOOKED_AT // 8).astype(np.intp)
+        looked = rows[np.unique(np.add.outer(spread, np.arange(8)).clip(0, len(rows) - 1))]
+        if like_probabilities(pool.columns[path][looked]):
             notices.append(
                 f"{path}: rows lie in [0, 1] and sum to 1, so they look like probabilities; "
                 "export logits, what goes into the softmax"
@@ -366,20 +271,27 @@ def fingerprint(pool: Pool) -> str:
     The same for a pool in one file or in shards; cheap however large the pool is.
     """
     digest = hashlib.sha256(f"{pool.n}".encode())
+    size = min(SAMPLED_ROWS, pool.n)
+    starts = np.unique(np.linspace(0, pool.n - size, SAMPLED_BLOCKS).astype(int))
+    sampled = (starts[:, None] + np.arange(size)).ravel()
     for path in sorted(pool.columns):
         column = pool.columns[path]
         digest.update(f"{path} {column.shape} {column.dtype.str}".encode())
-        starts = np.linspace(0, max(pool.n - SAMPLED_ROWS, 0), SAMPLED_BLOCKS).astype(int)
-        whole = path == "/id"
-        for start in [0] if whole else np.unique(starts).tolist():
-            block = column.read(start, pool.n if whole else min(start + SAMPLED_ROWS, pool.n))
-            text = block.dtype.kind == "O"
-            digest.update(b"\0".join(block.tolist()) if text else block.tobytes())
+        rows, step = (np.arange(pool.n), pool.n) if path == "/id" else (sampled, SAMPLED_ROWS)
+        for block in map_rows(_bytes_of_block, [column], rows, step=max(step, 1)):
+            digest.update(block)
     for path in sorted(pool.constants):
-        values = pool.constants[path]
-        text = values.dtype.kind == "O"
-        digest.update(b"\0".join(values.tolist()) if text else values.tobytes())
+        digest.update(_bytes_of(pool.constants[path]))
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def _bytes_of_block(_rows: Index, blocks: list[Array]) -> bytes:
+    return _bytes_of(blocks[0])
+
+
+def _bytes_of(values: Array) -> bytes:
+    """Bytes of numbers as they are stored; texts with a zero byte between them."""
+    return b"\0".join(values.tolist()) if values.dtype.kind == "O" else values.tobytes()
 
 
 def provenance(request: Request, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Index
-from mmselect.engine import Engine, Progress, compute_rows, join_rows, map_rows
+from mmselect.engine import Progress, compute_rows, join_rows, map_rows
 from mmselect.errors import located
 from mmselect.request import Request
 from mmselect.strategies.record import Arrays, Columns
@@ -46,10 +46,8 @@ class ScoreBlock:
         return {name: np.array(values) for name, values in columns.items()}
 
 
-def compute_scores(
-    request: Request, progress: Progress | None = None, engine: Engine | None = None
-) -> Columns:
-    """Columns of the candidates, in row order; by default on the request's threads."""
+def compute_scores(request: Request, progress: Progress | None = None) -> Columns:
+    """Columns of the candidates, in row order."""
     columns, candidates = request.columns, request.candidates
     with request.pool.located():
         constants = request.strategy.prepare(request.constants)
@@ -67,12 +65,10 @@ def compute_scores(
         list(columns.values()),
         candidates,
         step=task_rows(request),
-        engine=engine or Engine(request.threads, request.memory),
+        engine=request.engine,
     )
     with request.pool.located():
         joined = join_rows(map(values, results), len(candidates), progress)
-    if len(candidates) > 1 and request.pool.sizes.get("c") == 1:
-        request.warnings.append("one class only: all scores are equal")
     found = dict(zip(names, joined, strict=True))
     complete = request.strategy.complete
     return complete(found, request.parameters) if complete else found

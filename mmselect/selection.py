@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
-from mmselect.engine import Engine
+from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import NeedsError, few
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
-from mmselect.request import Request, count_budget, prepare, provenance
+from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
-from mmselect.strategies.record import Batch, Picks, Progress
+from mmselect.strategies.record import Batch, Picks
+
+COPY_ROWS = 1024
+"""Picks whose features are read at a time to find copies among them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,6 +141,7 @@ def score(
 def carry_out_scores(request: Request, progress: Progress | None = None) -> Scores:
     """Score, and name the candidates; for parameters see :func:`score`."""
     columns = compute_scores(request, progress)
+    request.warnings.extend(request.empty_rows())
     with request.pool.located():
         ids = request.pool.ids.text(request.candidates)
     return Scores(
@@ -252,8 +257,26 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
             else:
                 best = top(values, k)
                 picks = Picks(best, values[best])
-    request.warnings.extend(picks.warnings)
+        copies = _copies(request, batch, picks) if len(batch.group(FEATURES)) else 0
+    request.warnings.extend([*picks.warnings, *request.empty_rows()])
+    if copies:
+        found = f"{copies:,} of the picks are copies of others"
+        request.warnings.append(f"{found}: {' and '.join(request.strategy.compares)} are equal")
     return picks
+
+
+def _copies(request: Request, batch: Batch, picks: Picks) -> int:
+    """Count picks at distance 0 from an earlier one: equal in all that the strategy compares."""
+    if request.strategy.kind != "batch" and not request.spread:
+        return 0
+    paths = [path for item in request.strategy.compares for path in batch.group(item)]
+    rows, seen = batch.candidates[picks.positions], set[bytes]()
+    for start, stop in ranges(0, len(rows), COPY_ROWS):
+        parts = [batch.columns[path][rows[start:stop]] + 0 for path in paths]  # -0 is 0
+        for row in range(stop - start):
+            whole = b"".join(part[row].tobytes() for part in parts)
+            seen.add(hashlib.blake2b(whole, digest_size=16).digest())
+    return len(rows) - len(seen)
 
 
 def batch_of(request: Request, progress: Progress | None = None) -> Batch:
@@ -266,14 +289,10 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         candidates=request.candidates,
         labeled=request.labeled,
         parameters=request.parameters,
-        engine=Engine(request.threads, request.memory),
-        progress=progress or _silent,
+        engine=request.engine,
+        progress=progress or silent,
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
     )
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Stand in for a progress report that nobody asked for."""
 
 
 def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:

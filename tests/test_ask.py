@@ -116,10 +116,19 @@ def test_python_refuses_what_only_python_can_say() -> None:
         ("ignore_unknown", 1),
         ("memory", None),
         ("seed", 10**5000),
+        ("where", 3),
+        ("where", b"loss<3"),
+        ("parameters", 3),
     ):
         with pytest.raises(UsageError, match=rf"^{name}: expected "):
             ask.Selecting(**{name: value})
+    with pytest.raises(UsageError, match=r"^-p: expected NAME=VALUE, found 3"):
+        ask.Selecting(parameters=[3])
+    with pytest.raises(UsageError, match=r"^strategies: expected names, found 3"):
+        ask.Replaying(strategies=3)
     assert ask.Selecting(threads=None).threads is None
+    (condition,) = ask.Selecting(where="loss<3").where or ()
+    assert ask.Selecting(where=condition).where == (condition,)
     with pytest.raises(TypeError, match="bugdet"):
         mmselect.select("pool.h5", bugdet=3)
 
@@ -176,12 +185,25 @@ def test_words_of_the_options_are_those_of_the_core() -> None:
 def test_defaults_of_align_are_those_of_its_function() -> None:
     align = pytest.importorskip("mmselect.torch")
     given = inspect.signature(align.align_features).parameters
-    asked = ask.Aligning()
-    for field in fields(asked):
-        assert given[field.name].default == getattr(asked, field.name), field.name
+    for field in fields(ask.Aligning):
+        assert given[field.name].default == field.default, field.name
 
 
 # -- given twice ----------------------------------------------------------------------------------
+
+
+def test_an_option_has_a_value(cli) -> None:
+    for command, option in (
+        ("select", "--output"),
+        ("select", "--nearest"),
+        ("select", "--labeled"),
+        ("score", "-p"),
+        ("replay", "--report"),
+        ("replay", "--runs"),
+    ):
+        found = cli(command, "no.h5", option, "")
+        assert (found.code, found.out) == (2, "")
+        assert found.err == f"error: {option}: expected a value, found ''\n"
 
 
 @pytest.mark.parametrize(
@@ -412,3 +434,18 @@ def test_help_fits_80_columns(command: str, cli, monkeypatch: pytest.MonkeyPatch
     found = cli(command, "--help")
     assert found.code == 0 and max(map(len, found.out.splitlines())) <= 80
     assert "list[" not in found.out and "<" not in found.out.replace("!= < <= > >=", "")
+
+
+def test_text_for_people_fits_80_columns(pool: Path, cli) -> None:
+    shown = {
+        "strategies": ["strategies", pool],
+        "info": ["info", pool],
+        "dry run": ["select", pool, "-b", 3, "--dry-run"],
+    }
+    for what, command in shown.items():
+        lines = cli(*command).out.replace(str(pool), "POOL").splitlines()
+        assert len(lines) > 8 and max(map(len, lines)) <= 80, what
+    lines = cli("strategies").out.splitlines()
+    at = next(i for i, line in enumerate(lines) if "pseudo-labels are" in line)
+    assert lines[at].startswith("    -p     multilabel = false: ")
+    assert lines[at + 1].startswith(" " * 11 + "all classes")

@@ -466,7 +466,7 @@ def test_nothing_left_to_pick(pool: Path, cli, tmp_path: Path) -> None:
     for more in ([], ["--clip-budget"]):
         found = cli("select", pool, "-b", 1, "--exclude", every, *more)
         assert (found.code, found.out) == (1, "")
-        assert "no candidates are left: all 60 samples are labeled or excluded" in found.err
+        assert "no candidates are left: all 60 samples are labeled or taken away" in found.err
 
 
 def test_outputs_are_checked_before_the_work(pool: Path, cli, tmp_path: Path) -> None:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from conftest import arrays
 from threadpoolctl import threadpool_info
 
 import mmselect
+from mmselect.ask import Scoring
 from mmselect.core.sampling.d2 import d2_sample
 from mmselect.core.sampling.gradients import GradientPoints
 from mmselect.core.sampling.points import squared_norms
 from mmselect.core.scores.coalitions import linear_shapley
+from mmselect.embedding import embed
 from mmselect.engine import Engine, blas_threads, join_rows, map_rows
 from mmselect.errors import DataError, UsageError
+from mmselect.pool.checking import check
 from mmselect.request import prepare
 from mmselect.scoring import compute_scores
 
@@ -69,8 +75,8 @@ def test_every_mapper_gives_the_same_contributions(engine: Engine) -> None:
 def test_every_mapper_gives_the_same_scores(engine: Engine, strategy: str, tmp_path: Any) -> None:
     mmselect.write_pool(tmp_path / "pool.h5", **arrays(900, c=7))
     with mmselect.open_pool(tmp_path / "pool.h5") as pool:
-        request = prepare(pool, strategy)
-        expected, found = compute_scores(request), compute_scores(request, engine=engine)
+        request = prepare(pool, Scoring(strategy=strategy))
+        expected, found = (compute_scores(r) for r in (request, replace(request, engine=engine)))
     assert list(found) == list(expected)
     assert all((found[name] == values).all() for name, values in expected.items())
 
@@ -160,3 +166,41 @@ def test_what_is_no_engine() -> None:
     for wrong in ({"threads": 0}, {"threads": -2}, {"memory": 0}):
         with pytest.raises(UsageError, match="expected at least 1"):
             Engine(**wrong)
+
+
+def test_embeddings_do_not_depend_on_threads_or_memory(tmp_path: Path) -> None:
+    mmselect.write_pool(tmp_path / "pool.h5", **arrays(900, c=7))
+    found = []
+    for threads, memory in ((1, "1GB"), (3, "1")):
+        seen: list[tuple[int, int]] = []
+        target = tmp_path / f"{threads}.h5"
+        embed(
+            tmp_path / "pool.h5",
+            target,
+            form="full",
+            threads=threads,
+            memory=memory,
+            progress=lambda *done, seen=seen: seen.append(done),
+        )
+        assert seen[-1][0] == seen[-1][1]
+        with h5py.File(target) as handle:
+            found.append(handle["embedding"][:])
+    assert len(found[0])
+    assert (found[0] == found[1]).all()
+
+
+def test_check_finds_the_same_whatever_the_memory(tmp_path: Path) -> None:
+    pool = tmp_path / "pool.h5"
+    mmselect.write_pool(pool, **arrays(9000, c=7))
+    with h5py.File(pool, "a") as handle:
+        for row in (5, 8999):
+            handle["features/image"][row] = np.nan
+        handle["features/text"][7] = 0
+    findings = [check([pool], memory) for memory in (1, 10**9)]
+    problems, warnings = ([*map(str, part)] for part in findings[0])
+    assert problems == [
+        f"{pool}: /features/image: rows 5, 8999: expected finite numbers, found nan"
+    ]
+    assert f"{pool}: /features/text: 1 rows are all zero" in warnings
+    assert [*map(str, findings[1].problems)] == problems
+    assert findings[1].warnings == warnings

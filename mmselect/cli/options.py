@@ -33,7 +33,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notices, only err
 OutputFile = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="Write here.")
 ]
-TextOrJson = Annotated[str, typer.Option("--format", metavar="text|json", help="As what.")]
+HDF5File = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="Write here, as HDF5.")
+]
+
+
+def form_option(words: str) -> Any:
+    """Make the option that says as what a result is written."""
+    return typer.Option("--format", metavar=words, help="As what.")
+
+
+TextOrJson = Annotated[str, form_option("text|json")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,12 +52,16 @@ class OnceCommand(TyperCommand):
     """A command that takes each option once, unless it may be repeated."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse an option that is given twice, where the last one would win unseen."""
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        """Refuse an option that is given twice, where the last would win, or given no value."""
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for i, option in enumerate(order):
-            once = isinstance(option.multiple, bool) and not option.multiple
-            if option.param_type_name == "option" and once and option in order[:i]:
+            if option.param_type_name != "option":
+                continue
+            values = given[option.name] if option.multiple else [given[option.name]]
+            if not option.multiple and option in order[:i]:
                 raise UsageError(f"{option.opts[0]}: expected once, found it twice")
+            if "" in values:
+                raise UsageError(f"{option.opts[0]}: expected a value, found ''")
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

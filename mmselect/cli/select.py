@@ -9,10 +9,12 @@ import typer
 
 from mmselect.ask import Embedding, Scoring, Selecting
 from mmselect.cli.options import (
+    HDF5File,
     OutputFile,
     Pools,
     Quiet,
     file_target,
+    form_option,
     one_of,
     prepared,
     progress_bar,
@@ -32,9 +34,7 @@ def score(
     pools: Pools,
     ask: Scoring,
     output: OutputFile = None,
-    form: Annotated[
-        str, typer.Option("--format", metavar="csv|jsonl|npy|h5", help="As what.")
-    ] = "csv",
+    form: Annotated[str, form_option("csv|jsonl|npy|h5")] = "csv",
     quiet: Quiet = False,
 ) -> None:
     """Score every candidate, one row per sample.
@@ -58,12 +58,7 @@ def select(
     pools: Pools,
     ask: Selecting,
     output: OutputFile = None,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="ids|indices|csv|jsonl|json|label-studio|npy", help="As what."
-        ),
-    ] = "ids",
+    form: Annotated[str, form_option("ids|indices|csv|jsonl|json|label-studio|npy")] = "ids",
     nearest: Annotated[
         str | None,
         typer.Option(
@@ -110,9 +105,7 @@ def select(
 def embed(
     pools: Pools,
     ask: Embedding,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Write here, as HDF5.")
-    ],
+    output: HDF5File,
     quiet: Quiet = False,
 ) -> None:
     """Write the candidates' gradient embeddings.
@@ -123,9 +116,5 @@ def embed(
 
     target = file_target(output)
     check_targets([target], pools)
-    with (
-        prepared(pools, ask) as request,
-        told(request, quiet),
-        progress_bar(quiet) as progress,
-    ):
+    with prepared(pools, ask) as request, told(request, quiet), progress_bar(quiet) as progress:
         write_embedding(request, target, ask, progress)

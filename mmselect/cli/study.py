@@ -13,10 +13,13 @@ import typer
 
 from mmselect.ask import Aligning, Replaying
 from mmselect.cli.options import (
+    HDF5File,
     OutputFile,
     Pools,
     Quiet,
+    TextOrJson,
     file_target,
+    form_option,
     needing,
     one_of,
     progress_bar,
@@ -34,12 +37,8 @@ from mmselect.terminal import notices
 def align(
     pools: Pools,
     ask: Aligning,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Write the aligned pool here.")
-    ],
-    form: Annotated[
-        str, typer.Option("--format", metavar="text|json", help="The report, as what.")
-    ] = "text",
+    output: HDF5File,
+    form: TextOrJson = "text",
     quiet: Quiet = False,
 ) -> None:
     """Bring the features of all modalities into one space.
@@ -83,9 +82,7 @@ def replay(
         ),
     ] = None,
     output: OutputFile = None,
-    form: Annotated[
-        str, typer.Option("--format", metavar="text|csv|json", help="As what.")
-    ] = "text",
+    form: Annotated[str, form_option("text|csv|json")] = "text",
     quiet: Quiet = False,
 ) -> None:
     """Play active learning on a pool with known labels.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -10,14 +10,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Array, Floats, Index, Singles, check_budget, check_rows
+from mmselect.arrays import (
+    Array,
+    Floats,
+    Index,
+    Singles,
+    check_budget,
+    check_finite,
+    check_rows,
+)
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
-from mmselect.errors import DataError, SchemaError, located
+from mmselect.errors import SchemaError, located
 
 Features: TypeAlias = Mapping[str, Array] | Sequence[Array]
-
-EXACT_ROWS = 256
-"""Rows taken in float64 at a time."""
 
 
 def as_modalities(features: Features) -> dict[str, Array]:
@@ -114,7 +119,7 @@ def row_norms(block: Array, first_row: int = 0) -> Floats:
     Raises
     ------
     DataError
-        If a row holds nan or an infinity; rows are counted from `first_row`.
+        If a row holds nan or an infinity, or is too large; rows are counted from `first_row`.
 
     Examples
     --------
@@ -124,18 +129,50 @@ def row_norms(block: Array, first_row: int = 0) -> Floats:
     norms: Floats = np.sqrt(
         np.einsum("ij,ij->i", block, block, dtype=np.float64, casting="same_kind")
     )
-    if not np.isfinite(norms).all():
-        rows = np.flatnonzero(~np.isfinite(norms)) + first_row
-        raise DataError("expected finite features, found nan or infinity", rows=rows.tolist())
+    check_finite(norms, range(first_row, first_row + len(block)), block=block)
     return norms
 
 
+FAR = 1e4
+"""A mean this many times as long as a typical row is the work of a few rows that are far larger."""
+
+
 def column_means(array: Array) -> Floats:
-    """Mean of the rows, summed in float64, block after block."""
+    """Mean of the rows, summed in float64, block after block; see :func:`central`."""
     total = np.zeros(array.shape[1])
     for start, stop in ranges(0, len(array), compute_rows(array.shape[1])):
         total += array[start:stop].sum(axis=0, dtype=np.float64)
-    return total / len(array)
+    return central(array, total / len(array))
+
+
+def central(array: Array, mean: Floats) -> Floats:
+    """Mean of the rows or, where a few outweigh all others, of the others alone.
+
+    About a mean that is much longer than nearly all rows, float32 could not tell those apart.
+
+    Parameters
+    ----------
+    array : (n, d) ndarray
+    mean : (d,) ndarray
+        Of all rows.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0], [3.0], [2.0], [1e15]])
+    >>> central(x, x.mean(axis=0)).tolist(), central(x[:3], x[:3].mean(axis=0)).tolist()
+    ([2.0], [2.0])
+    """
+    some = array[np.unique(np.linspace(0, len(array) - 1, 1024).astype(np.intp))]
+    typical = float(np.median(np.linalg.norm(some.astype(np.float64), axis=1)))
+    if not 0 < FAR * typical < np.linalg.norm(mean):
+        return mean
+    total, count = np.zeros(len(mean)), 0
+    for start, stop in ranges(0, len(array), compute_rows(len(mean))):
+        block = array[start:stop].astype(np.float64)
+        near = row_norms(block, start) <= FAR * typical
+        total += block[near].sum(axis=0)
+        count += int(near.sum())
+    return total / count
 
 
 def join(
@@ -169,7 +206,7 @@ def join(
     Raises
     ------
     DataError
-        If a row holds nan or an infinity, or a number that float32 cannot hold.
+        If a row holds nan or an infinity, or is too large.
 
     Examples
     --------
@@ -195,66 +232,14 @@ def _fill(out: Singles, array: Array, unit: bool, center: bool, engine: Engine) 
         norms = row_norms(block, rows[0])
         if mean is not None:
             block = block - mean
-            norms = _centred_norms(block, norms, array.dtype)
-        scale = _inverse(norms)
+            norms = centred_norms(block, norms, array.dtype)
+        scale = inverse(norms)
         filled = out[slice(*rows)]
-        with np.errstate(over="ignore"):
-            filled[:] = block * scale[:, None] if unit else block
-        if not unit:
-            row_norms(filled, rows[0])  # beyond float32: an error, not an infinity
+        filled[:] = block * scale[:, None] if unit else block
         return int((norms == 0).sum())
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
     return sum(engine.map(fill, blocks))
-
-
-class Originals:
-    """Rows of the features as given, in float64: what counts where float32 cannot decide.
-
-    Parameters
-    ----------
-    features : mapping of str to array, each (n, d_m)
-    unit, center : bool
-        As in :func:`join`.
-
-    Examples
-    --------
-    >>> features = {"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])}
-    >>> Originals(features).rows(np.array([1]))
-    array([[3., 8.]])
-    """
-
-    def __init__(
-        self, features: Mapping[str, Array], *, unit: bool = False, center: bool = False
-    ) -> None:
-        self.arrays = list(features.values())
-        self.unit = unit
-        self.means = [column_means(array) if center else None for array in self.arrays]
-
-    def rows(self, index: Index) -> Floats:
-        """Return the rows in `index`, modalities side by side, ``(len(index), Σ d_m)``."""
-        parts = [
-            self._part(array[index], mean)
-            for array, mean in zip(self.arrays, self.means, strict=True)
-        ]
-        return np.concatenate(parts, axis=1)
-
-    def _part(self, block: Array, mean: Floats | None) -> Floats:
-        part = block.astype(np.float64)
-        if self.unit:
-            norms = row_norms(part)
-            if mean is not None:
-                part -= mean
-                norms = _centred_norms(part, norms, block.dtype)
-            part *= _inverse(norms)[:, None]
-        return part
-
-    def squared(self, index: Index, point: Floats) -> Floats:
-        """Squared distance of each row in `index` to a point ``(Σ d_m,)``, summed as written."""
-        out = np.empty(len(index))
-        for start, stop in ranges(0, len(index), EXACT_ROWS):
-            out[start:stop] = ((self.rows(index[start:stop]) - point) ** 2).sum(axis=1)
-        return out
 
 
 class Joined:
@@ -279,7 +264,7 @@ class Joined:
     Examples
     --------
     >>> points = Joined({"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])})
-    >>> points.rows(np.array([1])).tolist(), points.less(np.array([1]), points.mean).tolist()
+    >>> points.exact(np.array([1])).tolist(), points.less(np.array([1]), points.mean).tolist()
     ([[3.0, 8.0]], [[1.0, 4.0]])
     """
 
@@ -295,32 +280,32 @@ class Joined:
             with located(dataset=name):
                 norms, mean = _norms_and_mean(array, unit, engine)
             self.zero_rows[name] = int((norms == 0).sum())
-            self.scales.append(_inverse(norms) if unit else None)
-            means.append(mean)
+            self.scales.append(inverse(norms) if unit else None)
+            means.append(mean if unit else central(array, mean))
         self.mean = np.concatenate(means)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
 
-    def rows(self, index: Index) -> Array:
-        """Return the rows in `index`, modalities side by side, ``(len(index), Σ d_m)``."""
-        return np.concatenate(list(self._parts(index)), axis=1, dtype=self.dtype)
-
     def less(self, index: Index, origin: Array) -> Singles:
-        """Return the rows in `index` less an origin, which all share or each has its own."""
+        """Return the rows in `index` less an origin ``(Σ d_m,)``, in float32."""
         out = np.empty((len(index), len(self.mean)), dtype=np.float32)
         right = 0
-        for part in self._parts(index):
-            left, right = right, right + part.shape[1]
-            np.subtract(part, origin[..., left:right], out=out[:, left:right], casting="same_kind")
-        return out
-
-    def _parts(self, index: Index) -> Iterator[Array]:
         for array, scale in zip(self.arrays, self.scales, strict=True):
             part = array[index].astype(np.result_type(array, np.float32), copy=False)
             if scale is not None:
                 part *= scale[index, None].astype(part.dtype)
-            yield part
+            left, right = right, right + part.shape[1]
+            np.subtract(part, origin[left:right], out=out[:, left:right], casting="same_kind")
+        return out
+
+    def exact(self, index: Index) -> Floats:
+        """Return the rows in `index` in float64: what counts where float32 cannot decide."""
+        parts = [
+            array[index].astype(np.float64) * (1.0 if scale is None else scale[index, None])
+            for array, scale in zip(self.arrays, self.scales, strict=True)
+        ]
+        return np.concatenate(parts, axis=1)
 
 
 def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, Floats]:
@@ -329,10 +314,7 @@ def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, F
     def measure(rows: tuple[int, int]) -> tuple[Floats, Floats]:
         wide = array[slice(*rows)].astype(np.float64)
         norms = row_norms(wide, rows[0])
-        if not unit and array.dtype == np.float64:
-            with np.errstate(over="ignore"):  # beyond float32: an error, not an infinity
-                row_norms(wide.astype(np.float32), rows[0])
-        weights = _inverse(norms) if unit else np.ones(len(wide))
+        weights = inverse(norms) if unit else np.ones(len(wide))
         return norms, weights @ wide
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
@@ -341,13 +323,25 @@ def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, F
     return norms, np.sum([total for _, total in parts], axis=0) / len(array)
 
 
-def _inverse(norms: Floats) -> Floats:
-    """1/norm, and 0 for a row without a direction."""
+def inverse(norms: Floats) -> Floats:
+    """1/norm, and 0 for a row without a direction.
+
+    Examples
+    --------
+    >>> inverse(np.array([4.0, 0.0]))
+    array([0.25, 0.  ])
+    """
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def _centred_norms(centred: Floats, norms: Floats, dtype: np.dtype[Any]) -> Floats:
-    """Norms of centred rows; a row of zeros has no direction, nor has one that is the mean."""
+def centred_norms(centred: Floats, norms: Floats, dtype: np.dtype[Any]) -> Floats:
+    """Norms of centred rows; a row of zeros has no direction, nor has one that is the mean.
+
+    Examples
+    --------
+    >>> centred_norms(np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([9.0, 1.0]), np.dtype("f4"))
+    array([5., 0.])
+    """
     after = row_norms(centred)
     after[(norms == 0) | (after <= 8 * np.finfo(dtype).eps * norms)] = 0.0
     return after

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mmselect.arrays import (
+    LARGEST,
     Array,
     Floats,
     Index,
@@ -19,18 +20,12 @@ from mmselect.arrays import (
     same_length,
 )
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
-from mmselect.errors import DataError, ParameterError
+from mmselect.errors import ParameterError
 
 Unit = Literal["none", "row", "modality"]
 
-ROOM = 64.0
-"""Squares must be this many times smaller than the type can hold: distances are up to 4 times as
-large, and several modalities add up."""
 
-
-def wide_rows(
-    names: Iterable[str], rows: Index, blocks: list[Array], holds: type = np.float64
-) -> Floats:
+def wide_rows(names: Iterable[str], rows: Index, blocks: list[Array]) -> Floats:
     """Blocks of all modalities side by side, checked, in float64.
 
     Parameters
@@ -40,8 +35,6 @@ def wide_rows(
     rows : (b,) ndarray of int
         Row numbers, for errors.
     blocks : list of (b, d) ndarray
-    holds : type
-        The floating type in which squared distances are going to be computed.
 
     Returns
     -------
@@ -50,21 +43,16 @@ def wide_rows(
     Raises
     ------
     DataError
-        If a value is nan or infinite, or too large for its square to fit in `holds`.
+        If a value is nan, infinite or too large.
 
     Examples
     --------
     >>> wide_rows(["a", "b"], np.arange(1), [np.ones((1, 1)), np.ones((1, 2), "f2")])
     array([[1., 1., 1.]])
     """
-    largest = np.sqrt(float(np.finfo(holds).max) / ROOM)
     for name, block in zip(names, blocks, strict=True):
-        size = np.abs(block).max(axis=1, initial=0)
-        check_finite(size, rows, name)
-        limit = largest / np.sqrt(max(block.shape[1], 1))
-        if (bad := np.flatnonzero(size > limit)).size:
-            message = f"too large: expected features of at most {limit:.3g}, found {size[bad[0]]:g}"
-            raise DataError(message, dataset=name, rows=rows[bad].tolist())
+        limit = LARGEST / np.sqrt(max(block.shape[1], 1))  # then the norm is below LARGEST
+        check_finite(np.abs(block).max(axis=1, initial=0), rows, name, limit=limit)
     return np.concatenate(blocks, axis=1, dtype=np.float64)
 
 
@@ -99,8 +87,7 @@ def side_by_side(
     ParameterError
         If there are no features, or their lengths differ.
     DataError
-        If a value is nan, infinite, or too large for its square to fit (in float32 if `unit` is
-        "none").
+        If a value is nan, infinite or too large.
 
     Examples
     --------
@@ -115,10 +102,9 @@ def side_by_side(
     rows = check_rows(rows, same_length(sources))
     edges = np.cumsum([0, *(source.shape[1] for source in sources)])
     cuts = [0, edges[-1]] if unit == "row" else edges
-    holds = np.float32 if unit == "none" else np.float64
 
     def join(rows: Index, blocks: list[Array]) -> tuple[Singles]:
-        wide = wide_rows(names, rows, blocks, holds)
+        wide = wide_rows(names, rows, blocks)
         for left, right in pairwise(cuts) if unit != "none" else ():
             part = wide[:, left:right]
             norms = np.linalg.norm(part, axis=1, keepdims=True)

@@ -10,20 +10,33 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.errors import OutputError
 from mmselect.selection import Scores, Selection
+
+MOST_PADDING = 1 << 22
+"""Characters of padding in an npy of ids that nobody minds."""
+
+LINE = 80
+"""Columns at which text for people is wrapped."""
+
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 ROWS_AT_ONCE = 4096
 """Rows turned into text at a time, so that a long table needs little memory."""
 
 
-def aligned(rows: Sequence[Sequence[Any]], indent: str = "") -> list[bytes]:
-    r"""Turn rows into lines with aligned columns; the last one is as long as it likes.
+def aligned(rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    r"""Turn rows into lines with aligned columns; the last one is wrapped at 80 columns.
+
+    Everywhere alike, so that a pipe gets the same bytes as a terminal of any width. Words are never
+    cut, and where less than half a line is left nothing is wrapped.
 
     Examples
     --------
@@ -32,10 +45,13 @@ def aligned(rows: Sequence[Sequence[Any]], indent: str = "") -> list[bytes]:
     """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    room = LINE - sum(widths) - 2 * len(widths)
     lines = []
-    for row in cells:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append(f"{indent}{'  '.join([*padded, row[-1]]).rstrip()}\n".encode())
+    for *first, last in cells:
+        parts = wrap(last, room, **WHOLE_WORDS) if room >= LINE // 2 else [last]
+        for i, part in enumerate(parts or [""]):
+            padded = [("" if i else cell).ljust(w) for cell, w in zip(first, widths, strict=True)]
+            lines.append(f"{'  '.join([*padded, part]).rstrip()}\n".encode())
     return lines
 
 
@@ -152,7 +168,17 @@ def as_npy(array: NDArray[Any]) -> Iterator[bytes]:
 
 
 def as_records(result: Scores) -> NDArray[Any]:
-    """Scores as a structured array; ids as fixed-width text, so that no pickle is needed."""
+    """Scores as a structured array; ids as fixed-width text, so that no pickle is needed.
+
+    Raises
+    ------
+    OutputError
+        If a few long ids would make the array far larger than all ids are.
+    """
+    widest, text = max(map(len, result.ids), default=0), sum(map(len, result.ids))
+    if widest * len(result.ids) > MOST_PADDING + 16 * text:
+        found = f"an id of {widest:,} characters among {len(result.ids):,}"
+        raise OutputError(f"npy pads all ids to one length, found {found}; use h5, csv or jsonl")
     columns = {"index": result.indices, **score_fields(result)}
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     records = np.empty(len(result.ids), [(name, a.dtype) for name, a in arrays.items()])

@@ -6,21 +6,30 @@ Each dataset is read on its own, in blocks, so that one broken dataset hides not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmselect.arrays import Array, Index
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
-from mmselect.engine import DEFAULT_MEMORY, ranges
+from mmselect.engine import DEFAULT_MEMORY, Engine, compute_rows, map_rows
 from mmselect.errors import DataError, MmselectError, SchemaError, few, printable
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
-from mmselect.pool.reading import PoolPath
-from mmselect.pool.schema import NAME, in_schema_order, names_in, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.reading import Column, PoolPath
+from mmselect.pool.schema import NAME, Place, in_schema_order, names_in, place_of
+from mmselect.pool.values import (
+    NEVER_WRITTEN,
+    PROBABLE,
+    bad_rows,
+    empty_notice,
+    empty_rows,
+    probability_rows,
+)
 
 
 class Findings(NamedTuple):
@@ -50,13 +59,13 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
     >>> check([EMOJI]).problems
     []
     """
-    layout = survey(Path(path) for path in paths)
+    layout, engine = survey(Path(path) for path in paths), Engine(memory=memory)
     try:
         problems = [*layout.problems, *_name_problems(layout), *_ids(layout)]
         warnings = list(_lone_heads(layout))
         for shard in layout.shards:
             for path in in_schema_order(shard.parts):
-                found = _numbers(shard.parts[path], layout.sizes, memory)
+                found = _numbers(shard.parts[path], layout.sizes, engine)
                 problems += found.problems
                 warnings += found.warnings
         return Findings(problems, warnings)
@@ -144,37 +153,50 @@ def _ids(layout: Layout) -> Iterator[MmselectError]:
         first += len(values)
 
 
-def _numbers(part: Part, sizes: dict[str, int], memory: int) -> Findings:
+Seen: TypeAlias = tuple[dict[str, list[int]], int, int]
+"""Bad rows by what is wrong, how many are empty, and how many look like probabilities."""
+
+
+def _seen(place: Place, sizes: dict[str, int], rows: Index, blocks: list[Array]) -> Seen:
+    """Look at some rows of a dataset."""
+    (block,), dataset = blocks, place.dataset
+    bad = {kind: rows[at].tolist() for kind, at in bad_rows(place, block, sizes).items()}
+    counts = dataset.kind == "float" and dataset.per_sample
+    empty = int(empty_rows(place, block).sum()) if counts else 0
+    return bad, empty, probability_rows(block) if dataset.is_logits else 0
+
+
+def _numbers(part: Part, sizes: dict[str, int], engine: Engine) -> Findings:
     """Look at every number of one dataset in one file."""
-    dataset, found = place_of(part.path).dataset, Findings([], [])
-    bad: dict[str, list[int]] = {}
-    sums_to_one, zero_rows = dataset.is_logits and part.shape[-1] > 1, 0
-    is_float = dataset.kind == "float"
-    for start, stop in ranges(0, len(part), max(memory // max(4 * part.row_bytes, 1), 1)):
-        try:
-            block = part.read(start, stop)
-        except MmselectError as error:
-            found.problems.append(error)
-            return found
-        for kind, rows in bad_rows(place_of(part.path), block, sizes).items():
-            bad.setdefault(kind, []).extend((rows + start).tolist())
-        if is_float:
-            zero_rows += int((block.reshape(len(block), -1) == 0).all(axis=1).sum())
-        sums_to_one = sums_to_one and like_probabilities(block)
+    place, found, bad = place_of(part.path), Findings([], []), dict[str, list[int]]()
+    column = Column(part.path, (part,), part.shape, part.dtype)
+    blocks = map_rows(
+        partial(_seen, place, sizes),
+        [column],
+        np.arange(len(part)),
+        step=compute_rows(prod(part.shape[1:])),
+        engine=engine,
+    )
+    empty, ones, n = 0, 0, len(part)
+    try:
+        for wrong, nothing, like in blocks:
+            for kind, rows in wrong.items():
+                bad.setdefault(kind, []).extend(rows)
+            empty, ones = empty + nothing, ones + like
+    except MmselectError as error:
+        found.problems.append(error)
+        return found
     for kind, numbers in bad.items():
         found.problems.append(DataError(kind, file=part.file, dataset=part.path, rows=numbers))
     where = printable(f"{part.file}: {part.path}")
-    if sums_to_one and len(part):
-        found.warnings.append(f"{where}: every row sums to 1: probabilities, not logits?")
-    if zero_rows and dataset.group == "/features":
-        found.warnings.append(f"{where}: {zero_rows:,} rows are all zero")
-    if part.compressed and is_float:
+    if n and place.dataset.is_logits and ones >= PROBABLE * n:
+        every = "every row sums" if ones == n else f"{ones:,} of {n:,} rows sum"
+        found.warnings.append(f"{where}: {every} to 1: probabilities, not logits?")
+    if said := empty_notice(place, prod(part.shape[1:]), empty, n):
+        found.warnings.append(f"{where}: {said}")
+    if (missing := part.unwritten()).size:
+        named = f"rows {few(missing.tolist())}"
+        found.warnings.append(f"{where}: {named}: {NEVER_WRITTEN.format(len(missing))}")
+    if part.compressed and place.dataset.kind == "float":
         found.warnings.append(f"{where}: compressed; contiguous storage reads some 20 times faster")
     return found
-
-
-def like_probabilities(block: NDArray[Any]) -> bool:
-    """Whether every row of logits lies in [0, 1] and sums to 1, up to float16's rounding."""
-    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
-        rows = block.astype(np.float64)
-    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=0.02))

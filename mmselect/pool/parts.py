@@ -60,6 +60,10 @@ class Part:
         """Rows from `start` to `stop`; in `out`, if it is given and of the same type."""
         raise NotImplementedError
 
+    def unwritten(self) -> NDArray[np.intp]:
+        """Rows for which the file holds nothing, or not all."""
+        return np.empty(0, np.intp)
+
     def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
         """Cut increasing `rows` where reading on would read what nobody wants."""
         apart = np.flatnonzero(np.diff(rows) > 1) + 1
@@ -101,6 +105,23 @@ class Stored(Part):
         out[...] = block
         return out
 
+    def unwritten(self) -> NDArray[np.intp]:
+        """Rows with a chunk that was never written: HDF5 reads them as its fill value."""
+        chunk, rows = self.dataset.chunks, len(self)
+        if not chunk:
+            layout = self.dataset.id.get_create_plist().get_layout()
+            missing = layout == h5py.h5d.CONTIGUOUS and self.dataset.id.get_offset() is None
+            return np.arange(rows if missing and not self.dataset.is_virtual else 0)
+        across = prod(
+            -(-size // step) for size, step in zip(self.shape[1:], chunk[1:], strict=True)
+        )
+        with hdf5(self.file, self.path):
+            if self.dataset.id.get_num_chunks() >= across * -(-rows // chunk[0]):
+                return np.empty(0, np.intp)
+            found = np.zeros(-(-rows // chunk[0]), np.intp)
+            self.dataset.id.chunk_iter(lambda info: _count(found, info.chunk_offset[0] // chunk[0]))
+        return np.flatnonzero(np.repeat(found < across, chunk[0])[:rows])
+
     def _check_texts(self, start: int, stop: int) -> None:
         """Refuse texts longer than the file: HDF5 takes memory for them before it looks."""
         if self.texts is not None:
@@ -116,6 +137,10 @@ class Stored(Part):
         """Whole chunks, each once."""
         step = (self.dataset.chunks or (1024,))[0]
         return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
+
+
+def _count(found: NDArray[np.intp], index: int) -> None:
+    found[index] += 1
 
 
 @dataclass(frozen=True)

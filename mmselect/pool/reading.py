@@ -25,7 +25,7 @@ from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
 from mmselect.pool.schema import names_in, per_sample, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import Watch, bad_rows
 
 PoolPath = str | os.PathLike[str]
 
@@ -45,6 +45,8 @@ class Column:
 
     check : callable
         Raises if a file was changed since it was opened; called after every read.
+    watch : Watch, optional
+        Sees what is read.
 
     Indexing with a slice or an integer array reads rows into memory.
     """
@@ -54,6 +56,7 @@ class Column:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     check: Callable[[], None] = lambda: None
+    watch: Watch | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -69,9 +72,7 @@ class Column:
         pieces = list(self._pieces(start, stop))
         if out is None and len(pieces) == 1 and pieces[0][0].dtype == self.dtype:
             part, a, b = pieces[0]
-            block = part.read(a, b)
-            self.check()
-            return block
+            return self._seen(slice(start, stop), part.read(a, b))
         block = np.empty((stop - start, *self.shape[1:]), self.dtype) if out is None else out
         done = 0
         for part, a, b in pieces:
@@ -80,8 +81,7 @@ class Column:
             if found is not target:
                 target[...] = found
             done += b - a
-        self.check()
-        return block
+        return self._seen(slice(start, stop), block)
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Rows in any order: runs of rows, and of a chunked dataset whole chunks, each once."""
@@ -96,8 +96,17 @@ class Column:
                 block = part.read(int(local[a]), int(local[b - 1]) + 1)
                 out[order[low + a : low + b]] = block[local[a:b] - local[a]]
             first += len(part)
+        return self._seen(rows, out)
+
+    def _seen(self, rows: Any, block: NDArray[Any]) -> NDArray[Any]:
         self.check()
-        return out
+        if self.watch is not None:
+            self.watch.see(rows, block)
+        return block
+
+    def unwritten(self) -> int:
+        """Count rows that no shard holds in full."""
+        return sum(len(part.unwritten()) for part in self.parts)
 
     def announce(self, start: int, stop: int) -> None:
         """Tell the system that these rows are read next."""
@@ -220,7 +229,7 @@ class Pool:
             first += shard.rows
         return self.files[0], list(rows)
 
-    def located(self, rows: RowNumbers | None = None) -> located:
+    def located(self, rows: RowNumbers | None = None) -> contextlib.AbstractContextManager[None]:
         """Make errors raised in a ``with`` block name the file; `rows` renames their rows."""
         return located(file=self.files[0], rows=rows, place=self.place)
 

@@ -21,6 +21,9 @@ VERSION = "1.0"
 NAME = r"[A-Za-z0-9_.-]+"
 RESERVED = "none"
 
+ONE_LOGIT = "of a head with one logit x, write two columns: 0 and x"
+ONE_WEIGHT = "of a head with one logit, write two rows: zeros, and its own"
+
 Kind = Literal["float", "integer", "boolean", "text", "text or integer", "any scalar"]
 
 KINDS: dict[Kind, str] = {
@@ -265,6 +268,10 @@ def shape_problem(dataset: Dataset, shape: tuple[int, ...] | None) -> str | None
     if 0 in shape[dataset.per_sample :]:
         beside = " beside n" if dataset.per_sample else ""
         return f"{axes} of at least 1{beside}, found shape {shape}"
+    if dataset.kind == "float" and dataset.axes[-1] == "c" and shape[-1] == 1:
+        return f"expected two or more classes, found one; {ONE_LOGIT}"
+    if dataset.axes[0] == "c" and dataset.kind == "float" and shape[0] == 1:
+        return f"expected two or more classes, found one; {ONE_WEIGHT}"
     return None
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.arrays import LARGEST
 from mmselect.pool.schema import Place
+
+PROBABLE = 0.9
+"""Share of rows that sum to 1 from which on logits are taken for probabilities."""
 
 
 def bad_rows(
@@ -18,6 +23,10 @@ def bad_rows(
     if place.dataset.kind == "float":
         flat = block.reshape(len(block), -1)
         wrong["expected finite numbers, found nan"] = np.isnan(flat).any(axis=1)
+        with np.errstate(invalid="ignore"):
+            top = flat.max(axis=1) if place.dataset.is_logits else np.abs(flat).max(axis=1)
+            large = np.isfinite(top) & (np.abs(top) > LARGEST)
+        wrong[f"too large: expected up to {LARGEST:.3g}, found a larger number"] = large
         if place.dataset.is_logits:
             wrong["expected finite logits, found +inf"] = (flat == np.inf).any(axis=1)
             masked = (block == -np.inf).all(axis=-1).reshape(len(block), -1).any(axis=1)
@@ -32,3 +41,75 @@ def bad_rows(
     elif place.dataset.kind == "boolean" and block.dtype.kind in "iu":
         wrong["expected 0 or 1, found another number"] = (block < 0) | (block > 1)
     return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
+
+
+def probability_rows(block: NDArray[Any]) -> int:
+    """Count rows of logits that lie in [0, 1] and sum to 1, up to float16's rounding.
+
+    Examples
+    --------
+    >>> probability_rows(np.array([[0.5, 0.5], [0.0, 0.0], [2.0, -1.0]]))
+    1
+    """
+    with np.errstate(invalid="ignore"):  # what a damaged file holds may be no number at all
+        rows = block.astype(np.float64)
+        sums = np.isclose(rows.sum(axis=-1), 1, atol=0.02) & (rows >= 0).all(axis=-1)
+    return int(sums.reshape(len(block), -1).all(axis=1).sum())
+
+
+def like_probabilities(block: NDArray[Any]) -> bool:
+    """Whether nearly all rows of logits look like probabilities; a few may be anything."""
+    return probability_rows(block) >= PROBABLE * len(block)
+
+
+NEVER_WRITTEN = "{:,} rows were never written: the file has no numbers for them"
+ZERO = "{:,} rows are all zero: never written, or is the modality missing there?"
+EQUAL = "{:,} rows have equal logits and so look most unsure: never written, or missing inputs?"
+
+
+def empty_rows(place: Place, block: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows that hold nothing: features that are all zero, or logits that are all equal.
+
+    Three columns of every row are looked at, and the others only where those agree.
+
+    Examples
+    --------
+    >>> from mmselect.pool.schema import place_of
+    >>> block = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
+    >>> empty_rows(place_of("/multimodal_logits"), block).tolist()
+    [True, False, True]
+    """
+    flat, logits = block.reshape(len(block), -1), place.dataset.is_logits
+    value = flat[:, 0] if logits else flat.dtype.type(0)
+    middle = flat[:, flat.shape[1] // 2]
+    same: NDArray[np.bool_] = (flat[:, 0] == value) & (flat[:, -1] == value) & (middle == value)
+    if (some := np.flatnonzero(same)).size:
+        same[some] = (flat[some] == (flat[some, :1] if logits else value)).all(axis=1)
+    return same
+
+
+def empty_notice(place: Place, width: int, count: int, n: int) -> str:
+    """Say how many of `n` rows hold nothing; one number, or a tie of two, may be so by chance.
+
+    The logits of the coalition of none are zero in a head without a bias.
+    """
+    masked = place.dataset.group == "/coalition_logits" and place.name == "none"
+    if not count or masked or (width < 3 and count <= n / 100):
+        return ""
+    return (EQUAL if place.dataset.is_logits else ZERO).format(count)
+
+
+class Watch:
+    """Which rows of a dataset, of those read so far, hold nothing; see :func:`empty_rows`."""
+
+    def __init__(self, place: Place, shape: tuple[int, ...]) -> None:
+        self.place, self.width = place, prod(shape[1:])
+        self.empty = np.zeros(shape[0], bool)
+
+    def see(self, rows: slice | NDArray[np.integer[Any]], block: NDArray[Any]) -> None:
+        """Look at `rows`, whose numbers are `block`; a row may be seen again."""
+        self.empty[rows] = empty_rows(self.place, block)
+
+    def notice(self, rows: NDArray[np.intp]) -> str:
+        """Say how many of `rows` are empty."""
+        return empty_notice(self.place, self.width, int(self.empty[rows].sum()), len(rows))

@@ -122,7 +122,7 @@ class PoolWriter:
                 self._begin(block)
             else:
                 check_arrays(block, self._axes)
-                self._compare(block)
+                check_alike(self._first, block)
             start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
             if self._expected is not None and self.rows > self._expected:
                 raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
@@ -141,18 +141,6 @@ class PoolWriter:
             self._draft.reserve(name, values, self._expected)
         self._first = {name: values[:0].copy() for name, values in block.items()}
 
-    def _compare(self, block: Mapping[str, NDArray[Any]]) -> None:
-        """Hold a block against the first one; sizes of axes are known to be the same."""
-        if other := sorted(self._first.keys() ^ block.keys()):
-            found = "an additional one" if other[0] in block else "none"
-            message = f"expected the datasets of the first rows, found {found}"
-            raise SchemaError(message, dataset=other[0])
-        for name, values in block.items():
-            old, new = _kind(self._first[name]), _kind(values)
-            if old != new:
-                message = f"expected {old}, as in the first rows, found {new}"
-                raise SchemaError(message, dataset=name)
-
     def _finish(self) -> None:
         if not self._first:
             raise SchemaError("expected at least one array with a row per sample, found none")
@@ -170,6 +158,24 @@ def _copy(source: Storage, target: Storage, name: str, rows: int) -> None:
     dataset = source.handle[name]
     for start, stop in ranges(0, rows, 16 * compute_rows(prod(dataset.shape[1:]))):
         target.write(name, start, dataset[start:stop])
+
+
+def check_alike(first: Mapping[str, NDArray[Any]], block: Mapping[str, NDArray[Any]]) -> None:
+    """Hold rows against the first ones: the same datasets, of the same types.
+
+    Raises
+    ------
+    SchemaError
+    """
+    if other := sorted(first.keys() ^ block.keys()):
+        found = "an additional one" if other[0] in block else "none"
+        message = f"expected the datasets of the first rows, found {found}"
+        raise SchemaError(message, dataset=other[0])
+    for name, values in block.items():
+        old, new = _kind(first[name]), _kind(values)
+        if old != new:
+            message = f"expected {old}, as in the first rows, found {new}"
+            raise SchemaError(message, dataset=name)
 
 
 def _kind(values: NDArray[Any]) -> str:
@@ -270,9 +276,54 @@ def join_shards(
     ...     pool.n
     3
     """
-    with open_pool(paths) as pool, PoolWriter(target, pool.constants, rows=pool.n) as writer:
-        for _, block in pool.blocks(in_schema_order(pool.columns), 1, memory):
-            writer.append(block)
+    constants, rows, dtypes = check_shards(paths)
+    with PoolWriter(target, constants, rows=rows) as writer:
+        for path in paths:
+            with open_pool(path) as shard:
+                for _, block in shard.blocks(in_schema_order(shard.columns), 1, memory):
+                    writer.append(
+                        {name: x.astype(dtypes[name], copy=False) for name, x in block.items()}
+                    )
+
+
+def check_shards(
+    paths: Sequence[PoolPath],
+) -> tuple[dict[str, NDArray[Any]], int, dict[str, np.dtype[Any]]]:
+    """Hold shards against the first one, of which there may be more than a program may open.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Two of them are open at a time.
+
+    Returns
+    -------
+    constants : dict of dataset path to array
+    rows : int
+        In all of them.
+    dtypes : dict of dataset path to dtype
+        The type that holds the numbers of all.
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits, for shards that are not one pool.
+    """
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise SchemaError("expected every shard once, found one of them twice")
+    with open_pool(paths[0]) as first:
+        rows = first.n
+        dtypes = {name: column.dtype for name, column in first.columns.items()}
+        ids = [first.ids.values] if "/id" in dtypes else []
+    for path in paths[1:]:
+        with open_pool([paths[0], path]) as pair:
+            rows += pair.n - first.n
+            for name, column in pair.columns.items():
+                dtypes[name] = np.result_type(dtypes[name], column.dtype)
+            ids += [pair.ids.values[first.n :]] if ids else []
+    if ids:
+        check_ids(Ids(np.concatenate(ids)))
+    return first.constants, rows, dtypes
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
 from mmselect.core.scores.shapley import contributions, shapley_values
+from mmselect.core.scores.softmax import probability
 from mmselect.replay.heads import Features, Head, View, by_modality, logits
 
 
@@ -88,10 +88,9 @@ def truth_contributions(
     """
     names = tuple(sorted(features))
     partial = [features[m] @ block.T for m, block in by_modality(features, names, head).items()]
-    at = np.arange(len(labels))
     values = np.empty((len(labels), 1 << len(names)))
     for coalition in range(1 << len(names)):
         members = [p for m, p in enumerate(partial) if coalition >> m & 1]
         f = head.bias + sum(members, np.zeros((len(labels), len(head.bias))))
-        values[:, coalition] = np.exp(log_softmax(f, axis=1)[at, labels])
+        values[:, coalition] = probability(f, labels)
     return contributions(shapley_values(values))

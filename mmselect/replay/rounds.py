@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
-from mmselect.ask import Selecting
+from mmselect.ask import Replaying, Selecting
 from mmselect.errors import SelectionError, UsageError
 from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
@@ -34,29 +34,6 @@ from mmselect.selection import pick
 
 LABELED = "labeled"
 """The start from what the pool says is labeled, in place of a strategy."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is played, the same for every strategy and seed.
-
-    Attributes
-    ----------
-    start : str
-        ``labeled``, or a strategy that needs features only.
-    start_budget, budget : str
-        Samples labeled first, and picked in each round: a count, or a share of the samples that
-        may be picked.
-    rounds : int
-    test_fraction : float
-        Where the pool has no split of its own.
-    """
-
-    start: str = "random"
-    start_budget: str = "2%"
-    budget: str = "2%"
-    rounds: int = 5
-    test_fraction: float = TEST_FRACTION
 
 
 class Start(NamedTuple):
@@ -140,7 +117,7 @@ def parse_strategy(text: str) -> Spec:
     return Spec(name, parameters, spread)
 
 
-def begin(data: Data, settings: Settings, seed: int) -> Start:
+def begin(data: Data, ask: Replaying, seed: int) -> Start:
     """Part the samples, pick the first ones, choose the penalties and fit the first heads.
 
     Raises
@@ -149,10 +126,10 @@ def begin(data: Data, settings: Settings, seed: int) -> Start:
         If the start cannot be made: too few samples, one class only, or a strategy that needs
         more than features.
     """
-    train, test = part(data, seed, settings.test_fraction)
+    train, test = part(data, seed, ask.test_fraction or TEST_FRACTION)
     features = {name: z[train] for name, z in data.features.items()}
     with engine.blas_threads(1):
-        labeled = _first(data, settings, seed, train, features)
+        labeled = _first(data, ask, seed, train, features)
         truth, scale = data.labels[train][labeled], scales(features)
         penalties = choose_penalties(features, labeled, truth, data.classes, scale, seed)
         heads = fit_heads(features, labeled, truth, data.classes, penalties, scale)
@@ -160,26 +137,26 @@ def begin(data: Data, settings: Settings, seed: int) -> Start:
 
 
 def _first(
-    data: Data, settings: Settings, seed: int, train: NDArray[np.intp], features: Features
+    data: Data, ask: Replaying, seed: int, train: NDArray[np.intp], features: Features
 ) -> NDArray[np.intp]:
     """Positions in `train` of the samples that are labeled first."""
-    if settings.start == LABELED:
+    if ask.start == LABELED:
         found = np.flatnonzero(data.labeled[train])
         if not len(found):
             message = "start labeled: expected labeled samples among those to pick, found none"
             raise SelectionError(message, file=data.file)
-        _check_budget(settings, len(found), len(train), data.file)
+        _check_budget(ask, len(found), len(train), data.file)
         return found
-    k = parse_budget(settings.start_budget, len(train))
-    _check_budget(settings, k, len(train), data.file)
-    request = _prepared(_bare(features, data.file), settings.start)
+    k = parse_budget(ask.start_budget or ask.budget, len(train))
+    _check_budget(ask, k, len(train), data.file)
+    request = _prepared(_bare(features, data.file), ask.start)
     return pick(request, k, _seed(seed, 0)).positions
 
 
-def _check_budget(settings: Settings, first: int, train: int, file: str) -> None:
-    k = parse_budget(settings.budget, train)
-    if first + settings.rounds * k > train:
-        wanted = f"{first:,} at the start and {settings.rounds} rounds of {k:,}"
+def _check_budget(ask: Replaying, first: int, train: int, file: str) -> None:
+    k = parse_budget(ask.budget, train)
+    if first + ask.rounds * k > train:
+        wanted = f"{first:,} at the start and {ask.rounds} rounds of {k:,}"
         message = f"budget: expected at most the {train:,} samples to pick from, found {wanted}"
         raise SelectionError(message, file=file)
 
@@ -194,7 +171,7 @@ def _seed(seed: int, round_: int) -> int:
     return int(np.random.SeedSequence([seed, round_]).generate_state(1)[0])
 
 
-def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start) -> Run:
+def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> Run:
     """Play one strategy with one seed.
 
     A strategy sees a pool in memory: features, the current heads with their logits, and the labels
@@ -207,13 +184,13 @@ def play(data: Data, settings: Settings, strategy: str, seed: int, start: Start)
     """
     features = {name: z[start.train] for name, z in data.features.items()}
     held_out = {name: z[start.test] for name, z in data.features.items()}
-    scale, k = scales(features), parse_budget(settings.budget, len(start.train))
+    scale, k = scales(features), parse_budget(ask.budget, len(start.train))
     oracle, heads = Oracle(data.labels[start.train]), start.heads
     truth, picks, seconds = data.labels[start.test], start.labeled, None
     rounds, picked, warnings = [], [], []
     present = len(np.unique(data.labels))
     with engine.blas_threads(1):
-        for number in range(settings.rounds + 1):
+        for number in range(ask.rounds + 1):
             if number:
                 pool = snapshot(data, start.train, features, oracle.known, heads)
                 picks, seconds, said = _select(pool, strategy, k, _seed(seed, number))
@@ -270,7 +247,7 @@ def snapshot(
     return hold({**arrays, **{path: v[train] for path, v in data.columns.items()}}, data.file)
 
 
-def check_strategies(data: Data, settings: Settings, strategies: list[str]) -> None:
+def check_strategies(data: Data, ask: Replaying) -> None:
     """Refuse, before any work, strategies that a replay cannot play.
 
     Raises
@@ -286,10 +263,10 @@ def check_strategies(data: Data, settings: Settings, strategies: list[str]) -> N
     }
     known = np.full(len(train), -1, np.int64)
     pool = snapshot(data, train, data.features, known, blank)
-    for strategy in strategies:
+    for strategy in ask.strategies:
         _prepared(pool, strategy)
-    if settings.start != LABELED:
-        _prepared(_bare(data.features, data.file), settings.start)
+    if ask.start != LABELED:
+        _prepared(_bare(data.features, data.file), ask.start)
 
 
 def _bare(features: Features, file: str) -> Pool:

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Replaying
+from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
 from mmselect.replay.heads import C_GRID
-from mmselect.replay.rounds import Run, Settings, Start, begin, check_strategies, play
+from mmselect.replay.rounds import Run, Start, begin, check_strategies, play
 from mmselect.replay.storage import Storage, digest
 from mmselect.replay.workers import run_tasks
-from mmselect.strategies.record import Progress
 from mmselect.version import __version__
 
 
@@ -130,19 +130,25 @@ def play_all(
     progress: Progress | None = None,
 ) -> Replay:
     """Play what is asked; see :func:`replay`."""
-    first = ask.budget if ask.start_budget is None else ask.start_budget
-    fraction = TEST_FRACTION if ask.test_fraction is None else ask.test_fraction
-    settings = Settings(ask.start, str(first), str(ask.budget), ask.rounds, fraction)
     names, numbers = list(ask.strategies), list(range(ask.seed, ask.seed + ask.seeds))
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
     with opened_pool(pool) as opened:
         data, files = load(opened, ask.test_fraction is None), opened.files
-    check_strategies(data, settings, names)
-    played = {"mmselect": __version__, "grid": C_GRID, **_settings(data, settings)}
+    check_strategies(data, ask)
+    fraction = None if data.test is not None else ask.test_fraction or TEST_FRACTION
+    played = {
+        "mmselect": __version__,
+        "grid": C_GRID,
+        "start": ask.start,
+        "start_budget": ask.start_budget or ask.budget,
+        "budget": ask.budget,
+        "rounds": ask.rounds,
+        "test_fraction": fraction,  # applies only where the pool has no split of its own
+    }
     storage = Storage(folder, digest({**played, "data": data.digest}))
     pairs = [(strategy, seed) for strategy in names for seed in numbers]
-    runs = _play_pairs(data, settings, pairs, ask.jobs, storage, progress)
+    runs = _play_pairs(data, ask, pairs, storage, progress)
     described = {
         **played,
         "strategies": names,
@@ -167,21 +173,14 @@ def _merge_warnings(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _settings(data: Data, settings: Settings) -> dict[str, Any]:
-    """Name the settings that apply: a test fraction only without a split of the pool's own."""
-    split = {"test_fraction": None} if data.test is not None else {}
-    return {**asdict(settings), **split}
-
-
 def _play_pairs(
     data: Data,
-    settings: Settings,
+    ask: Replaying,
     pairs: list[tuple[str, int]],
-    jobs: int,
     storage: Storage,
     progress: Progress | None,
 ) -> list[Run]:
-    """Play the pairs of strategy and seed that are not stored, `jobs` seeds at a time.
+    """Play the pairs of strategy and seed that are not stored, ``jobs`` seeds at a time.
 
     All strategies share a seed's start, so that it is made once.
     """
@@ -189,15 +188,15 @@ def _play_pairs(
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
     step = _counter(progress, len(todo) + len(seeds))
-    for first in range(0, len(seeds), jobs):
-        some = seeds[first : first + jobs]
+    for first in range(0, len(seeds), ask.jobs):
+        some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
-        for i, start in run_tasks(begin, [(data, settings, seed) for seed in some], jobs):
+        for i, start in run_tasks(begin, [(data, ask, seed) for seed in some], ask.jobs):
             starts[some[i]] = start
             step()
         now = [(strategy, seed) for strategy, seed in todo if seed in starts]
-        tasks = [(data, settings, strategy, seed, starts[seed]) for strategy, seed in now]
-        for i, run in run_tasks(play, tasks, jobs):
+        tasks = [(data, ask, strategy, seed, starts[seed]) for strategy, seed in now]
+        for i, run in run_tasks(play, tasks, ask.jobs):
             runs[now[i]] = run
             storage.save(run)
             step()

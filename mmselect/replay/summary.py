@@ -53,8 +53,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     # as the mean curve has it, to the last bit: the baseline itself must reach it
     goal = float(accuracy[base].mean(axis=0)[-1]) if target is None else target
     measures = accuracies(found.settings["modalities"])
-    areas = {m: _areas(labeled, found.curves(m)) for m in measures}
-    prices = {name: _price(labeled[name], accuracy[name], goal) for name in names}
+    areas = {
+        m: {name: area(labeled[name], values) for name, values in found.curves(m).items()}
+        for m in measures
+    }
+    means = {name: (labeled[name].mean(axis=0), accuracy[name].mean(axis=0)) for name in names}
+    prices = {name: labels_to_reach(*mean, goal) for name, mean in means.items()}
     seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
     return {
         "baseline": base,
@@ -90,19 +94,10 @@ def check_target(target: float | None) -> None:
         raise UsageError(f"target: expected an accuracy above 0 and up to 1, found {target:g}")
 
 
-def _price(labeled: Curves, accuracy: Curves, target: float) -> float:
-    """Labels that the mean curve needs; nan if it does not get there."""
-    return labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), target)
-
-
 def _wins(curves: dict[str, Curves], names: list[str]) -> list[list[float]]:
     """Entry i, j: the share of the rounds after the start in which i is better than j."""
     after = {name: curves[name][:, 1:] for name in names}
     return [[0.0 if a == b else wins(after[a], after[b]) for b in names] for a in names]
-
-
-def _areas(labeled: dict[str, Curves], curves: dict[str, Curves]) -> dict[str, Curves]:
-    return {name: area(labeled[name], values) for name, values in curves.items()}
 
 
 def _differences(

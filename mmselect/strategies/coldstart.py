@@ -6,8 +6,9 @@ Savarese, ICLR 2018. Facility location has its own file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -20,11 +21,11 @@ from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
     coreset_footprint,
+    cover_by,
     covered,
+    features_of,
     footprint,
-    known,
     nearest_in_features,
-    zero_row_warnings,
 )
 from mmselect.strategies.record import (
     Arrays,
@@ -41,65 +42,32 @@ from mmselect.strategies.record import (
 
 def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     """Traverse farthest-first from what is labeled."""
-    features, rows, labeled = known(batch)
     unit = batch.parameters["unit"]
-    with located(rows=rows):
-        found = kcenter(
-            features,
-            k,
-            labeled=labeled,
-            unit=unit,
-            engine=batch.engine,
-            progress=batch.progress,
-        )
-    return covered(batch, found, rows, unit=unit)
+    return cover_by(partial(kcenter, unit=unit), batch, k, unit=unit)
 
 
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the sample nearest to each of k centres."""
-    features = {path: batch.rows(path) for path in batch.group(FEATURES)}
-    unit, init, iterations = (batch.parameters[p] for p in ("unit", "init", "iterations"))
     with located(rows=batch.candidates):
-        found = kmeans(
-            features, k, rng, unit=unit, init=init, iterations=iterations, engine=batch.engine
+        found = kmeans(features_of(batch), k, rng, **batch.parameters, engine=batch.engine)
+    return covered(batch, found, batch.candidates, unit=batch.parameters["unit"])
+
+
+def optimise(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
+    """Take the samples nearest to optimised parameters; ActiveFT has no alignment term."""
+    how = {"alignment": 0.0, **batch.parameters}
+    how["steps"] = how["steps"] or None
+    with located(rows=batch.candidates):
+        found = parametric(
+            features_of(batch), k, rng, **how, engine=batch.engine, progress=batch.progress
         )
-    return covered(batch, found, batch.candidates, unit=unit)
-
-
-def _parametric(aligns: bool) -> Callable[[Batch, int, np.random.Generator], Picks]:
-    """Make the strategy, with or without the cross-modal alignment term."""
-
-    def select(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
-        given = batch.parameters
-        features = {path: batch.rows(path) for path in batch.group(FEATURES)}
-        with located(rows=batch.candidates):
-            found = parametric(
-                features,
-                k,
-                rng,
-                tau=given["tau"],
-                diversity=given["diversity"],
-                alignment=given["alignment"] if aligns else 0.0,
-                align_over_tau=given["align_over_tau"] if aligns else True,
-                loss=given["loss"],
-                solver=given["solver"],
-                steps=given["steps"] or None,
-                rate=given["rate"],
-                init=given["init"],
-                engine=batch.engine,
-                progress=batch.progress,
-            )
-        details = {
-            "picks_not_initial": found.changed,
-            "parameters_without_samples": found.ownerless,
-            "loss": [asdict(terms) for terms in found.history],
-        }
-        warnings = (*found.warnings, *zero_row_warnings(found.zero_rows))
-        positions = np.asarray(found.picks, np.intp)
-        nearest = nearest_in_features(batch, positions, unit=True)
-        return Picks(positions, found.similarity, warnings, details, nearest)
-
-    return select
+    details = {
+        "picks_not_initial": found.changed,
+        "parameters_without_samples": found.ownerless,
+        "loss": [asdict(terms) for terms in found.history],
+    }
+    nearest = nearest_in_features(batch, found.picks, unit=True)
+    return Picks(found.picks, found.similarity, found.warnings, details, nearest)
 
 
 def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
@@ -135,70 +103,53 @@ ALIGN = (
     limited("alignment", 1.0, "weight of the alignment term (lambda_align)"),
     Parameter("align_over_tau", True, "divide the alignment term by tau, like the others"),
 )
-
+over_features = partial(
+    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, joins=True, distance=True
+)
 
 STRATEGIES = (
-    Strategy(
+    over_features(
         name="mmcsal",
-        kind="batch",
         summary="parametric selection with diversity and cross-modal alignment",
-        function=_parametric(aligns=True),
-        needs=(need(FEATURES),),
+        function=optimise,
         parameters=(*ALIGN, *OPTIMISE),
         conditions=one_space,
         reference="Shen et al., Enhancing Modality Representation and Alignment for Multimodal "
         "Cold-start Active Learning, ACM MM Asia 2024",
-        footprint=footprint,
-        joins=True,
-        distance=True,
     ),
-    Strategy(
+    over_features(
         name="activeft",
-        kind="batch",
         summary="parametric selection: close to the pool's distribution, and diverse",
-        function=_parametric(aligns=False),
-        needs=(need(FEATURES),),
+        function=optimise,
         parameters=OPTIMISE,
         reference="Xie et al., Active Finetuning, CVPR 2023",
-        footprint=footprint,
-        joins=True,
-        distance=True,
     ),
-    Strategy(
+    over_features(
         name="kmeans",
-        kind="batch",
         summary="the sample nearest to each of k cluster centres",
         function=cluster,
-        needs=(need(FEATURES),),
         parameters=(
             UNIT,
             limited("init", "kmeans++", "how the first centres are drawn"),
             limited("iterations", 20, "Lloyd iterations"),
         ),
         reference="Lloyd 1982, with faiss",
-        footprint=footprint,
-        joins=True,
-        distance=True,
     ),
-    Strategy(
+    over_features(
         name="coreset",
-        kind="batch",
         summary="k-center greedy: farthest first from what is labeled or picked",
         function=coreset,
-        needs=(need(FEATURES),),
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
         footprint=coreset_footprint,
-        joins=True,
-        distance=True,
     ),
     Strategy(
         name="alignment",
         kind="score",
+        needs=(need(FEATURES),),
         summary="mean cosine of a sample's own modalities",
         function=alignment,
-        needs=(need(FEATURES),),
         conditions=one_space,
         reference="Shen et al., ACM MM Asia 2024",
     ),

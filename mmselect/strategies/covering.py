@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,40 @@ from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
+from mmselect.errors import located
 from mmselect.strategies.record import Batch, Nearest, Picks
 
 FEATURES = "/features"
 
 
-def known(batch: Batch) -> tuple[dict[str, Array], Index, Index]:
-    """Features of candidates and labeled rows in pool order; the row numbers; the labeled ones."""
+def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
+    """Features of the candidates, or of other rows, in memory."""
+    rows = batch.candidates if rows is None else rows
+    return {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
+
+
+def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
+    """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
-    features = {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
-    return features, rows, np.searchsorted(rows, batch.labeled)
+    labeled = np.searchsorted(rows, batch.labeled)
+    features = features_of(batch, rows)
+    with located(rows=rows):
+        found = method(
+            features,
+            k,
+            labeled=labeled,
+            engine=batch.engine,
+            progress=batch.progress,
+        )
+    picks = covered(batch, found, rows, unit)
+    return replace(picks, warnings=mean_row_warnings(features, found) + picks.warnings)
 
 
 def covered(batch: Batch, found: Coverage, rows: Index, unit: bool) -> Picks:
     """Translate the picks of a coverage method whose features were `rows` of the pool."""
     positions = np.searchsorted(batch.candidates, rows[found.picks])
     form = {} if found.form == "exact" else {"form": found.form}
-    warnings = zero_row_warnings(found.zero_rows)
-    if form:
-        warnings += (f"computed in the form {found.form!r}, not exactly",)
+    warnings = (f"computed in the form {found.form!r}, not exactly",) if form else ()
     return Picks(
         positions, found.gains, warnings, form, nearest_in_features(batch, positions, unit)
     )
@@ -40,7 +56,7 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
     """Make what finds each candidate's nearest pick: Euclidean on the concatenated features."""
 
     def nearest() -> Nearest:
-        features = {path: batch.rows(path) for path in batch.group(FEATURES)}
+        features = features_of(batch)
         if unit:
             features = {path: _unit(z) for path, z in features.items()}
         points = feature_points(features)
@@ -57,13 +73,15 @@ def _unit(z: Array) -> Singles:
     return unit.astype(np.float32)
 
 
-def zero_row_warnings(zero_rows: Mapping[str, int]) -> tuple[str, ...]:
-    """Say which modalities have rows without a direction."""
-    return tuple(
-        f"{path}: {count:,} rows are all zero, so they are similar to nothing"
-        for path, count in zero_rows.items()
-        if count
-    )
+def mean_row_warnings(features: Mapping[str, Array], found: Coverage) -> tuple[str, ...]:
+    """Say which modalities have rows that are nothing without the mean: equal rows above all."""
+    warnings = []
+    for path, count in found.zero_rows.items():
+        equal = count - int((~features[path].any(axis=1)).sum()) if count else 0
+        if equal:
+            what = f"{equal:,} rows equal the mean of all rows"
+            warnings.append(f"{path}: {what}, so less the mean they are similar to nothing")
+    return tuple(warnings)
 
 
 def footprint(request: Any, k: int) -> int:

@@ -6,6 +6,7 @@ Nemhauser, Wolsey and Fisher, 1978; ``docs/methods.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from mmselect.arrays import Floats
 from mmselect.core.coverage.facility import facility
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
-from mmselect.errors import located
-from mmselect.strategies.covering import FEATURES, covered, facility_footprint, known
+from mmselect.strategies.covering import FEATURES, cover_by, facility_footprint
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -45,18 +45,7 @@ def pick(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
 
 def cover(batch: Batch, k: int, weights: Floats | None, **how: Any) -> Picks:
     """Run facility location over the candidates, `weights` (n,) being what each counts."""
-    features, rows, labeled = known(batch)
-    with located(rows=rows):
-        found = facility(
-            features,
-            k,
-            labeled=labeled,
-            weights=weights,
-            engine=batch.engine,
-            progress=batch.progress,
-            **how,
-        )
-    return covered(batch, found, rows, unit=True)
+    return cover_by(partial(facility, weights=weights, **how), batch, k, unit=True)
 
 
 def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:

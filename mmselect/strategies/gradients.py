@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,9 @@ def footprint(request: Any, k: int) -> int:
 _HEAD = need(CLASSIFIER, COALITIONS)
 _LOGITS = need(FUSED, CLASSIFIER, COALITIONS)
 _PAPER = "Shen et al., Towards Balanced Active Learning for Multimodal Classification, ACM MM 2023"
+sampled = partial(
+    Strategy, kind="batch", parameters=(MULTILABEL,), footprint=footprint, distance=True
+)
 
 STRATEGIES = (
     Strategy(
@@ -231,29 +235,23 @@ STRATEGIES = (
         parameters=(MULTILABEL,),
         reference=_PAPER,
     ),
-    Strategy(
+    sampled(
         name="badge",
-        kind="batch",
         summary="D² sampling over gradient embeddings: unsure and different",
         function=badge,
         needs=(need(FEATURES), _LOGITS),
         conditions=lacks_logits,
-        parameters=(MULTILABEL,),
         reference="Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower "
         "Bounds, ICLR 2020",
-        footprint=footprint,
-        distance=True,
+        compares=(FEATURES, FUSED, COALITIONS),
     ),
-    Strategy(
+    sampled(
         name="bmmal",
-        kind="batch",
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
         needs=(need(FEATURES), _HEAD, _LOGITS),
         conditions=lacks_coalitions,
-        parameters=(MULTILABEL,),
         reference=_PAPER,
-        footprint=footprint,
-        distance=True,
+        compares=(FEATURES, FUSED, COALITIONS),
     ),
 )

@@ -11,15 +11,14 @@ A **batch** strategy looks at all candidates: ``function(batch, k, rng) -> Picks
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.core.limits import LIMITS, Limits
-from mmselect.engine import Engine
-from mmselect.engine import Progress as Progress
+from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
@@ -282,6 +281,8 @@ class Strategy:
     prepare : callable
         Computes what every block of a score strategy needs of the classifier, once:
         ``constants -> constants``.
+    compares : tuple of str
+        Datasets or groups in which two samples are equal if their distance is 0.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Strategy:
     complete: Callable[[Columns, Parameters], Columns] | None = None
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
     prepare: Callable[[Arrays], Arrays] = _as_they_are
+    compares: tuple[str, ...] = ("/features",)
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
@@ -333,11 +335,9 @@ class Strategy:
         """One parameter per modality for each that is given per modality."""
         expanded = []
         for parameter in self.parameters:
-            stem, _, last = parameter.name.rpartition(".")
-            names = [f"{stem}.{m}" for m in modalities] if last == "{modality}" else [""]
-            for name in names:
-                values = {**parameter.__dict__, "name": name or parameter.name}
-                expanded.append(Parameter(**values))
+            stem, found, _ = parameter.name.partition("{modality}")
+            names = [f"{stem}{m}" for m in modalities] if found else [stem]
+            expanded += [replace(parameter, name=name) for name in names]
         return expanded
 
     def _unknown(self, name: str, known: list[str], modalities: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         )
     scores = np.where(np.isfinite(found.thresholds), -found.thresholds, np.nan)
     details = {"epsilon": found.epsilon, "changed": found.near}
-    return _picks(batch, found.picks, scores, found.zero_rows, details)
+    return _picks(batch, found.picks, scores, details)
 
 
 def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -101,7 +101,7 @@ def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         progress=batch.progress,
     )
     details = {"loss": [found.losses[0], found.losses[-1]]}
-    return _picks(batch, found.picks, found.gains, found.zero_rows, details)
+    return _picks(batch, found.picks, found.gains, details)
 
 
 def typical(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -136,29 +136,16 @@ def _picks(
     batch: Batch,
     rows: Index,
     scores: Any,
-    zero_rows: int = 0,
     details: Mapping[str, Any] | None = None,
 ) -> Picks:
-    """Name picks by position, with what the user should know of them."""
-    warnings = []
-    if zero_rows:
-        warnings.append(f"{FEATURES}: {zero_rows:,} rows are all zero, so they have no direction")
-    parts = [batch.columns[path][rows] for path in batch.group(FEATURES)]
-    distinct = {b"".join(part[i].tobytes() for part in parts) for i in range(len(rows))}
-    if copies := len(rows) - len(distinct):
-        warnings.append(f"{copies:,} of the picks are copies of others: their features are equal")
+    """Name picks by position."""
     positions = np.searchsorted(batch.candidates, rows)
-    return Picks(positions, scores, tuple(warnings), dict(details or {}))
+    return Picks(positions, scores, details=dict(details or {}))
 
 
-def two_classes(_paths: set[str], sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
-    """Say that a head over one class has no boundary."""
-    return ["two or more classes"] if sizes["c"] < 2 else []
-
-
-def whole_head(paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
+def whole_head(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
     """Say which part of a linear head over all features is missing."""
-    return unpaired(paths) or two_classes(paths, sizes, parameters)
+    return unpaired(paths)
 
 
 def _graph_footprint(request: Any, k: int) -> int:
@@ -174,7 +161,6 @@ STRATEGIES = (
         function=boundary,
         prepare=head_distances,
         needs=(need(FUSED), need(WEIGHT)),
-        conditions=two_classes,
         reference="Moosavi-Dezfooli, Fawzi and Frossard, DeepFool, CVPR 2016; as a query Ducoffe "
         "and Precioso, 2018",
     ),

@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mmselect.core.scores.alignment import GapSums, matched_cosine, modality_gap
+from mmselect.core.scores.alignment import matched_cosine, modality_gap
 from mmselect.engine import Engine
-from mmselect.errors import DataError, SchemaError
+from mmselect.errors import DataError, ParameterError, SchemaError
 
 # Shen et al., MMCSAL (2024), Table 3: gap, mean cosine within each modality, and across.
 TABLE_3 = {
@@ -46,7 +46,7 @@ def test_table_3_satisfies_the_identity():
 def test_report_is_the_mean_over_all_pairs():
     pool = features(80)
     pool["b"][::7] = 0
-    report = modality_gap([pool])
+    report = modality_gap(pool)
     z = {name: unit(x) for name, x in pool.items()}
     assert report.n == 80
     assert report.zero_rows == {"a": 0, "b": 12, "c": 0}
@@ -59,20 +59,18 @@ def test_report_is_the_mean_over_all_pairs():
         assert report.gap[a, b] ** 2 == pytest.approx(squared, abs=1e-12)
 
 
-def test_cuts_at_compute_blocks_do_not_change_a_bit():
+def test_threads_and_memory_do_not_change_a_bit_of_the_report():
     pool = features(40_000, (8, 8))
-    whole = modality_gap([pool])
-    sums = GapSums()
-    for start in range(0, 40_000, 16_384):
-        sums.add({name: x[start : start + 16_384] for name, x in pool.items()})
-    assert sums.report() == whole
+    whole = modality_gap(pool)
+    for engine in (Engine(3), Engine(1, memory=1), Engine(1, 10**6, mapper=map)):
+        assert modality_gap(pool, engine=engine) == whole
 
 
 def test_pairs_of_unequal_widths_are_left_out():
-    report = modality_gap([features(30, (4, 5, 4))])
+    report = modality_gap(features(30, (4, 5, 4)))
     assert list(report.gap) == [("a", "c")]
     assert list(report.within) == ["a", "b", "c"]
-    alone = modality_gap([features(30, (4,))])
+    alone = modality_gap(features(30, (4,)))
     assert alone.gap == {}
 
 
@@ -94,12 +92,10 @@ def test_what_cannot_be_used():
     with pytest.raises(SchemaError, match="two or more"):
         matched_cosine(features(10, (4,)))
     with pytest.raises(SchemaError, match="at least one sample"):
-        modality_gap([])
-    sums = GapSums()
-    sums.add(features(10, (4, 4)))
-    with pytest.raises(SchemaError, match="widths"):
-        sums.add(features(10, (4, 5)))
-    bad = features(10, (4, 4))
-    bad["b"][3, 1] = np.nan
-    with pytest.raises(DataError, match="b: row 13"):
-        sums.add(bad)
+        modality_gap(features(0))
+    with pytest.raises(ParameterError, match="same samples"):
+        modality_gap({"a": np.ones((3, 2)), "b": np.ones((4, 2))})
+    bad = features(20_000, (4, 4))
+    bad["b"][18_003, 1] = np.nan
+    with pytest.raises(DataError, match=r"b: row 18003: "):
+        modality_gap(bad)

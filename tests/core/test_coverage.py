@@ -181,14 +181,14 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     whole, _, zero_rows = join(named, unit=unit)
     points, index = Joined(named, unit=unit, engine=Engine(3)), np.array([3, 699, 0])
     assert points.zero_rows == zero_rows
-    np.testing.assert_allclose(points.rows(index), whole[index], rtol=1e-6)
+    np.testing.assert_allclose(points.exact(index), whole[index], rtol=1e-6)
     np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
     less = points.less(index, points.mean)
     np.testing.assert_allclose(less, whole[index] - points.mean, atol=1e-6)
     assert less.dtype == np.float32
     features[1][8, 2] = np.nan
     for make in (join, Joined):
-        with pytest.raises(DataError, match="1: row 8: expected finite features"):
+        with pytest.raises(DataError, match="1: row 8: expected finite numbers"):
             make(named, unit=unit)
 
 
@@ -486,7 +486,7 @@ def test_sparse_greedy_looks_at_few_blocks_of_gains(monkeypatch):
     class Counted(neighbours._Highest):
         def first(self):
             pick = super().first()
-            looked_at.append(self.looked_at)
+            looked_at.append(self.refreshed)
             return pick
 
     monkeypatch.setattr(neighbours, "_Highest", Counted)

@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[Callable[[PoolWriter], Any], str]] = {
         "/features/a: expected float64, as in the first rows, found float32",
     ),
     "a constant": (
-        lambda writer: writer.append({"/features/a": X, "/classifier/bias": [1.0]}),
+        lambda writer: writer.append({"/features/a": X, "/classifier/bias": [1.0, 2.0]}),
         "expected the datasets of the first rows",
     ),
 }

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 import mmselect
 from mmselect import engine
+from mmselect.ask import Replaying
 from mmselect.core.scores.coalitions import linear_shapley
 from mmselect.core.scores.shapley import contributions
 from mmselect.demo import EMOJI
@@ -27,7 +28,7 @@ from mmselect.replay.heads import (
     views,
 )
 from mmselect.replay.measures import accuracies, measure, truth_contributions
-from mmselect.replay.rounds import Run, Settings, begin
+from mmselect.replay.rounds import Run, begin
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy, summarize
 
@@ -240,7 +241,7 @@ def test_the_grid_is_wide_enough_for_real_features() -> None:
     with mmselect.open_pool(EMOJI) as pool:
         data = load(pool)
     for seed in (0, 1):
-        penalties = begin(data, Settings(), seed).penalties
+        penalties = begin(data, Replaying(), seed).penalties
         assert len(penalties) == 3
         assert all(C_GRID[0] < c < C_GRID[-1] for c in penalties.values())
 

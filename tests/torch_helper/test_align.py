@@ -17,7 +17,7 @@ import mmselect
 from mmselect import files
 from mmselect.core.scores.alignment import modality_gap
 from mmselect.demo import EMOJI
-from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, SelectionError
+from mmselect.errors import DataError, MmselectError, NeedsError, SelectionError, UsageError
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -98,7 +98,7 @@ def test_the_report_is_what_the_file_holds(pool: Path, tmp_path) -> None:
     made = align_features(pool, tmp_path / "aligned.h5", **QUICK)
     for path, pair in ((pool, made.before[0]), (tmp_path / "aligned.h5", made.after[0])):
         z = {m: contents(path)[f"/features/{m}"] for m in ("image", "text")}
-        found = modality_gap([z])
+        found = modality_gap(z)
         assert pair["gap"] == pytest.approx(found.gap["image", "text"], rel=1e-12)
         assert pair["matched"] == pytest.approx(found.matched["image", "text"], rel=1e-12)
 
@@ -298,7 +298,7 @@ def test_the_cross_modal_loss_is_a_mean_over_pairs(
     z["text"][:50] = 0
 
     def step(_optimizer: Any, _projectors: Any, arrays: Any, *_: Any) -> Any:
-        return torch.tensor([5.0 if arrays["text"].any() else 0.0, 1.0])
+        return torch.tensor([5.0 if arrays["/features/text"].any() else 0.0, 1.0])
 
     monkeypatch.setattr(projectors, "_step", step)
     mmselect.write_pool(tmp_path / "pool", features=z)
@@ -362,14 +362,14 @@ def test_a_pool_that_cannot_be_aligned(pool: Path, cli, tmp_path: Path, case: st
 
 
 OPTIONS = {
-    ("--rate", "0"): (2, "rate: expected a number above 0, found 0"),
-    ("--rate", "nan"): (2, "rate: expected a number above 0, found nan"),
+    ("--rate", "0"): (2, "rate: expected a number above 0, found '0'"),
+    ("--rate", "nan"): (2, "rate: expected a number above 0, found 'nan'"),
     ("--rate", "1e30"): (1, "found 1.0"),
     ("--rate", "1e9"): (1, "at rate 1e+09; try a smaller rate"),
-    ("--tau", "-1"): (2, "tau: expected a number above 0, found -1"),
+    ("--tau", "-1"): (2, "tau: expected a number above 0, found '-1'"),
     ("--warmup", "26"): (2, "warmup: expected from 0 to 25 epochs, found 26"),
-    ("--dim", "0"): (2, "Invalid value for '--dim'"),
-    ("--batch-size", "1"): (2, "Invalid value for '--batch-size'"),
+    ("--dim", "0"): (2, "dim: expected a whole number of at least 1, found '0'"),
+    ("--batch-size", "1"): (2, "batch_size: expected a whole number of at least 2, found '1'"),
     ("--device", "abacus"): (2, "device: expected auto or a device that torch can use here"),
     ("--device", "meta"): (2, "device: expected auto or a device that torch can use here"),
     ("--prototypes", "61"): (1, "/features/image: prototypes: expected at least 61 rows"),
@@ -390,7 +390,9 @@ def test_options_that_do_not_fit(pool: Path, cli, tmp_path: Path, options) -> No
 
 @pytest.mark.parametrize(("name", "value"), [("dim", 0), ("epochs", 0), ("batch_size", 1)])
 def test_options_in_python(pool: Path, tmp_path: Path, name: str, value: int) -> None:
-    with pytest.raises(ParameterError, match=f"^{name}: expected at least {value + 1}, found"):
+    with pytest.raises(
+        UsageError, match=f"^{name}: expected a whole .* at least {value + 1}, found"
+    ):
         align_features(pool, tmp_path / "a.h5", **{name: value})
 
 

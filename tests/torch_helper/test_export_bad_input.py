@@ -276,12 +276,12 @@ COLUMNS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], str]] = {
     "another type later": (
         lambda: changed("label", 1, lambda labels: labels.int()),
         {},
-        "/label: expected int64, as in the first batch, found int32",
+        "/label: expected int64, as in the first rows, found int32",
     ),
     "text later": (
         lambda: changed("label", 1, lambda labels: list("abcde")),
         {"labels": None, "metadata": {"m": "label"}},
-        "/metadata/m: expected int64, as in the first batch, found text",
+        "/metadata/m: expected int64, as in the first rows, found text",
     ),
 }
 
@@ -297,15 +297,15 @@ def test_columns(tmp_path: Path, case: str) -> None:
 
 def test_features_of_another_size_later(tmp_path: Path) -> None:
     batches = [{"x": x["image"]}, {"x": x["text"]}]
-    message = r"/features/a: expected rows of float32, shape \(6,\), as in the .*, shape \(4,\)"
+    message = r"/features/a: expected 6 dimensions .*, as in the first rows, found 4"
     with pytest.raises(SchemaError, match=message):
         export_pool(
             nn.Identity(), batches, tmp_path / "p.h5", function=lambda b: {"features/a": b["x"]}
         )
 
 
-COMES = r"no such dataset, as in the first batch, found rows of float32, shape \(6,\)"
-GOES = r"rows of float32, shape \(6,\), as in the first batch, found none"
+COMES = "the datasets of the first rows, found an additional one"
+GOES = "the datasets of the first rows, found none"
 
 
 @pytest.mark.parametrize(("first", "then", "found"), [("ab", "a", GOES), ("a", "ab", COMES)])

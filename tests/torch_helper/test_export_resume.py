@@ -158,7 +158,7 @@ def test_interrupted_while_shards_are_joined(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shards, "join_shards" if join else "open_pool", interrupted)
+        patch.setattr(shards, "join_shards" if join else "check_shards", interrupted)
         export_pool(TwoTower(), loader(), path, join=join, **EXPORT)
     assert names(tmp_path)[-1] == "pool.h5.partial/lock" and len(names(tmp_path)) == 5 + 3
     export_pool(TwoTower(), loader(), path, resume=True, **EXPORT)
@@ -511,3 +511,29 @@ def test_tidying_up_hides_no_error(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="a broken image"):
         export_pool(TwoTower(), batches(), tmp_path / "pool.h5", n=22, **EXPORT)
+
+
+@pytest.mark.parametrize("join", [True, False])
+def test_more_shards_than_files_that_may_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, join: bool
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    path, x = tmp_path / "pool.h5", torch.arange(50.0)[:, None]
+    batches = [{"x": x[i : i + 1], "id": [f"s{i}"]} for i in range(50)]
+    options = {"function": lambda b: {"features/x": b["x"]}, "ids": "id", "join": join, "n": 50}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    few = [number for number in range(len(taken) + 20) if number not in taken][-1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            export_pool(
+                torch.nn.Identity(), ending(batches, 45, KeyboardInterrupt()), path, **options
+            )
+        export_pool(torch.nn.Identity(), batches, path, resume=True, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    made = [path] if join else sorted(path.iterdir())
+    assert len(made) == (1 if join else 50)
+    with mmselect.open_pool(made) as pool:
+        assert np.array_equal(pool.columns["/features/x"][:], x.numpy())

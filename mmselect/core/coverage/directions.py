@@ -67,7 +67,7 @@ def sketched(x: Singles, basis: Singles) -> Singles:
     inside = x @ basis
     whole = squared_norms(x)
     rest = np.sqrt(np.maximum(whole - squared_norms(inside), 0.0))
-    # A short rest is lost in the difference of two long ones.
+    # Cancellation: where the residual is below 10 % of the norm, compute it directly.
     short = rest < 0.1 * np.sqrt(whole)
     rest[short] = np.linalg.norm(x[short] - inside[short] @ basis.T, axis=1)
     return np.column_stack([inside, rest.astype(np.float32)])

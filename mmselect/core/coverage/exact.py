@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.coverage.gains import (
     WIDENED,
     all_gains,
@@ -15,7 +16,7 @@ from mmselect.core.coverage.gains import (
     covered_sum,
 )
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
-from mmselect.core.features import Originals
+from mmselect.core.features import centred_norms, column_means, inverse, row_norms
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -44,20 +45,32 @@ NEAR_TIES = 64
 
 
 class Similarity:
-    """Similarities in float64, from the features as given."""
+    """Similarities in float64, from the features (n, d_m) as given."""
 
-    def __init__(self, originals: Originals, clients: Index) -> None:
-        self.originals, self.clients = originals, clients
-        self.modalities = len(originals.arrays)
+    def __init__(self, features: Mapping[str, Array], clients: Index, center: bool) -> None:
+        self.arrays, self.clients = list(features.values()), clients
+        self.means = [column_means(array) if center else None for array in self.arrays]
 
     def between(self, rows: Index, point: int) -> Floats:
         """Mean cosine of some clients to one candidate."""
-        wide = self.originals.rows(self.clients[point : point + 1])[0] / self.modalities
+        wide = self._rows(self.clients[point : point + 1])[0] / len(self.arrays)
         out = np.empty(len(rows))
         for start, stop in ranges(0, len(rows), TILE):
-            block = self.originals.rows(self.clients[rows[start:stop]])
+            block = self._rows(self.clients[rows[start:stop]])
             out[start:stop] = np.einsum("ij,j->i", block, wide)
         return out
+
+    def _rows(self, index: Index) -> Floats:
+        """Put the unit rows of all modalities side by side."""
+        parts = []
+        for array, mean in zip(self.arrays, self.means, strict=True):
+            part = array[index].astype(np.float64)
+            norms = row_norms(part)
+            if mean is not None:
+                part -= mean
+                norms = centred_norms(part, norms, array.dtype)
+            parts.append(part * inverse(norms)[:, None])
+        return np.concatenate(parts, axis=1)
 
 
 class ExactGreedy:
@@ -84,7 +97,7 @@ class ExactGreedy:
         n, d = x.shape
         self.x, self.exactly, self.k, self.engine = x, exactly, k, engine
         self.weights = np.ones(n) if weights is None else weights
-        # Errors of n similarities add up like this: √n where all count the same.
+        # The rounding errors of n similarities are independent, so their sum grows like √n.
         self.spread = float(np.linalg.norm(self.weights))
         self.work = {"rows": 0, "passes": 0, "decided": 0}
         self.best, self.exact_best = best, best.astype(np.float64)
@@ -98,10 +111,10 @@ class ExactGreedy:
         picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
         self.gain = self._all_gains()
         for step in range(self.k):
-            self._look_for_few_pairs()
+            self._hold_pairs_if_few()
             pick, gain = self._choose()
             if gain < NOISE:
-                # Nothing is left to cover: the lower rows first.
+                # Everything is covered: the rest of the budget goes to the lowest rows.
                 picks[step:] = np.flatnonzero(self.gain > -np.inf)[: self.k - step]
                 break
             picks[step], gains[step] = pick, gain
@@ -122,7 +135,7 @@ class ExactGreedy:
             return all_gains(self.x, self.best, self.weights, self.engine)
         return self._sums(np.arange(len(self.x)), self.best, np.full_like(self.best, np.inf))
 
-    def _look_for_few_pairs(self) -> None:
+    def _hold_pairs_if_few(self) -> None:
         """Hold the pairs that still matter and nothing else, if they are few enough."""
         if self.matrix is None and self.edges is None and 8 * self.since >= len(self.x):
             self.since = 0

@@ -11,7 +11,7 @@ from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
-from mmselect.core.features import Features, Originals, checked, join
+from mmselect.core.features import Features, checked, join
 from mmselect.core.limits import check_limits
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import ParameterError
@@ -98,8 +98,7 @@ def facility(
         clients = _moved_up(x, given.candidates)
         best = _covered(clients, labeled_rows, engine)
         if exact:
-            originals = Originals(given.features, unit=True, center=center)
-            similarity = Similarity(originals, given.candidates)
+            similarity = Similarity(given.features, given.candidates, center)
             greedy = ExactGreedy(clients, similarity, best, k, scale, engine)
             picks, gains = greedy.run(progress)
             name, work = "exact", greedy.work

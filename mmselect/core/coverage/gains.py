@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ TILE = 1024
 WIDENED = 64
 """Clients whose similarities are widened together: gains are summed in float64."""
 
+Real = NDArray[np.floating[Any]]
+Tiles: TypeAlias = list[tuple[int, int]]
 Pairs: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], Singles]
 
 
@@ -93,12 +96,11 @@ def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Flo
     >>> all_gains(x, zero, np.ones(2), SERIAL)
     array([1., 1.])
     """
-    n, tiles = len(x), list(ranges(0, len(x), TILE))
-    infinite = np.full(TILE, np.inf, dtype=np.float32)
+    n, infinite = len(x), np.full(TILE, np.inf, dtype=np.float32)
 
-    def row_of_tiles(first: int) -> Floats:
-        (a, b), gains = tiles[first], np.zeros(n)
-        for start, stop in tiles[first:]:
+    def row_of_tiles(tiles: Tiles) -> Floats:
+        (a, b), gains = tiles[0], np.zeros(n)
+        for start, stop in tiles:
             products, part = x[a:b] @ x[start:stop].T, slice(start, stop)
             if start > a:
                 gains[a:b] += _other_side(products, best[part], weights[part])
@@ -106,12 +108,18 @@ def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Flo
         return gains
 
     total = np.zeros(n)
-    for gains in engine.map(row_of_tiles, range(len(tiles))):
+    for gains in engine.map(row_of_tiles, _triangle(n, TILE)):
         total += gains
     return total
 
 
-def all_products(x: Singles, engine: Engine) -> Singles:
+def _triangle(n: int, tile: int) -> Iterator[Tiles]:
+    """Rows of tiles of a symmetric (n, n) matrix, each from its diagonal tile on."""
+    tiles = list(ranges(0, n, tile))
+    return (tiles[first:] for first in range(len(tiles)))
+
+
+def all_products(x: Real, engine: Engine, tile: int | None = None) -> Real:
     """Products of all rows with all, (n, n), symmetric to the last bit.
 
     Examples
@@ -120,17 +128,16 @@ def all_products(x: Singles, engine: Engine) -> Singles:
     >>> all_products(np.array([[1, 0], [2, 1]], dtype=np.float32), SERIAL).tolist()
     [[1.0, 2.0], [2.0, 5.0]]
     """
-    products = np.empty((len(x), len(x)), dtype=np.float32)
-    tiles = list(ranges(0, len(x), TILE))
+    products = np.empty((len(x), len(x)), dtype=x.dtype)
 
-    def row_of_tiles(first: int) -> None:
-        a, b = tiles[first]
-        for start, stop in tiles[first:]:
-            tile = np.matmul(x[a:b], x[start:stop].T, out=products[a:b, start:stop])
+    def row_of_tiles(tiles: Tiles) -> None:
+        a, b = tiles[0]
+        for start, stop in tiles:
+            block = np.matmul(x[a:b], x[start:stop].T, out=products[a:b, start:stop])
             if start > a:
-                products[start:stop, a:b] = tile.T
+                products[start:stop, a:b] = block.T
 
-    list(engine.map(row_of_tiles, range(len(tiles))))
+    list(engine.map(row_of_tiles, _triangle(len(x), tile or TILE)))
     return products
 
 
@@ -157,18 +164,18 @@ def all_pairs(x: Singles, least: Singles, engine: Engine) -> csr_array:
     """
     from scipy.sparse import csr_array
 
-    n, tiles = len(x), list(ranges(0, len(x), TILE))
+    n = len(x)
 
-    def row_of_tiles(first: int) -> list[Pairs]:
-        (a, b), pairs = tiles[first], []
-        for start, stop in tiles[first:]:
+    def row_of_tiles(tiles: Tiles) -> list[Pairs]:
+        (a, b), pairs = tiles[0], []
+        for start, stop in tiles:
             products = x[a:b] @ x[start:stop].T
             pairs.append(_pairs(products, least[a:b], a, start))
             if start > a:
                 pairs.append(_pairs(products.T, least[start:stop], start, a))
         return pairs
 
-    found = [pair for pairs in engine.map(row_of_tiles, range(len(tiles))) for pair in pairs]
+    found = [pair for pairs in engine.map(row_of_tiles, _triangle(n, TILE)) for pair in pairs]
     clients, candidates, similar = (np.concatenate(part) for part in zip(*found, strict=True))
     return csr_array((similar, (clients, candidates)), shape=(n, n))
 

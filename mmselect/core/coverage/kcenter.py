@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
-from mmselect.core.features import Features, Joined, Originals, checked
+from mmselect.core.features import Features, Joined, checked
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
 
@@ -66,8 +66,7 @@ def kcenter(
     given = checked(features, k, labeled)
     with blas_threads():
         points = Joined(given.features, unit=unit, engine=engine)
-        originals = Originals(given.features, unit=unit)
-        traversal = Traversal(points, originals, given.labeled, k, engine)
+        traversal = Traversal(points, given.labeled, k, engine)
         traversal.run(progress)
     gains = np.sqrt(traversal.gains)
     return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)

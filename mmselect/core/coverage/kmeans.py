@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from mmselect.arrays import Index, Singles
 from mmselect.core.coverage.matching import Coverage, match_distinct
-from mmselect.core.features import Features, checked, join
+from mmselect.core.features import Features, central, checked, join
 from mmselect.core.limits import check_limits
 from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import SERIAL, Engine, blas_threads, ranges
@@ -74,11 +74,11 @@ def kmeans(
     given = checked(features, k, labeled)
     with blas_threads():
         x, _, zero_rows = join(given.features, unit=unit, engine=engine)
-        x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        x -= central(x, x.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x = x[given.candidates] if len(given.labeled) else x
         start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
         centres = cluster_centres(x, k, rng, iterations, start=start)
-        sizes = fill_empty(x, centres, engine.threads)
+        sizes = fill_empty(x, centres, engine)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
         picks = match_distinct(x, centres[order], shift=squares / 2, engine=engine)
@@ -125,7 +125,7 @@ def cluster_centres(
     return np.asarray(clustering.centroids, dtype=np.float32)
 
 
-def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
+def fill_empty(x: Singles, centres: Singles, engine: Engine = SERIAL) -> Index:
     """Move centres that are nearest to no row to the rows farthest from their own centres.
 
     Parameters
@@ -133,7 +133,7 @@ def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
     x : (n, d) float32 array
     centres : (k, d) float32 array
         Changed in place.
-    threads : int
+    engine : Engine
 
     Returns
     -------
@@ -155,7 +155,7 @@ def fill_empty(x: Singles, centres: Singles, threads: int = 1) -> Index:
         return owner, closeness[np.arange(len(owner)), owner]
 
     step = max(1, min(QUERIES, (1 << 22) // len(centres)))
-    parts = list(Engine(threads).map(nearest, ranges(0, len(x), step)))
+    parts = list(engine.map(nearest, ranges(0, len(x), step)))
     owner = np.concatenate([part[0] for part in parts])
     squares = np.einsum("ij,ij->i", x, x)
     distance = squares - 2 * np.concatenate([part[1] for part in parts])

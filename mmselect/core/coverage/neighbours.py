@@ -151,22 +151,22 @@ class _Highest:
     def __init__(self, gain: Floats) -> None:
         self.gain = gain
         self.bound = np.maximum.reduceat(gain, np.arange(0, len(gain), BLOCK))
-        self.looked_at = 0  # blocks
+        self.refreshed = 0  # blocks whose bound was computed anew
 
     def first(self) -> int:
         """Return the lowest row whose gain equals the highest, up to rounding."""
         top = -np.inf
         while top != self.bound.max():
-            top = self._look(int(np.argmax(self.bound)))
+            top = self._refresh(int(np.argmax(self.bound)))
         least = top - TIE * (10 + abs(top))
         blocks = np.flatnonzero(self.bound >= least).tolist()
-        block = next(block for block in blocks if self._look(block) >= least)
+        block = next(block for block in blocks if self._refresh(block) >= least)
         inside = self.gain[block * BLOCK : (block + 1) * BLOCK]
         return block * BLOCK + int(np.argmax(inside >= least))
 
-    def _look(self, block: int) -> float:
+    def _refresh(self, block: int) -> float:
         self.bound[block] = self.gain[block * BLOCK : (block + 1) * BLOCK].max()
-        self.looked_at += 1
+        self.refreshed += 1
         return float(self.bound[block])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
-from mmselect.core.features import Joined, Originals
+from mmselect.core.features import Joined
 from mmselect.engine import Engine, Progress, ranges
 
 ROWS = 256
@@ -37,23 +37,22 @@ LEFT = 0.02
 class Traversal:
     """Farthest-first traversal over stale upper bounds.
 
-    `bound[i]` is at least the squared distance of row i to the nearest center, as float32 has it:
-    once looked at, the distance to one of the first `seen[i]` centers, that looked near; verified,
-    the distance to the nearest of the first `sure[i]`. `fine[i]` is that in float64, over the
-    first `fine_seen[i]` centers.
+    `bound[i]` is an upper bound, in float32, on the squared distance of row i to its nearest
+    center. Among the first `seen[i]` centers, the one that a projection ranks nearest was measured;
+    of the first `sure[i]`, every center that could be nearer was. `fine[i]` is the distance to the
+    nearest of the first `fine_seen[i]` centers in float64.
 
-    `basis` are the main directions of the pool. What looks near is decided in the first few of
-    them (`guide`); what cannot be near, by sketches: a row in all of them, and the length of its
-    rest. The distance of two sketches is at most that of the rows.
+    `basis` are the main directions of the pool. The first few of them (`guide`) rank centers by how
+    near they may be; sketches rule centers out: a sketch is a row's coordinates in all of them and
+    the norm of its residual, and the distance of two sketches is at most that of the rows.
     """
 
-    def __init__(
-        self, points: Joined, originals: Originals, labeled: Index, k: int, engine: Engine
-    ) -> None:
+    def __init__(self, points: Joined, labeled: Index, k: int, engine: Engine) -> None:
         n, d = len(points), len(points.mean)
-        self.points, self.originals, self.engine = points, originals, engine
+        self.points, self.engine = points, engine
         self.work = {"compared": 0, "measured": 0, "decided": 0}
-        self.origin = points.mean.astype(points.dtype)  # distances stay; products get finer
+        # Distances do not depend on the origin; near the mean, products round less.
+        self.origin = points.mean.astype(points.dtype)
         size = len(labeled) + k
         self.sketched = size > SKETCHED
         self.basis = main_directions(points, self.origin, SKETCH if self.sketched else 0)
@@ -62,14 +61,14 @@ class Traversal:
         list(engine.map(self._fill, ranges(0, n, ROWS)))
         self.count, self.labeled = 0, len(labeled)
         self.center_rows = np.empty(size, dtype=np.int64)
-        self.centers = np.empty((size, d), dtype=np.float32)  # less the origin, like the rows
+        self.centers = np.empty((size, d), dtype=np.float32)  # relative to the origin
         self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
         self.center_half_squares = np.empty(size, dtype=np.float32)
         self.bound = np.full(n, np.inf)
         self.seen, self.sure = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.fine, self.fine_seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
         self.gains = np.zeros(k)
-        # Rounding of a product of d numbers: errors of either sign, so √d with room to spare.
+        # Rounding error of a product of d numbers: errors of either sign add up like √d.
         self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
         self._start(labeled)
 
@@ -94,8 +93,8 @@ class Traversal:
     def _start_from_mean(self) -> None:
         top = self.squares.max()
         near = np.flatnonzero(self.squares >= top - 4 * self.rounding * top)
-        squared = self.originals.squared(near, self.points.mean)
-        # The mean is rounded, so equal distances to it are equal up to rounding only.
+        squared = self._exactly_apart(near)
+        # Ties: the mean is rounded, so equal distances to it agree up to rounding only.
         first = int(np.argmax(squared >= squared.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
@@ -268,7 +267,7 @@ class Traversal:
             distances = squares - 2.0 * (x @ x[best] - self.center_half_squares[self.count - 1])
             bound = np.minimum(bound, np.maximum(distances, 0.0))
             bound[best] = -np.inf
-            # Rows below the outside keep their bound and wait, like the others.
+            # A row whose bound is below `outside` cannot be picked in this round: stop updating it.
             keep = bound > outside
             if 2 * keep.sum() < len(active):
                 self._put_back(active, bound)
@@ -291,20 +290,19 @@ class Traversal:
         likeness = x @ self.centers[start : self.count].T
         likeness -= self.center_half_squares[start : self.count]
         likeness[np.arange(start, self.count) < known[:, None]] = -np.inf
-        # The float32 bound is off by the tolerance, the product by no more.
+        # Error of the float32 bound, and of the product: each at most the tolerance.
         reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(squares, bound)
         row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
         self.work["compared"] += likeness.size
         self.work["decided"] += len(row)
-        np.minimum.at(
-            self.fine, rows[row], self._apart(rows[row], self.center_rows[start + center])
-        )
+        exact = self._exactly_apart(rows[row], self.center_rows[start + center])
+        np.minimum.at(self.fine, rows[row], exact)
         self.fine_seen[rows] = self.count
 
-    def _apart(self, rows: Index, others: Index) -> Floats:
-        """Squared distance of each row to its other, in float64."""
-        squared = np.empty(len(rows))
+    def _exactly_apart(self, rows: Index, others: Index | None = None) -> Floats:
+        """Squared distance of each row to its other, or to the mean of the pool, in float64."""
+        squared, exact, mean = np.empty(len(rows)), self.points.exact, self.points.mean
         for a, b in ranges(0, len(rows), PAIRS):
-            apart = self.originals.rows(rows[a:b]) - self.originals.rows(others[a:b])
-            squared[a:b] = (apart**2).sum(axis=1)
+            origin = mean if others is None else exact(others[a:b])
+            squared[a:b] = ((exact(rows[a:b]) - origin) ** 2).sum(axis=1)
         return squared

@@ -49,7 +49,7 @@ class Assignment:
         n, d = x.shape
         self.x, self.engine = x, engine
         self.norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind"))
-        # What float32 products may be off by, on both sides of a comparison.
+        # Bound on the rounding errors of the two float32 products of a comparison.
         self.rounding = 4 * (d / 8 + 16) * 2.0**-24 * self.norms.max() * max(self.norms.max(), 1)
         self.owner: Index = np.zeros(n, dtype=np.int64)
         self.sums: Floats = np.empty((0, d))
@@ -78,7 +78,7 @@ class Assignment:
         self.lists = k > FEWEST
         if self.lists:
             self.listed = np.zeros((n, LISTED), dtype=np.int32)
-            # The best parameter off the list, less what the mean of all parameters contributes.
+            # Similarity of the best parameter off the list, relative to the mean parameter.
             self.outside, self.far_listed = np.zeros(n), np.zeros(n)
             self.skin = np.zeros(n)  # similarity of the owner less `outside`, when listed
         self.mean = theta.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -106,7 +106,7 @@ class Assignment:
         """Whether lists made now would last a few steps: the skin comes from the data."""
         return bool(np.median(self.skin) > 4 * self.norms.max() * self.drift)
 
-    def _see(self, rows: Index, owner: Index, lead: Matrix) -> None:
+    def _settle(self, rows: Index, owner: Index, lead: Matrix) -> None:
         self.owner[rows], self.lead[rows] = owner, lead
         self.own_path[rows], self.far_seen[rows] = self.path[owner], self.far
 
@@ -125,7 +125,7 @@ class Assignment:
             best, first, second = _two_best(similar)
             lead = first - np.maximum(second, outside)
             sure = lead > self.rounding
-            self._see(index[sure], listed[np.arange(len(index)), best][sure], lead[sure])
+            self._settle(index[sure], listed[np.arange(len(index)), best][sure], lead[sure])
             unsure: Index = index[~sure]
             return unsure
 
@@ -143,7 +143,7 @@ class Assignment:
             if listing:
                 self._list(index, x, similar)
             best, first, second = _two_best(similar)
-            self._see(index, best, first - second)
+            self._settle(index, best, first - second)
 
         list(self.engine.map(compare, ranges(0, len(rows), ALL_ROWS)))
 
@@ -177,9 +177,3 @@ def _two_best(similar: Singles) -> tuple[Index, Singles, Singles]:
     first = similar[rows, best]
     similar[rows, best] = -np.inf
     return best, first, similar.max(axis=1)
-
-
-def naive_owners(x: Matrix, theta: Matrix) -> Index:
-    """Argmax of all products, block by block: what :class:`Assignment` must equal."""
-    blocks = ranges(0, len(x), ALL_ROWS)
-    return np.concatenate([(x[a:b] @ theta.T).argmax(axis=1) for a, b in blocks])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index
+from mmselect.core.coverage.gains import all_products
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
@@ -127,31 +128,21 @@ def value_and_gradient(
 
 def _similarities(theta: Matrix, sharpness: float, engine: Engine) -> tuple[Matrix, Floats]:
     """``sim(θ_j, θ_l)/τ``, -inf on the diagonal, and its log-sum-exp per row (k,)."""
-    k = len(theta)
-    similar = np.empty((k, k), dtype=theta.dtype)
-    tiles = list(ranges(0, k, TILE))
-
-    def fill(first: int) -> None:
-        a, b = tiles[first]
-        for start, stop in tiles[first:]:  # symmetric: half of the products
-            tile = theta[a:b] @ theta[start:stop].T
-            tile *= sharpness
-            similar[a:b, start:stop] = tile
-            similar[start:stop, a:b] = tile.T
+    similar = all_products(theta, engine, TILE)
 
     def logsumexp(rows: tuple[int, int]) -> Floats:
         block = similar[slice(*rows)]
+        block *= sharpness
         block[np.arange(len(block)), np.arange(*rows)] = -np.inf
         top = block.max(axis=1, keepdims=True)
         total = np.exp(block - top).sum(axis=1, dtype=np.float64)
         logsum: Floats = top[:, 0] + np.log(total)
         return logsum
 
-    list(engine.map(fill, range(len(tiles))))
-    if k == 1:
-        similar[0, 0] = -np.inf
-        return similar, np.array([-np.inf])
-    return similar, np.concatenate(list(engine.map(logsumexp, tiles)))
+    if len(theta) == 1:
+        return np.full_like(similar, -np.inf), np.array([-np.inf])
+    blocks = ranges(0, len(theta), TILE)
+    return similar, np.concatenate(list(engine.map(logsumexp, blocks)))
 
 
 def _pull(

@@ -13,9 +13,9 @@ from mmselect.core.features import Features, checked, join
 from mmselect.core.limits import check_limits
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.core.parametric.objective import Matrix, Terms, Weights, value_and_gradient
-from mmselect.core.parametric.solvers import Watch, adam, lbfgs
+from mmselect.core.parametric.solvers import Descent, adam, lbfgs
 from mmselect.core.sampling.start import kmeans_plusplus
-from mmselect.engine import SERIAL, Engine, Progress, blas_threads
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads, silent
 from mmselect.errors import ParameterError, SchemaError
 
 OWNERLESS_SHARE = 0.1
@@ -83,7 +83,6 @@ def parametric(
     init: Literal["uniform", "kmeans++"] = "uniform",
     engine: Engine = SERIAL,
     progress: Progress | None = None,
-    watch: Watch | None = None,
 ) -> Parametric:
     """Pick the samples nearest to parameters that minimise ``D - λ_div R - λ_align A``.
 
@@ -118,8 +117,6 @@ def parametric(
     engine : Engine
     progress : callable, optional
         Called with the number of steps made and `steps`.
-    watch : callable, optional
-        Called with the step and its Terms.
 
     Returns
     -------
@@ -151,25 +148,29 @@ def parametric(
     with blas_threads():
         x, offsets, zero_rows = join(given.features, engine=engine)
         weights = Weights(tau, diversity, alignment, loss, align_over_tau, offsets)
-        descent = _Descent(weights, solver, steps, rate, engine, _teller(watch, progress, steps))
+        how = _How(weights, solver, steps, rate, engine, progress or silent)
         initial = _draw(x, k, rng, init, engine)
-        theta = x[initial]
-        found = _parametric(x, theta, initial, descent)
-        similarity = np.einsum("ij,ij->i", x[found.picks], theta, dtype=np.float64)
+        theta, assignment = x[initial], Assignment(x, engine)
+        picks, ownerless, history = initial, 0, tuple[Terms, ...]()
+        if k < len(x):  # else every sample once, in the order drawn
+            history = _descend(assignment, theta, how)
+            picks = match_distinct(x, theta, engine=engine)
+            ownerless = k - len(np.unique(assignment.owner))
+        similarity = np.einsum("ij,ij->i", x[picks], theta, dtype=np.float64)
     return Parametric(
-        found.picks,
+        picks,
         similarity / len(given.features),
         initial,
-        int((~np.isin(found.picks, initial)).sum()),
-        found.ownerless,
-        found.compared,
-        tuple(found.history),
-        _warnings(weights, found.ownerless, k),
+        int((~np.isin(picks, initial)).sum()),
+        ownerless,
+        assignment.compared,
+        history,
+        _warnings(weights, ownerless, k),
         zero_rows,
     )
 
 
-class _Descent(NamedTuple):
+class _How(NamedTuple):
     """How the loss is lowered, and who is told."""
 
     weights: Weights
@@ -177,61 +178,29 @@ class _Descent(NamedTuple):
     steps: int
     rate: float
     engine: Engine
-    watch: Watch
+    progress: Progress
 
 
-class _Found(NamedTuple):
-    """The picks for the parameters at the end, and how they were found."""
-
-    picks: Index
-    ownerless: int
-    compared: int
-    history: list[Terms]
-
-
-def _teller(watch: Watch | None, progress: Progress | None, steps: int) -> Watch:
-    def tell(step: int, terms: Terms) -> None:
-        if watch is not None:
-            watch(step, terms)
-        if progress is not None:
-            progress(step, steps)
-
-    return tell
-
-
-def _parametric(x: Singles, theta: Singles, initial: Index, descent: _Descent) -> _Found:
-    """Lower the loss, moving `theta` in place, and match samples to parameters."""
-    k = len(theta)
-    if k == len(x):
-        return _Found(initial, 0, 0, [])  # every sample once, in the order drawn
-    assignment = Assignment(x, descent.engine)
-    history = _descend(assignment, theta, descent)
-    picks = match_distinct(x, theta, engine=descent.engine)
-    ownerless = k - len(np.unique(assignment.owner))
-    return _Found(picks, ownerless, assignment.compared, history)
-
-
-def _descend(assignment: Assignment, theta: Singles, descent: _Descent) -> list[Terms]:
-    """All steps; L-BFGS takes its first ones on a part of the samples."""
+def _descend(assignment: Assignment, theta: Singles, how: _How) -> tuple[Terms, ...]:
+    """All steps, moving `theta` in place; L-BFGS takes its first ones on a part of the samples."""
     x, first = assignment.x, 0
     part = x[:: max(len(x) // (FIRST_SAMPLES * len(theta)), 1)]
-    if descent.solver == "lbfgs" and len(part) < len(x):
-        # Far from the goal, a part of the samples shows the way as well.
-        first = min(FIRST_STEPS, descent.steps // 4)
+    if how.solver == "lbfgs" and len(part) < len(x):
+        # Far from the minimum, the gradient over a part of the samples is as good a direction.
+        first = min(FIRST_STEPS, how.steps // 4)
     if first:
-        quiet = descent._replace(steps=first, watch=lambda *_: None)
-        _take_steps(Assignment(part, descent.engine), theta, quiet)
-    history = _take_steps(assignment, theta, descent._replace(steps=descent.steps - first))
+        _take_steps(Assignment(part, how.engine), theta, first, how._replace(progress=silent))
+    history = _take_steps(assignment, theta, how.steps - first, how)
     assignment.update(theta)  # the last evaluation may have been of a step that was refused
-    return history
+    return tuple(history)
 
 
-def _take_steps(assignment: Assignment, theta: Singles, descent: _Descent) -> list[Terms]:
-    x, weights = assignment.x, descent.weights
+def _take_steps(assignment: Assignment, theta: Singles, steps: int, how: _How) -> list[Terms]:
+    x, weights = assignment.x, how.weights
 
     def evaluate(theta: Singles) -> tuple[Terms, Matrix]:
         owner = assignment.update(theta)
-        return value_and_gradient(x, theta, owner, assignment.sums, weights, descent.engine)
+        return value_and_gradient(x, theta, owner, assignment.sums, weights, how.engine)
 
     def rates() -> Singles:
         # Diagonal Hessian estimate: attraction ∝ share of owned samples, repulsion ∝ 1/k; its
@@ -239,10 +208,10 @@ def _take_steps(assignment: Assignment, theta: Singles, descent: _Descent) -> li
         share = np.bincount(assignment.owner, minlength=len(theta))[:, None] / len(x)
         return (2 * weights.tau / (share + 1 / len(theta))).astype(np.float32)
 
-    offsets, steps, watch = weights.offsets, descent.steps, descent.watch
-    if descent.solver == "adam":
-        return adam(theta, evaluate, offsets, steps, descent.rate, watch)
-    return lbfgs(theta, evaluate, offsets, steps, rates, TOLERANCE, watch)
+    descent = Descent(evaluate, weights.offsets, steps, lambda step: how.progress(step, how.steps))
+    if how.solver == "adam":
+        return adam(theta, descent, how.rate)
+    return lbfgs(theta, descent, rates, TOLERANCE)
 
 
 def _draw(x: Singles, k: int, rng: np.random.Generator, init: str, engine: Engine) -> Index:

@@ -1,4 +1,4 @@
-"""Two ways down the same objective: Adam as published, and Riemannian L-BFGS.
+"""Two solvers of the same objective: Adam as published, and Riemannian L-BFGS.
 
 Both move parameters on a product of spheres: each modality's part of each parameter has unit
 length. `evaluate` gives the objective's terms and the gradient in the ambient space.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import cos, pi
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from mmselect.core.parametric.objective import Matrix, Terms, retract, tangent
 from mmselect.engine import compute_rows, ranges
 
 Evaluate = Callable[[Singles], tuple[Terms, Matrix]]
-Watch = Callable[[int, Terms], None]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 LAST_RATE = 1e-6
@@ -29,14 +29,22 @@ MEMORY, PAIR_BYTES = 10, 128 << 20
 ARMIJO, HALVINGS = 1e-4, 12
 
 
-def adam(
-    theta: Singles,
-    evaluate: Evaluate,
-    offsets: tuple[int, ...],
-    steps: int,
-    rate: float,
-    watch: Watch,
-) -> list[Terms]:
+class Descent(NamedTuple):
+    """What is lowered, on which spheres, in how many steps, and who is told of each."""
+
+    evaluate: Evaluate
+    offsets: tuple[int, ...]
+    steps: int
+    watch: Callable[[int], None] = lambda _step: None
+
+    def at(self, theta: Singles) -> tuple[Terms, Matrix]:
+        """Terms of the objective, and its gradient in the tangent space."""
+        terms, gradient = self.evaluate(theta)
+        tangent(theta, gradient, self.offsets)
+        return terms, gradient
+
+
+def adam(theta: Singles, descent: Descent, rate: float) -> list[Terms]:
     """Adam with a cosine schedule, in place; the gradient is projected, the result normalised.
 
     Kingma and Ba (2015), betas 0.9 and 0.999. Step t = 0 … steps-1 has the rate
@@ -53,24 +61,23 @@ def adam(
     >>> def evaluate(theta):
     ...     value = -float((goal * theta).sum())
     ...     return Terms(value, value, 0.0, 0.0), -goal.astype(np.float32)
-    >>> history = adam(theta, evaluate, (0, 2), 100, 0.1, lambda step, terms: None)
+    >>> history = adam(theta, Descent(evaluate, (0, 2), 100), 0.1)
     >>> len(history), round(history[-1].total, 2)
     (101, -1.0)
     """
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     history: list[Terms] = []
-    for step in range(steps):
-        terms, gradient = evaluate(theta)
+    for step in range(steps := descent.steps):
+        terms, gradient = descent.at(theta)
         history.append(terms)
-        watch(step, terms)
-        tangent(theta, gradient, offsets)
+        descent.watch(step)
         now = LAST_RATE + (rate - LAST_RATE) * (1 + cos(pi * step / steps)) / 2
         corrections = (1 - BETAS[0] ** (step + 1), 1 - BETAS[1] ** (step + 1))
         for a, b in ranges(0, len(theta), compute_rows(theta.shape[1])):
             _adam_step(theta[a:b], gradient[a:b], first[a:b], second[a:b], now, corrections)
-        retract(theta, offsets)
-    history.append(evaluate(theta)[0])
-    watch(steps, history[-1])
+        retract(theta, descent.offsets)
+    history.append(descent.evaluate(theta)[0])
+    descent.watch(steps)
     return history
 
 
@@ -93,20 +100,14 @@ def _adam_step(
 
 
 def lbfgs(
-    theta: Singles,
-    evaluate: Evaluate,
-    offsets: tuple[int, ...],
-    steps: int,
-    rates: Callable[[], Singles],
-    tolerance: float,
-    watch: Watch,
+    theta: Singles, descent: Descent, rates: Callable[[], Singles], tolerance: float
 ) -> list[Terms]:
     """Limited-memory BFGS on the product of spheres, in place.
 
     Pairs are carried along by projection on the new tangent space, steps retracted by
     normalisation, their length halved until the loss falls as Armijo asks. `rates` gives a first
     guess of each parameter's inverse curvature, (k, 1), where the objective was last evaluated; the
-    pairs correct it. Ends after `steps` steps, when three steps together gain less than
+    pairs correct it. Ends after the steps of `descent`, when three steps together gain less than
     `tolerance`, or when no step length helps.
 
     Returns
@@ -121,62 +122,52 @@ def lbfgs(
     ...     value = -float((goal * theta).sum())
     ...     return Terms(value, value, 0.0, 0.0), -goal.astype(np.float32)
     >>> rates = lambda: np.ones((1, 1), dtype=np.float32)
-    >>> history = lbfgs(theta, evaluate, (0, 2), 20, rates, 1e-9, lambda step, terms: None)
+    >>> history = lbfgs(theta, Descent(evaluate, (0, 2), 20), rates, 1e-9)
     >>> round(history[-1].total, 4)
     -1.0
     """
     kept = min(MEMORY, max(3, PAIR_BYTES // (8 * theta.size)))
     pairs: deque[tuple[Matrix, Matrix, float]] = deque(maxlen=kept)
-    terms, gradient = _project(theta, evaluate, offsets)
+    terms, gradient = descent.at(theta)
     history = [terms]
-    watch(0, terms)
-    while len(history) <= steps:
+    descent.watch(0)
+    while len(history) <= descent.steps:
         direction = _direction(gradient, pairs, rates())
         slope = _dot(direction, gradient)
         if not slope < 0:
             pairs.clear()
             direction = _direction(gradient, pairs, rates())
             slope = _dot(direction, gradient)
-        found = _search(theta, direction, slope, terms.total, evaluate, offsets)
+        found = _search(theta, direction, slope, terms.total, descent)
         if found is None:
             if not pairs:
                 break
-            pairs.clear()  # the model of the curvature is off: once more, straight down
+            pairs.clear()  # the curvature estimate failed: restart from the preconditioned gradient
             continue
         length, new, terms, fresh = found
         change, step = fresh.copy(), direction
-        tangent(new, gradient, offsets)
+        tangent(new, gradient, descent.offsets)
         change -= gradient
         step *= np.float32(length)
         theta[:] = new
-        _remember(pairs, theta, step, change, offsets)
+        _remember(pairs, theta, step, change, descent.offsets)
         gradient = fresh
         history.append(terms)
-        watch(len(history) - 1, terms)
+        descent.watch(len(history) - 1)
         if len(history) > 3 and history[-4].total - terms.total < tolerance:
             break
     return history
 
 
-def _project(theta: Singles, evaluate: Evaluate, offsets: tuple[int, ...]) -> tuple[Terms, Matrix]:
-    terms, gradient = evaluate(theta)
-    tangent(theta, gradient, offsets)
-    return terms, gradient
-
-
 def _search(
-    theta: Singles,
-    direction: Matrix,
-    slope: float,
-    value: float,
-    evaluate: Evaluate,
-    offsets: tuple[int, ...],
+    theta: Singles, direction: Matrix, slope: float, value: float, descent: Descent
 ) -> tuple[float, Singles, Terms, Matrix] | None:
+    """Halve the step until the loss falls as Armijo asks; None if it never does."""
     length = 1.0
     for _ in range(HALVINGS):
         new = theta + np.float32(length) * direction
-        retract(new, offsets)
-        terms, gradient = _project(new, evaluate, offsets)
+        retract(new, descent.offsets)
+        terms, gradient = descent.at(new)
         if terms.total <= value + ARMIJO * length * slope:
             return length, new, terms, gradient
         length /= 2
@@ -190,6 +181,7 @@ def _remember(
     change: Matrix,
     offsets: tuple[int, ...],
 ) -> None:
+    """Carry the pairs to the new tangent space, add one, and keep those of positive curvature."""
     tangent(theta, step, offsets)
     for old_step, old_change, _ in pairs:
         tangent(theta, old_step, offsets)

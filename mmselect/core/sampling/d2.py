@@ -23,7 +23,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, check_budget, check_rows, gather
 from mmselect.core.sampling.distances import TILE_ROWS, Tile, Tiles, Units, between, nearest, unit
-from mmselect.core.sampling.points import Points, both_norms
+from mmselect.core.sampling.points import Points, norms_of
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, join_rows, map_rows
 from mmselect.errors import DataError, ParameterError
 
@@ -67,7 +67,6 @@ def d2_sample(
     *,
     candidates: Index | None = None,
     weights: Array | None = None,
-    norms: Floats | None = None,
     first: int | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
@@ -92,9 +91,6 @@ def d2_sample(
         Rows that may be picked, increasing; None is all.
     weights : (r,) ndarray, optional
         w_i ≥ 0 of each candidate; None is 1.
-    norms : (r,) ndarray of float64, optional
-        ‖g_i‖² of each candidate, if the caller has them (gradients only): saves the pass over all
-        rows.
     first : int, optional
         Position of the first pick among the candidates; None is the largest w_i ‖g_i‖².
     engine : Engine, optional
@@ -111,7 +107,7 @@ def d2_sample(
     BudgetError, SelectionError
         If the budget is not positive, or above the candidates.
     ParameterError
-        If candidates, weights or norms have the wrong shape.
+        If candidates or weights have the wrong shape.
     DataError
         If a candidate's numbers, or a weight, cannot be used.
 
@@ -127,10 +123,7 @@ def d2_sample(
     check_budget(budget, len(rows))
     scale = _check_weights(weights, rows)
     with blas_threads():
-        if norms is None:
-            own, size = both_norms(points, rows, engine)
-        else:
-            own = size = _check_norms(norms, rows, points)
+        own, size = norms_of(points, points.detached().squared_norms, rows, engine)
         run = _Run(points, rows, np.sqrt(own), scale, engine)
         weight = run.weighted(size)
         first = int(weight.argmax()) if first is None else first
@@ -308,7 +301,7 @@ def _bound(run: _Run, shortest: float) -> Floats:
 def _draw(total: Floats, uniform: Floats) -> Index:
     """Positions with probability proportional to the steps of the running sum `total`."""
     at = np.searchsorted(total, uniform * total[-1], side="right")
-    # The product can round up to the sum itself; the last row with any share is then meant.
+    # The product can round up to the sum itself: then it is the last row of positive weight.
     last = int(np.searchsorted(total, total[-1], side="left"))
     return np.asarray(np.minimum(at, last))
 
@@ -354,11 +347,3 @@ def _check_weights(weights: Array | None, rows: Index) -> Floats | None:
     if bad.any():
         raise DataError("weights: expected numbers of at least 0", rows=rows[bad].tolist())
     return scale
-
-
-def _check_norms(norms: Floats, rows: Index, points: Points) -> Floats:
-    if len(points.widths) == 1:
-        raise ParameterError("norms: plain features are measured about their own origin")
-    if norms.shape != rows.shape:
-        raise ParameterError(f"norms: expected {rows.shape}, found {norms.shape}")
-    return np.asarray(norms, dtype=np.float64)

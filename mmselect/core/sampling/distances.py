@@ -188,7 +188,7 @@ def paired(
         x, negative = _one_minus_cosine(u, v, row, column)
         apart += x - apart * x
         mirrored ^= negative
-    # An odd number of mirrors leaves the points opposite: 1 − cos = 2 − (1 − |cos|).
+    # With an odd number of negative cosines the product is negative: 1 − cos = 2 − (1 − |cos|).
     apart = np.where(mirrored, 2 - apart, apart)
     i, j = left_norms[row], right_norms[column]
     squared = np.square(i - j) + 2 * i * j * apart

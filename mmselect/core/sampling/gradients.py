@@ -11,11 +11,12 @@ from the rows that are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mmselect.arrays import (
+    LARGEST,
     Array,
     Floats,
     Index,
@@ -26,8 +27,9 @@ from mmselect.arrays import (
     native,
     same_length,
 )
+from mmselect.core.sampling.points import emptied, norms_of
 from mmselect.core.scores.softmax import check_logits, odds
-from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
+from mmselect.engine import SERIAL, Engine
 from mmselect.errors import ParameterError
 
 
@@ -78,10 +80,9 @@ class GradientPoints:
 
     def detached(self) -> GradientPoints:
         """Return the same arithmetic without the samples."""
-        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        features = {name: emptied(z) for name, z in self.features.items()}
         weights = None if self.weights is None else self.weights[:0]
-        logits = np.empty((0, self.logits.shape[1]), self.logits.dtype)
-        return GradientPoints(logits, empty, weights, self.multilabel)
+        return replace(self, logits=emptied(self.logits), features=features, weights=weights)
 
     @property
     def sources(self) -> tuple[Rows, ...]:
@@ -101,9 +102,10 @@ class GradientPoints:
         start = 0
         for m, (name, z) in enumerate(zip(self.features, features, strict=True)):
             part = h[:, start : start + z.shape[1]]
-            with np.errstate(over="ignore", invalid="ignore"):  # told apart by the next line
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
                 part[:] = z if weights is None else z * weights[:, m : m + 1].astype(np.float32)
-                check_finite(part.max(axis=1, initial=0) - part.min(axis=1, initial=0), rows, name)
+                spread = part.max(axis=1, initial=0) - part.min(axis=1, initial=0)
+                check_finite(spread, rows, name, z, 2 * LARGEST)
             start += z.shape[1]
         return residual(logits, rows, multilabel=self.multilabel), h
 
@@ -121,7 +123,7 @@ class GradientPoints:
         for m, (name, block) in enumerate(zip(self.features, features, strict=True)):
             wide = native(block).astype(np.float64, copy=False)
             np.vecdot(wide, wide, out=z[:, m])
-            check_finite(z[:, m], rows, name)
+            check_finite(np.sqrt(z[:, m]), rows, name, wide)
         return residual_norms(logits, rows, multilabel=self.multilabel), z
 
     def _split(self, arrays: Sequence[Array]) -> tuple[Array, Sequence[Array], Floats | None]:
@@ -220,34 +222,7 @@ def norm_parts(
     ([0.5], [[25.0]])
     """
     rows = check_rows(rows, len(points))
-    step = 4 * compute_rows(max(points.widths))
-    blocks = map_rows(points.detached().norm_parts, points.sources, rows, step=step, engine=engine)
-    a, z = join_rows(blocks, len(rows))
-    return a, z
-
-
-def inner_products(left: Sequence[Array], right: Sequence[Array]) -> Floats:
-    """⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h_i, h_j⟩ between all rows of two sets of factors.
-
-    Parameters
-    ----------
-    left, right : sequence of (b, width) and (r, width) ndarray
-        Factors, of the same widths.
-
-    Returns
-    -------
-    (b, r) ndarray of float64
-
-    Examples
-    --------
-    >>> a, h = np.array([[0.5, -0.5]]), np.array([[3.0, 4.0]])
-    >>> inner_products((a, h), (a, h))
-    array([[12.5]])
-    """
-    product: Floats = np.ones(())
-    for x, y in zip(left, right, strict=True):
-        product = product * (x.astype(np.float64) @ y.astype(np.float64).T)
-    return product
+    return norms_of(points, points.detached().norm_parts, rows, engine)
 
 
 def full(parts: Sequence[Array]) -> Singles:

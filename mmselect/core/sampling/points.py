@@ -6,9 +6,9 @@ is held for the whole pool: all is computed from the rows that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -28,7 +28,9 @@ from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import ParameterError
 
 CENTRE_ROWS = 1024
-"""Rows whose median is the origin of plain features: any is right, a central one is quick."""
+"""Rows whose median is the origin of plain features: any is correct, a central one bounds best."""
+
+Norms: TypeAlias = Callable[[Index, Sequence[Array]], tuple[Floats, Floats]]
 
 
 class Points(Protocol):
@@ -71,8 +73,7 @@ class FeaturePoints:
 
     def detached(self) -> FeaturePoints:
         """Return the same arithmetic without the samples."""
-        empty = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
-        return FeaturePoints(empty, self.origin)
+        return replace(self, features={name: emptied(z) for name, z in self.features.items()})
 
     @property
     def sources(self) -> tuple[Rows, ...]:
@@ -137,7 +138,7 @@ def feature_points(features: Mapping[str, Rows], rows: Index | None = None) -> F
         return points
     some = rows[np.unique(np.linspace(0, len(rows) - 1, CENTRE_ROWS).astype(np.intp))]
     (joined,) = points.factors(some, gather(points.sources, some))
-    # The median: one sample far out must not cost all the others their digits.
+    # The median: an outlier would draw the mean away from the others and cost them precision.
     return FeaturePoints(features, np.median(joined, axis=0))
 
 
@@ -199,15 +200,19 @@ def squared_norms(points: Points, rows: Index | None = None, *, engine: Engine =
     >>> squared_norms(GradientPoints(np.zeros((1, 2)), {"image": np.array([[3.0, 4.0]])}))
     array([12.5])
     """
-    return both_norms(points, check_rows(rows, len(points)), engine)[1]
+    rows = check_rows(rows, len(points))
+    return norms_of(points, points.detached().squared_norms, rows, engine)[1]
 
 
-def both_norms(points: Points, rows: Index, engine: Engine) -> tuple[Floats, Floats]:
-    """Both results of `points.squared_norms` over `rows`, (r,) each."""
-    # A few compute blocks at once: norms are so quick that handing them out would show.
+def norms_of(points: Points, norms: Norms, rows: Index, engine: Engine) -> tuple[Floats, Floats]:
+    """Both results of `norms`, a method of detached points, over `rows` of the points."""
+    # A few compute blocks per task: norms take so little time that handing over would show.
     step = 4 * compute_rows(max(points.widths))
-    blocks = map_rows(
-        points.detached().squared_norms, points.sources, rows, step=step, engine=engine
-    )
-    about_origin, about_zero = join_rows(blocks, len(rows))
-    return about_origin, about_zero
+    blocks = map_rows(norms, points.sources, rows, step=step, engine=engine)
+    first, second = join_rows(blocks, len(rows))
+    return first, second
+
+
+def emptied(source: Rows) -> Array:
+    """Make an array of no rows with the width and the type of a source."""
+    return np.empty((0, *source.shape[1:]), source.dtype)

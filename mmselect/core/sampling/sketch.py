@@ -2,8 +2,8 @@
 
 TensorSketch of an outer product (Pham & Pagh 2013): the CountSketches of a and of h, each a random
 signed assignment of coordinates to D buckets, are convolved around a circle of D. The result is a
-CountSketch of a ⊗ h, so E⟨s_i, s_j⟩ = ⟨g_i, g_j⟩, with an error of about ‖g_i‖‖g_j‖/√D, which
-:func:`sketch_error` measures. scikit-learn's ``PolynomialCountSketch`` sketches the product of a
+CountSketch of a ⊗ h, so E⟨s_i, s_j⟩ = ⟨g_i, g_j⟩, with an error of about ‖g_i‖‖g_j‖/√D.
+scikit-learn's ``PolynomialCountSketch`` sketches the product of a
 vector with itself and takes no second factor, so the convolution is done here, on SciPy's
 CountSketch.
 """
@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Singles
-from mmselect.core.sampling.gradients import inner_products
+from mmselect.arrays import Array, Singles
 from mmselect.errors import ParameterError
 
 Hashes: TypeAlias = tuple[Any, ...]
@@ -88,52 +87,3 @@ def sketch(factors: Sequence[Array], hashes: Hashes) -> Singles:
     for factor, buckets in zip(factors, hashes, strict=True):
         spectrum = spectrum * rfft(factor.astype(np.float64) @ buckets, axis=1)
     return np.asarray(irfft(spectrum, dim, axis=1).astype(np.float32))
-
-
-def sketch_error(factors: Sequence[Array], sketched: Array) -> tuple[float, float]:
-    """Measure what a sketch lost, over all pairs of some rows.
-
-    Parameters
-    ----------
-    factors : sequence of (b, width) ndarray
-        Factors of at least two rows.
-    sketched : (b, D) ndarray
-        Their sketches.
-
-    Returns
-    -------
-    inner : float
-        Root mean square error of ⟨s_i, s_j⟩ as a share of ‖g_i‖‖g_j‖: about √(1/D).
-    distance : float
-        Root mean square error of ‖s_i − s_j‖² as a share of ‖g_i − g_j‖², over pairs that differ.
-
-    Examples
-    --------
-    >>> parts = np.eye(2), np.eye(2)
-    >>> from mmselect.core.sampling.gradients import full
-    >>> sketch_error(parts, full(parts))
-    (0.0, 0.0)
-    """
-    truth = inner_products(factors, factors)
-    wide = sketched.astype(np.float64)
-    guess = wide @ wide.T
-    upper = np.triu_indices(len(truth), 1)
-    inner = (guess - truth)[upper] / np.maximum(_lengths(truth)[upper], np.finfo(float).tiny)
-    exact, near = _squared(truth)[upper], _squared(guess)[upper]
-    apart = exact > 0
-    distance = near[apart] / exact[apart] - 1
-    return _rms(inner), _rms(distance)
-
-
-def _lengths(products: Floats) -> Floats:
-    norms = np.sqrt(np.diag(products))
-    return np.asarray(np.multiply.outer(norms, norms))
-
-
-def _squared(products: Floats) -> Floats:
-    own = np.diag(products)
-    return np.asarray(own + own[:, None] - 2 * products)
-
-
-def _rms(values: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

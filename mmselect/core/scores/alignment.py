@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import combinations
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index
-from mmselect.core.features import Features, as_modalities, row_norms
-from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows, ranges
+from mmselect.arrays import Array, Floats, Index, Rows, same_length
+from mmselect.core.features import Features, as_modalities, inverse, row_norms
+from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import SchemaError, located
 
 Pair = tuple[str, str]
@@ -40,94 +41,19 @@ class Alignment:
     zero_rows: dict[str, int]
 
 
-class GapSums:
-    """Sums over row blocks from which the report follows in closed form.
+def modality_gap(features: Mapping[str, Rows], *, engine: Engine = SERIAL) -> Alignment:
+    """Modality gap and mean cosines, in one pass over the rows.
 
     With ``μ_m`` the mean of the unit rows of modality m, ``gap = ‖μ_a - μ_b‖``, the mean cosine
     within m is ``‖μ_m‖²`` and across two modalities ``⟨μ_a, μ_b⟩``, so that ``gap² = within_a +
     within_b - 2·across`` (Shen et al., MMCSAL, 2024, Eq. 10 and Table 3).
 
-    Examples
-    --------
-    >>> sums = GapSums()
-    >>> sums.add({"image": np.array([[2.0, 0.0]]), "text": np.array([[0.6, 0.8]])})
-    >>> sums.add({"image": np.array([[1.0, 0.0]]), "text": np.array([[0.0, 1.0]])})
-    >>> report = sums.report()
-    >>> round(report.matched["image", "text"], 12), round(report.gap["image", "text"], 12)
-    (0.3, 1.140175425099)
-    """
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._sums: dict[str, Floats] = {}
-        self._matched: dict[Pair, float] = {}
-        self._zero: dict[str, int] = {}
-
-    def add(self, features: Features) -> None:
-        """Take the next rows, each modality ``(b, d_m)``.
-
-        Blocks may be cut anywhere; where they are cut at multiples of the compute block, the
-        result does not depend on the cuts in a single bit.
-
-        Raises
-        ------
-        SchemaError
-            If the modalities or their widths are not those of the first block.
-        DataError
-            If a row holds nan or an infinity; rows are counted from the first block's first.
-        """
-        named = as_modalities(features)
-        widths = {name: array.shape[1] for name, array in named.items()}
-        if not self._sums:
-            self._sums = {name: np.zeros(width) for name, width in widths.items()}
-            self._matched = dict.fromkeys(_pairs(widths), 0.0)
-            self._zero = dict.fromkeys(widths, 0)
-        known = {name: len(total) for name, total in self._sums.items()}
-        if widths != known:
-            raise SchemaError(f"expected modalities of widths {known}, found {widths}")
-        rows = len(next(iter(named.values())))
-        for start, stop in ranges(0, rows, compute_rows(sum(widths.values()))):
-            self._add({name: array[start:stop] for name, array in named.items()})
-
-    def _add(self, named: dict[str, Array]) -> None:
-        unit = {}
-        for name, block in named.items():
-            with located(dataset=name):
-                unit[name], zero = _unit(block, self.n)
-            self._sums[name] += unit[name].sum(axis=0)
-            self._zero[name] += zero
-        for a, b in self._matched:
-            self._matched[a, b] += float(np.einsum("ij,ij->", unit[a], unit[b]))
-        self.n += len(next(iter(unit.values())))
-
-    def report(self) -> Alignment:
-        """Return the report over all blocks so far.
-
-        Raises
-        ------
-        SchemaError
-            If no block was added.
-        """
-        if not self.n:
-            raise SchemaError("expected at least one sample, found none")
-        means = {name: total / self.n for name, total in self._sums.items()}
-        return Alignment(
-            n=self.n,
-            within={name: float(mean @ mean) for name, mean in means.items()},
-            gap={(a, b): float(np.linalg.norm(means[a] - means[b])) for a, b in self._matched},
-            across={(a, b): float(means[a] @ means[b]) for a, b in self._matched},
-            matched={pair: total / self.n for pair, total in self._matched.items()},
-            zero_rows=dict(self._zero),
-        )
-
-
-def modality_gap(blocks: Iterable[Features]) -> Alignment:
-    """Modality gap and mean cosines in one pass over row blocks.
-
     Parameters
     ----------
-    blocks : iterable of features
-        Each a mapping or sequence of arrays ``(b, d_m)``; a whole pool is ``[features]``.
+    features : mapping of str to Rows, each (n, d_m)
+        At least one modality, and one row.
+    engine : Engine
+        Who does the work; no result depends on it.
 
     Returns
     -------
@@ -135,19 +61,46 @@ def modality_gap(blocks: Iterable[Features]) -> Alignment:
 
     Raises
     ------
-    SchemaError, DataError
-        See :meth:`GapSums.add`.
+    SchemaError
+        If there is no sample.
+    ParameterError
+        If the modalities have different numbers of rows.
+    DataError
+        If a row holds nan or an infinity.
 
     Examples
     --------
-    >>> report = modality_gap([{"a": np.eye(2), "b": np.eye(2)}])
+    >>> report = modality_gap({"a": np.eye(2), "b": np.eye(2)})
     >>> report.gap, report.within["a"], report.matched
     ({('a', 'b'): 0.0}, 0.5, {('a', 'b'): 1.0})
     """
-    sums = GapSums()
-    for block in blocks:
-        sums.add(block)
-    return sums.report()
+    n, names = same_length(list(features.values())), tuple(features)
+    if not n:
+        raise SchemaError("expected at least one sample, found none")
+    widths = {name: source.shape[1] for name, source in features.items()}
+    pairs = [(a, b) for a, b in combinations(names, 2) if widths[a] == widths[b]]
+    step = compute_rows(sum(widths.values()))
+    block = partial(_block_sums, names, pairs)
+    blocks = map_rows(block, list(features.values()), np.arange(n), step=step, engine=engine)
+    *sums, matched, zero = reduce(lambda total, more: [*map(np.add, total, more)], blocks)
+    means = {name: total / n for name, total in zip(names, sums, strict=True)}
+    return Alignment(
+        n=n,
+        within={name: float(mean @ mean) for name, mean in means.items()},
+        gap={(a, b): float(np.linalg.norm(means[a] - means[b])) for a, b in pairs},
+        across={(a, b): float(means[a] @ means[b]) for a, b in pairs},
+        matched=dict(zip(pairs, (matched / n).tolist(), strict=True)),
+        zero_rows=dict(zip(names, zero.tolist(), strict=True)),
+    )
+
+
+def _block_sums(
+    names: tuple[str, ...], pairs: list[Pair], rows: Index, blocks: list[Array]
+) -> list[Array]:
+    """Sum up the unit rows, the cosines of each pair, and the rows without a direction."""
+    unit, zero = _unit_rows(names, rows, blocks)
+    matched = [float(np.einsum("ij,ij->", unit[a], unit[b])) for a, b in pairs]
+    return [*(z.sum(axis=0) for z in unit.values()), np.array(matched), np.array(zero)]
 
 
 def matched_cosine(features: Features, *, engine: Engine = SERIAL) -> Floats:
@@ -184,12 +137,9 @@ def matched_cosine(features: Features, *, engine: Engine = SERIAL) -> Floats:
     pairs = len(named) * (len(named) - 1)
 
     def cosines(rows: Index, blocks: list[Array]) -> tuple[Floats]:
-        unit = []
-        for name, block in zip(named, blocks, strict=True):
-            with located(dataset=name):
-                unit.append(_unit(block, int(rows[0]))[0])
+        unit, _ = _unit_rows(tuple(named), rows, blocks)
         # Σ_{a≠b} ⟨z_a, z_b⟩ = ‖Σ z‖² - Σ ‖z‖², but the plain sum rounds less.
-        total = sum(np.einsum("ij,ij->i", a, b) for a, b in combinations(unit, 2))
+        total = sum(np.einsum("ij,ij->i", a, b) for a, b in combinations(unit.values(), 2))
         return (np.clip(2.0 / pairs * np.asarray(total), -1.0, 1.0),)
 
     arrays, step = list(named.values()), compute_rows(sum(widths.values()))
@@ -198,11 +148,14 @@ def matched_cosine(features: Features, *, engine: Engine = SERIAL) -> Floats:
     return mean
 
 
-def _unit(block: Array, first_row: int) -> tuple[Floats, int]:
-    norms = row_norms(block, first_row)
-    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-    return block.astype(np.float64) * scale[:, None], int((norms == 0).sum())
-
-
-def _pairs(widths: dict[str, int]) -> list[Pair]:
-    return [(a, b) for a, b in combinations(widths, 2) if widths[a] == widths[b]]
+def _unit_rows(
+    names: tuple[str, ...], rows: Index, blocks: list[Array]
+) -> tuple[dict[str, Floats], list[int]]:
+    """Rows of each modality divided by their norms, and how many have no direction."""
+    unit, zero = {}, []
+    for name, block in zip(names, blocks, strict=True):
+        with located(dataset=name, rows=rows):
+            norms = row_norms(block)
+        zero.append(int((norms == 0).sum()))
+        unit[name] = block.astype(np.float64) * inverse(norms)[:, None]
+    return unit, zero

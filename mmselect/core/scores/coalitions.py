@@ -29,7 +29,7 @@ from mmselect.arrays import (
 )
 from mmselect.core.scores.linear import LinearLogits
 from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
-from mmselect.core.scores.softmax import check_logits, odds
+from mmselect.core.scores.softmax import check_logits, probability
 from mmselect.engine import SERIAL, Engine, join_rows, map_rows
 from mmselect.errors import NeedsError, ParameterError
 
@@ -218,7 +218,7 @@ def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple
     for block in blocks:
         check_logits(block.max(axis=1), rows)
     pseudo = blocks[-1].argmax(axis=1)
-    return np.stack([_value(block, pseudo) for block in blocks], axis=1), pseudo
+    return np.stack([probability(block, pseudo) for block in blocks], axis=1), pseudo
 
 
 def coalition_name(modalities: Iterable[str]) -> str:
@@ -252,19 +252,10 @@ def _visit(
 ) -> None:
     """Walk the tree of coalitions: at depth m, modality m is left out or added."""
     if m == len(parts):
-        values[:, coalition] = _value(f, pseudo)
+        values[:, coalition] = probability(f, pseudo)
         return
     _visit(f, parts, m + 1, coalition, pseudo, values)
     _visit(f + parts[m], parts, m + 1, coalition | 1 << m, pseudo, values)
-
-
-def _value(f: Array, pseudo: Index) -> Floats:
-    """softmax(f)_ŷ = o / (o + R), with odds relative to the largest logit."""
-    top = f.max(axis=1)
-    # In float64: where ŷ is far below the top, float32 would underflow to 0.
-    own = np.exp(f[np.arange(len(f)), pseudo].astype(np.float64) - top)
-    _, others = odds(f, top, pseudo)
-    return np.asarray(own / (own + others))
 
 
 def _partial_logits(z: Array, head: Array) -> Singles:

@@ -4,8 +4,6 @@ The pool is cut into subsets X_m in which modality m contributes most (Eq. 6). G
 the mean acquisition score of the samples that the weaker modality dominates, divided by that of the
 samples that the stronger one dominates, grows when gradients are rescaled (Eq. 9). Figure 6 shows
 why it does: mean weights in those subsets.
-
-Everything is a sum over samples, so the sums of two parts of a pool add up to those of the whole.
 """
 
 from __future__ import annotations
@@ -17,28 +15,6 @@ import numpy as np
 from mmselect.arrays import Array, Floats
 from mmselect.core.scores.shapley import balance_weights, dominance_degree
 from mmselect.errors import ParameterError
-
-
-@dataclass(frozen=True)
-class GuidelineSums:
-    """Sums over samples, by dominating modality (axis 0 of all): see :func:`guideline_sums`."""
-
-    count: Floats
-    contribution: Floats
-    weight: Floats
-    dominance: Floats
-    before: Floats
-    after: Floats
-
-    def __add__(self, other: GuidelineSums) -> GuidelineSums:
-        return GuidelineSums(
-            self.count + other.count,
-            self.contribution + other.contribution,
-            self.weight + other.weight,
-            self.dominance + other.dominance,
-            self.before + other.before,
-            self.after + other.after,
-        )
 
 
 @dataclass(frozen=True)
@@ -83,54 +59,15 @@ class GuidelineReport:
     ratio_after: float
 
 
-def guideline_sums(contribution: Array, before: Array, after: Array) -> GuidelineSums:
-    """Sum up some samples for the report.
+def guideline_report(contribution: Array, before: Array, after: Array) -> GuidelineReport:
+    """Compute Eq. 9's two ratios, and the means of Fig. 6.
 
     Parameters
     ----------
-    contribution : (b, m) ndarray
-        Φ of each sample.
-    before, after : (b,) ndarray
+    contribution : (n, m) ndarray
+        Φ of each sample, of at least one.
+    before, after : (n,) ndarray
         Acquisition ‖g‖ with w = 1 (BADGE) and with the balance weights (BMMAL).
-
-    Returns
-    -------
-    GuidelineSums
-        Parts of a pool are added with ``+``.
-
-    Raises
-    ------
-    ParameterError
-        If the shapes do not fit together.
-
-    Examples
-    --------
-    >>> sums = guideline_sums(np.array([[0.75, 0.25]]), np.array([2.0]), np.array([1.5]))
-    >>> (sums + sums).count.tolist(), sums.weight.tolist()
-    ([2.0, 0.0], [[1.0, 0.5], [0.0, 0.0]])
-    """
-    n, m = contribution.shape
-    if before.shape != (n,) or after.shape != (n,):
-        raise ParameterError(f"norms: expected ({n},), found {before.shape} and {after.shape}")
-    member = np.zeros((n, m))
-    member[np.arange(n), contribution.argmax(axis=1)] = 1
-    return GuidelineSums(
-        count=member.sum(axis=0),
-        contribution=member.T @ contribution,
-        weight=member.T @ balance_weights(contribution),
-        dominance=member.T @ dominance_degree(contribution),
-        before=member.T @ before,
-        after=member.T @ after,
-    )
-
-
-def guideline_report(sums: GuidelineSums) -> GuidelineReport:
-    """Turn sums into the report: Eq. 9's two ratios, and the means of Fig. 6.
-
-    Parameters
-    ----------
-    sums : GuidelineSums
-        Of at least one sample.
 
     Returns
     -------
@@ -139,36 +76,40 @@ def guideline_report(sums: GuidelineSums) -> GuidelineReport:
     Raises
     ------
     ParameterError
-        If there are no samples.
+        If the shapes do not fit together, or there are no samples.
 
     Examples
     --------
     >>> phi = np.array([[0.75, 0.25], [0.5, 0.5], [0.375, 0.625]])
-    >>> norms = np.array([2.0, 2.0, 2.0])
-    >>> report = guideline_report(guideline_sums(phi, norms, np.array([1.0, 2.0, 1.5])))
+    >>> report = guideline_report(phi, np.array([2.0, 2.0, 2.0]), np.array([1.0, 2.0, 1.5]))
     >>> report.weaker, report.ratio_before, report.ratio_after
     (1, 1.0, 1.0)
     """
-    samples = sums.count.sum()
-    if not samples:
+    n, m = contribution.shape
+    if before.shape != (n,) or after.shape != (n,):
+        raise ParameterError(f"norms: expected ({n},), found {before.shape} and {after.shape}")
+    if not n:
         raise ParameterError("contributions: expected at least one sample, found none")
-    count = np.where(sums.count > 0, sums.count, np.nan)
-    contribution = sums.contribution.sum(axis=0) / samples
-    weaker, stronger = int(contribution.argmin()), int(contribution.argmax())
-    before, after = sums.before / count, sums.after / count
+    member = np.zeros((n, m))
+    member[np.arange(n), contribution.argmax(axis=1)] = 1
+    size, rho = member.sum(axis=0), member.T @ dominance_degree(contribution)
+    count = np.where(size > 0, size, np.nan)
+    mean = (member.T @ contribution).sum(axis=0) / n
+    weaker, stronger = int(mean.argmin()), int(mean.argmax())
+    norm_before, norm_after = member.T @ before / count, member.T @ after / count
     return GuidelineReport(
-        samples=int(samples),
-        contribution=contribution,
-        dominance=float(sums.dominance.sum() / samples),
-        share=sums.count / samples,
-        dominance_within=sums.dominance / count,
-        weight=sums.weight / count[:, None],
-        norm_before=before,
-        norm_after=after,
+        samples=n,
+        contribution=mean,
+        dominance=float(rho.sum() / n),
+        share=size / n,
+        dominance_within=rho / count,
+        weight=member.T @ balance_weights(contribution) / count[:, None],
+        norm_before=norm_before,
+        norm_after=norm_after,
         weaker=weaker,
         stronger=stronger,
-        ratio_before=_ratio(before[weaker], before[stronger]),
-        ratio_after=_ratio(after[weaker], after[stronger]),
+        ratio_before=_ratio(norm_before[weaker], norm_before[stronger]),
+        ratio_after=_ratio(norm_after[weaker], norm_after[stronger]),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import LARGEST, Array, Floats, Index, Singles, check_finite
 from mmselect.core.limits import check_limits
 from mmselect.engine import ranges
 from mmselect.errors import DataError, ParameterError, RowNumbers, SchemaError
@@ -123,7 +123,9 @@ def strips(heads: Mapping[str, Logits], activation: Activation) -> Iterator[Stri
 
 
 def check_logits(largest: Array, rows: RowNumbers | None = None, name: str | None = None) -> None:
-    """Accept rows by their largest logit: nan and +inf show in it, and so does all −inf.
+    """Accept rows by their largest logit: nan and +inf show in it, and so do all −inf and fills.
+
+    Other logits of a row may be as low as they like: that masks a class.
 
     Raises
     ------
@@ -136,9 +138,13 @@ def check_logits(largest: Array, rows: RowNumbers | None = None, name: str | Non
     Traceback (most recent call last):
     mmselect.errors.DataError: /multimodal_logits: row 11: expected finite logits, found nan
     """
-    bad = np.flatnonzero(~np.isfinite(largest))
+    bad = np.flatnonzero(~(np.abs(largest) <= LARGEST))  # nan is not
     if not len(bad):
         return
+    if np.isfinite(largest[bad]).all():
+        numbers = range(len(largest)) if rows is None else rows
+        check_finite(np.abs(largest), numbers, name)
+    bad = bad[~np.isfinite(largest[bad])]
     kinds = {np.inf: "+inf", -np.inf: "-inf in every class"}
     found = [kinds.get(value, "nan") for value in largest[bad].tolist()]
     same = [int(row) for row, kind in zip(bad, found, strict=True) if kind == found[0]]
@@ -174,6 +180,31 @@ def odds(x: Array, top: Array, at: Index) -> tuple[Singles, Floats]:
     e = np.empty(x.shape, np.float32)
     _exponentials(x, top, at, e, e)
     return e, e.sum(axis=1, dtype=np.float64)
+
+
+def probability(x: Array, at: Index) -> Floats:
+    """Probability of one class of each row, ``softmax(x)_at = o / (o + R)``, by odds to the top.
+
+    Parameters
+    ----------
+    x : (b, c) ndarray
+        Logits.
+    at : (b,) ndarray of int
+
+    Returns
+    -------
+    (b,) ndarray of float64
+
+    Examples
+    --------
+    >>> probability(np.log([[3.0, 1.0], [3.0, 1.0]]), np.array([0, 1])).round(6)
+    array([0.75, 0.25])
+    """
+    top = x.max(axis=1)
+    # In float64: where the class is far below the top, float32 would underflow to 0.
+    own = np.exp(x[np.arange(len(x)), at].astype(np.float64) - top)
+    _, others = odds(x, top, at)
+    return np.asarray(own / (own + others))
 
 
 def row_sums(a: Logits) -> Floats:

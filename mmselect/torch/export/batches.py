@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,10 +24,9 @@ def promised_rows(loader: Any, n: int | None) -> int | None:
     """Count the rows to expect: `n`, or what the loader's data set says; None if nobody knows."""
     if n is not None:
         return n
-    try:
+    with suppress(AttributeError, TypeError):
         return len(loader.dataset)
-    except (AttributeError, TypeError):
-        return None
+    return None
 
 
 def order_problem(loader: Any) -> str | None:
@@ -137,35 +137,29 @@ def arguments(
     >>> arguments({"image": 1, "y": 2}, None, ["y"])
     ([], {'image': 1})
     >>> arguments((1, 2, 3), None, [2]), arguments((1, 2, 3), 1, [])
-    (([1, 2], {}), ([2], {}))
+    (((1, 2), {}), ([2], {}))
     """
-    if callable(inputs):
-        return _spread(inputs(batch))
-    if inputs is None:
-        if isinstance(batch, Mapping):
-            return [], {key: value for key, value in batch.items() if key not in taken}
-        if isinstance(batch, tuple | list):
-            kept = [
-                i for i in range(len(batch)) if i not in taken and _field(batch, i) not in taken
-            ]
-            return [batch[i] for i in kept], {}
-        return [batch], {}
-    keys = [inputs] if isinstance(inputs, str | int) else inputs
-    found = {key: column(batch, "inputs", key) for key in keys}
-    named = isinstance(batch, Mapping)
-    positional = [value for key, value in found.items() if not named or not isinstance(key, str)]
-    return positional, {k: v for k, v in found.items() if named and isinstance(k, str)}
+    if inputs is not None and not callable(inputs):
+        keys = [inputs] if isinstance(inputs, str | int) else inputs
+        found = {key: column(batch, "inputs", key) for key in keys}
+        named = isinstance(batch, Mapping)
+        positional = [each for key, each in found.items() if not named or not isinstance(key, str)]
+        return positional, {k: v for k, v in found.items() if named and isinstance(k, str)}
+    given = inputs(batch) if callable(inputs) else _rest(batch, taken)
+    if isinstance(given, Mapping):
+        return [], given
+    return (given, {}) if isinstance(given, tuple) else ([given], {})
 
 
-def _field(batch: Any, position: int) -> str | None:
-    """Name of a position in a named tuple."""
-    return batch._fields[position] if hasattr(batch, "_fields") else None
-
-
-def _spread(found: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    if isinstance(found, Mapping):
-        return [], found
-    return (found, {}) if isinstance(found, tuple) else ([found], {})
+def _rest(batch: Any, taken: Collection[Key]) -> Any:
+    """Leave out of a batch what is written to the pool."""
+    if isinstance(batch, Mapping):
+        return {key: value for key, value in batch.items() if key not in taken}
+    if not isinstance(batch, tuple | list):
+        return batch
+    names = getattr(batch, "_fields", range(len(batch)))  # those of a named tuple
+    kept = [i for i, name in enumerate(names) if i not in taken and name not in taken]
+    return tuple(batch[i] for i in kept)
 
 
 def check_arguments(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

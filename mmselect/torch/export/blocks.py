@@ -83,7 +83,7 @@ def _reached(device: Any) -> Any:
     return event
 
 
-def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> Arrays:
+def arrived(block: Block, fixed: Mapping[str, NDArray[Any]], axes: Axes) -> Arrays:
     """Turn a block into arrays and hold them against the format; text becomes bytes.
 
     Parameters
@@ -91,6 +91,8 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> Arrays:
     block : Block
     fixed : mapping of path to array
         The datasets without a row per sample.
+    axes : Axes
+        Sizes that are known from batches before; those of this one are learned.
 
     Raises
     ------
@@ -102,7 +104,6 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> Arrays:
     for event in block.copied:
         event.synchronize()
     arrays = {path: as_text(path, as_array(path, each)) for path, each in block.values.items()}
-    axes = Axes()
     check_arrays({**arrays, **fixed}, axes)
     for path, mask in block.too_large.items():
         if mask.any():
@@ -112,6 +113,7 @@ def arrived(block: Block, fixed: Mapping[str, NDArray[Any]]) -> Arrays:
     for path, array in arrays.items():
         for problem, bad in bad_rows(place_of(path), array, axes.sizes).items():
             raise DataError(problem, dataset=path, rows=bad.tolist())
+    axes.restart("the first rows")
     return arrays
 
 

@@ -253,6 +253,9 @@ def _check(plan: Plan, loader: Any, target: Path, join: bool) -> None:
     if target.exists() and (not target.is_file() or not join):
         wanted = "a file to write" if join else "no folder of this name"
         raise OutputError(f"expected {wanted}, found something else", file=str(target))
+    if plan.coalitions not in (True, False):
+        found = f"expected True or False, found {plan.coalitions!r}"
+        raise ParameterError(f"coalitions: {found}: no submodule has to be named")
     if not plan.picks and plan.function is None:
         raise ParameterError("expected features, logits or a function to export, found none")
     for name, asked in (("coalitions", plan.coalitions), ("dropout_passes", plan.passes)):
@@ -260,18 +263,11 @@ def _check(plan: Plan, loader: Any, target: Path, join: bool) -> None:
             raise ParameterError(f"{name}: expected multimodal_logits with it, found none")
     if plan.classifier is not None:
         submodule(plan.model, plan.classifier)
-    _check_coalitions(plan)
-    problem = order_problem(loader) if "/id" not in plan.columns and plan.function is None else None
-    if problem:
-        message = "expected one that goes through the rows in order, once, where there are no ids"
-        raise ParameterError(f"loader: {message}, found {problem}: give ids=")
-
-
-def _check_coalitions(plan: Plan) -> None:
-    if plan.coalitions not in (True, False):
-        found = f"expected True or False, found {plan.coalitions!r}"
-        raise ParameterError(f"coalitions: {found}: no submodule has to be named")
     modalities = [path for path in plan.picks if path.startswith("/features/")]
     if plan.coalitions and plan.function is None and not 1 <= len(modalities) <= MOST_MODALITIES:
         message = f"expected features of 1 to {MOST_MODALITIES} modalities"
         raise ParameterError(f"coalitions: {message}, found {len(modalities)}")
+    problem = order_problem(loader) if "/id" not in plan.columns and plan.function is None else None
+    if problem:
+        message = "expected one that goes through the rows in order, once, where there are no ids"
+        raise ParameterError(f"loader: {message}, found {problem}: give ids=")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from mmselect.errors import PoolError, SchemaError, few
-from mmselect.pool.checking import like_probabilities, name_problems
-from mmselect.pool.schema import place_of
-from mmselect.pool.writing import as_array, to_numpy
+from mmselect.pool.checking import name_problems
+from mmselect.pool.schema import Axes, place_of
+from mmselect.pool.values import like_probabilities
+from mmselect.pool.writing import as_array, check_alike, to_numpy
 from mmselect.torch.export.batches import column
 from mmselect.torch.export.blocks import Arrays, Block, arrived, as_text, leaving
 from mmselect.torch.export.classifier import constants
@@ -42,8 +41,8 @@ class Export:
         Told of rows done and rows to do.
     held : int
         Rows that the finished shards hold before this run.
-    kinds : dict of path to str
-        Type and shape of a row of each dataset, from the first batch of this run.
+    axes, first : Axes, dict of path to array
+        Sizes of a row, and its datasets and types, from the first batch of this run.
     """
 
     plan: Plan
@@ -53,7 +52,8 @@ class Export:
     n: int | None
     report: Report
     held: int = 0
-    kinds: dict[str, str] = field(default_factory=dict)
+    axes: Axes = field(default_factory=Axes)
+    first: Arrays = field(default_factory=dict)
 
     def run(self, loader: Iterable[Any]) -> None:
         """Go through the loader. On CUDA, a batch is stored while the next one is computed."""
@@ -107,34 +107,26 @@ class Export:
                 message = "expected samples in every batch, found an empty one: leave it out"
                 raise SchemaError(message)
             if first:
-                arrays = arrived(block, {})
-                _check_names(arrays)
+                arrays = arrived(block, {}, Axes())
+                for problem in name_problems(arrays):
+                    raise problem  # before hours of work
                 _warn_of_probabilities(arrays)
                 self.shards.constants = constants(self.plan, found)
         return block
 
     def _store(self, row: int, block: Block) -> None:
         with self._placed(row, block.values.get("/id")):
-            arrays = arrived(block, self.shards.constants)
+            arrays = arrived(block, self.shards.constants, self.axes)
             if row < self.held:
                 self.shards.compare(arrays)
-            self._check_kinds(arrays)
+            self.first = self.first or {path: array[:0] for path, array in arrays.items()}
+            check_alike(self.first, arrays)
             if self.n is not None and row + block.rows > self.n:
                 message = f"expected {self.n:,} rows from the loader, found more"
                 raise SchemaError(f"{message}: give n=, or n=None where nobody knows")
         if row >= self.held:
             self.shards.append(arrays)
         self.report(row + block.rows, self.n)
-
-    def _check_kinds(self, arrays: Arrays) -> None:
-        """Hold a batch against the first one: the same datasets, shapes and types."""
-        here = {path: _kind(array) for path, array in arrays.items()}
-        self.kinds = self.kinds or here
-        for path in sorted(here.keys() | self.kinds.keys()):
-            old, new = self.kinds.get(path, "no such dataset"), here.get(path, "none")
-            if old != new:
-                message = f"expected {old}, as in the first batch, found {new}"
-                raise SchemaError(message, dataset=path)
 
     def _check_rows(self, row: int) -> None:
         expected = max(row, self.held, 1) if self.n is None else self.n
@@ -164,20 +156,8 @@ def _shown(stored: Any) -> str:
     return repr(stored.decode("utf-8", "replace") if isinstance(stored, bytes) else stored)
 
 
-def _kind(array: NDArray[Any]) -> str:
-    kind = "text" if array.dtype.kind == "O" else str(array.dtype)
-    return f"rows of {kind}, shape {array.shape[1:]}" if array.ndim > 1 else kind
-
-
-def _check_names(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse sets of names that do not fit together, before hours of work."""
-    for problem in name_problems(arrays):
-        raise problem
-
-
-def _warn_of_probabilities(arrays: Mapping[str, NDArray[Any]]) -> None:
+def _warn_of_probabilities(arrays: Arrays) -> None:
     for path, array in arrays.items():
-        is_logits = place_of(path).dataset.is_logits and array.shape[-1] > 1
-        if is_logits and like_probabilities(array):
-            message = "every row of the first batch sums to 1: probabilities, not logits?"
+        if place_of(path).dataset.is_logits and len(array) and like_probabilities(array):
+            message = "rows of the first batch sum to 1: probabilities, not logits?"
             warnings.warn(f"{path}: {message}", stacklevel=5)

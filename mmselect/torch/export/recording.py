@@ -85,9 +85,7 @@ class Memory:
         kept = [memo[id(own)] for own in present]
         values = [tensor.clone() for tensor in kept]
         for tensor in memo.values():
-            if isinstance(tensor, torch.Tensor) and (
-                tensor.is_floating_point() or tensor.is_complex()
-            ):
+            if isinstance(tensor, torch.Tensor):
                 _blank(tensor)
         for tensor, value in zip(kept, values, strict=True):
             tensor.copy_(value)  # it may share memory with what is zero now

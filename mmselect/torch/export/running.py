@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,13 +65,15 @@ def compute(
             check_arguments(plan.model, args, kwargs)
         return plan.model(*args, **kwargs)
 
-    with torch.no_grad(), _autocast(plan):
-        found = _forward(plan, recorder, call, frozenset(plan.picks), remember=plan.coalitions)
+    runs = Runs(plan, recorder, call)
+    autocast = torch.autocast(plan.device.type, plan.amp) if plan.amp else nullcontext()
+    with torch.no_grad(), autocast:
+        found = runs.collect(frozenset(plan.picks), remember=plan.coalitions)
         _check_numbers(found)
         if plan.coalitions:
-            found |= _coalition_logits(plan, recorder, call, found, check=first)
+            found |= runs.coalition_logits(found, check=first)
         if plan.passes:
-            found["/dropout_logits"] = _dropout_logits(plan, recorder, call, row)
+            found["/dropout_logits"] = runs.dropout_logits(row)
     return found | {path: column(batch, path, key) for path, key in plan.columns.items()}
 
 
@@ -81,30 +83,6 @@ def _check_numbers(found: Mapping[str, Any]) -> None:
     if not any(place is None or place.dataset.kind == "float" for place in places):
         names = ", ".join(found) or "nothing"
         raise ParameterError(f"function: expected features or logits to export, found {names}")
-
-
-def _autocast(plan: Plan) -> AbstractContextManager[Any]:
-    return torch.autocast(plan.device.type, plan.amp) if plan.amp else nullcontext()
-
-
-def _forward(
-    plan: Plan,
-    recorder: Recorder,
-    call: Callable[[], Any],
-    wanted: frozenset[str],
-    remember: bool = False,
-) -> dict[str, Any]:
-    """Run the model once: what the hooks picked, in the user's order, and what `function` gave."""
-    result = recorder.run(call, wanted, remember)
-    found: dict[str, Any] = {p: recorder.found[p] for p in plan.picks if p in wanted}
-    if plan.function is not None:
-        if not isinstance(result, Mapping):
-            message = "expected a mapping of names in the pool to arrays"
-            raise ParameterError(f"function: {message}, found {shown(result)}")
-        for name, values in result.items():
-            path = f"/{name.removeprefix('/')}"
-            found[path] = _tensor(plan, path, values)
-    return found
 
 
 def _tensor(plan: Plan, path: str, values: Any) -> Any:
@@ -124,65 +102,87 @@ def fused_logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
     return found[FUSED]
 
 
-def _logits_again(plan: Plan, recorder: Recorder, call: Callable[[], Any]) -> Tensor:
-    return fused_logits(
-        plan, _forward(plan, recorder, call, frozenset({FUSED} & plan.picks.keys()))
-    )
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a model over one batch, which `call` is one of."""
+
+    plan: Plan
+    recorder: Recorder
+    call: Callable[[], Any]
+
+    def collect(self, wanted: frozenset[str], remember: bool = False) -> dict[str, Any]:
+        """Run once: what the hooks picked, in the user's order, and what `function` gave."""
+        result = self.recorder.run(self.call, wanted, remember)
+        found: dict[str, Any] = {p: self.recorder.found[p] for p in self.plan.picks if p in wanted}
+        if self.plan.function is None:
+            return found
+        if not isinstance(result, Mapping):
+            message = "expected a mapping of names in the pool to arrays"
+            raise ParameterError(f"function: {message}, found {shown(result)}")
+        given = {f"/{name.removeprefix('/')}": values for name, values in result.items()}
+        return found | {path: _tensor(self.plan, path, each) for path, each in given.items()}
+
+    def logits(self) -> Tensor:
+        """Run again, for the logits of the whole model alone."""
+        found = self.collect(frozenset({FUSED} & self.plan.picks.keys()))
+        return fused_logits(self.plan, found)
+
+    def dropout_logits(self, row: int) -> Tensor:
+        """Run with dropout active; random numbers follow from the row."""
+        plan = self.plan
+        with seeded(plan.sources, plan.seed, row), dropping(plan.layers) as ran:
+            passes = [self.logits() for _ in range(plan.passes)]
+        if not ran:
+            message = "expected dropout layers that run in a forward pass, found none that did"
+            raise ParameterError(f"dropout_passes: {message}")
+        return torch.stack(passes, dim=1)
+
+    def coalition_logits(self, found: Mapping[str, Any], check: bool) -> dict[str, Tensor]:
+        """Run again for every coalition but the full one, whose logits are its own."""
+        names = names_in("/features", found)
+        self._check_encoders(names)
+
+        def logits(present: Collection[str]) -> Tensor:
+            absent = [f"/features/{name}" for name in names if name not in present]
+            with self.recorder.answering(absent):
+                return self.logits()
+
+        again = {name: logits(name.split("+")) for name in coalition_names(names)[:-1]}
+        if check:
+            full = fused_logits(self.plan, found)
+            _check_repeated(full, logits(names))
+            for name in names:
+                if not found[f"/features/{name}"].any():
+                    continue
+                without = again["+".join(other for other in names if other != name) or "none"]
+                _check_heard(self.plan, name, full, without)
+        return {f"/coalition_logits/{name}": each for name, each in again.items()}
+
+    def _check_encoders(self, names: list[str]) -> None:
+        """Accept features that hooks took, from submodules that return no logits as well."""
+        picks, recorder = self.plan.picks, self.recorder
+        if not names:
+            raise ParameterError("coalitions: expected features of modalities, found none")
+        if others := [name for name in names if f"/features/{name}" not in picks]:
+            message = "expected features= to name their submodule, found them from function="
+            hint = "name it, or return /coalition_logits/… too"
+            raise ParameterError(f"coalitions: {others[0]}: {message}: {hint}")
+        if FUSED in picks and recorder.modules[FUSED] in recorder.memories:
+            name = picks[FUSED].module or "the model"
+            message = f"found those of {name}, which returns the logits"
+            raise ParameterError(f"coalitions: expected features of submodules, {message}")
 
 
-def _coalition_logits(
-    plan: Plan,
-    recorder: Recorder,
-    call: Callable[[], Any],
-    found: Mapping[str, Any],
-    check: bool,
-) -> dict[str, Tensor]:
-    """Run the model again for every coalition but the full one, whose logits are its own."""
-    names = names_in("/features", found)
-    _check_encoders(plan, recorder, names)
-
-    def logits(coalition: str) -> Tensor:
-        absent = [f"/features/{name}" for name in set(names) - set(coalition.split("+"))]
-        with recorder.answering(absent):
-            return _logits_again(plan, recorder, call)
-
-    full = fused_logits(plan, found)
-    *coalitions, everything = coalition_names(names)
-    if check and not allclose_to_largest(to_numpy(full), to_numpy(logits(everything)), REPEATED):
+def _check_repeated(full: Tensor, again: Tensor) -> None:
+    if not allclose_to_largest(to_numpy(full), to_numpy(again), REPEATED):
         message = "expected the same logits where encoders answer from memory, found others"
         hint = "do others of their outputs go into the logits, or is something random or counted?"
         raise ParameterError(f"coalitions: {message}: {hint}")
-    again = {f"/coalition_logits/{name}": logits(name) for name in coalitions}
-    for name in names if check else ():
-        others = again[f"/coalition_logits/{'+'.join(n for n in names if n != name) or 'none'}"]
-        if found[f"/features/{name}"].any() and torch.equal(others, full):
-            encoder = plan.picks[f"/features/{name}"].module
-            message = f"expected logits that change where {encoder} returns zeros, found the same"
-            hint = "name the submodule whose output goes into them"
-            raise ParameterError(f"coalitions: {name}: {message}: {hint}, or use function=")
-    return again
 
 
-def _check_encoders(plan: Plan, recorder: Recorder, names: list[str]) -> None:
-    """Accept features that hooks took, from submodules that do not return the logits as well."""
-    if not names:
-        raise ParameterError("coalitions: expected features of modalities, found none")
-    if others := [name for name in names if f"/features/{name}" not in plan.picks]:
-        message = "expected features= to name their submodule, found them from function="
-        hint = "name it, or return /coalition_logits/… too"
-        raise ParameterError(f"coalitions: {others[0]}: {message}: {hint}")
-    if FUSED in plan.picks and recorder.modules[FUSED] in recorder.memories:
-        name = plan.picks[FUSED].module or "the model"
-        message = (
-            f"expected features of submodules, found those of {name}, which returns the logits"
-        )
-        raise ParameterError(f"coalitions: {message}")
-
-
-def _dropout_logits(plan: Plan, recorder: Recorder, call: Callable[[], Any], row: int) -> Tensor:
-    with seeded(plan.sources, plan.seed, row), dropping(plan.layers) as ran:
-        passes = [_logits_again(plan, recorder, call) for _ in range(plan.passes)]
-    if not ran:
-        message = "expected dropout layers that run in a forward pass, found none that did"
-        raise ParameterError(f"dropout_passes: {message}")
-    return torch.stack(passes, dim=1)
+def _check_heard(plan: Plan, name: str, full: Tensor, without: Tensor) -> None:
+    if torch.equal(without, full):
+        encoder = plan.picks[f"/features/{name}"].module
+        message = f"expected logits that change where {encoder} returns zeros, found the same"
+        hint = "name the submodule whose output goes into them"
+        raise ParameterError(f"coalitions: {name}: {message}: {hint}, or use function=")

@@ -31,9 +31,9 @@ from mmselect.errors import (
     located,
 )
 from mmselect.files import make_folder, writing
-from mmselect.pool.ids import Ids, check_ids
+from mmselect.pool.ids import Ids
 from mmselect.pool.reading import open_pool
-from mmselect.pool.writing import PoolWriter, join_shards
+from mmselect.pool.writing import PoolWriter, check_shards, join_shards
 from mmselect.torch.export.blocks import Arrays, allclose_to_largest
 
 try:
@@ -71,6 +71,7 @@ class Shards:
         self.rows = self.batches = self.last_rows = 0
         self.constants: Arrays = {}
         self._own = f"{self.part:04d}"
+        self.settings_file = self.folder / f"{self._own}.json"
         self._waiting: list[Arrays] = []
         self._size, self._since = 0, time.monotonic()
         self._hashes = np.empty(0, np.int64)
@@ -102,15 +103,16 @@ class Shards:
         self._size, self._since = 0, time.monotonic()
         if not blocks:
             return
-        hashes = self._new_hashes(blocks)
-        if not self.batches:
-            self._begin()
         sizes = list(map(_rows, blocks))
         about = {"batches": len(sizes), "last_batch": sizes[-1]}
         path = self.folder / f"{self._own}-{self.batches:08d}.h5"
-        with PoolWriter(path, self.constants, rows=sum(sizes), attributes=about) as writer:
-            for block in blocks:
-                writer.append(block)
+        with located(rows=range(self.rows, self.rows + sum(sizes))):
+            hashes = self._new_hashes(blocks)
+            if not self.batches:
+                self._begin()
+            with PoolWriter(path, self.constants, rows=sum(sizes), attributes=about) as writer:
+                for block in blocks:
+                    writer.append(block)
         self.rows, self.last_rows = self.rows + sum(sizes), sizes[-1]
         self.batches += len(sizes)
         self._hashes = np.concatenate([self._hashes, hashes])
@@ -121,14 +123,12 @@ class Shards:
             return self._hashes[:0]
         ids = Ids(np.concatenate([block["/id"] for block in blocks]))
         hashes = _hashes(ids)
-        with located(file=str(self.target), rows=range(self.rows, self.rows + len(ids))):
-            check_ids(ids)
-            suspects = np.flatnonzero(np.isin(hashes, self._hashes)).tolist()
-            named = {ids.values[row] for row in suspects}
-            before = named.intersection(self.ids()) if named else named
-            if again := [row for row in suspects if ids.values[row] in before]:
-                message = f"expected unique ids, found {ids.text(again[:1])[0]!r} again"
-                raise DataError(message, dataset="/id", rows=again)
+        suspects = np.flatnonzero(np.isin(hashes, self._hashes)).tolist()
+        named = {ids.values[row] for row in suspects}
+        before = named.intersection(self.ids()) if named else named
+        if again := [row for row in suspects if ids.values[row] in before]:
+            message = f"expected unique ids, found {ids.text(again[:1])[0]!r} again"
+            raise DataError(message, file=str(self.target), dataset="/id", rows=again)
         return hashes
 
     def ids(self) -> Iterator[Any]:
@@ -143,17 +143,13 @@ class Shards:
             for path in self.folder.iterdir():
                 number = path.name[:4]
                 stale = number == self._own or (number.isdecimal() and int(number) >= self.parts)
-                if stale and path != self._settings_file:
+                if stale and path != self.settings_file:
                     path.unlink()
-            with self._settings_file.open("r+") as handle:
+            with self.settings_file.open("r+") as handle:
                 handle.truncate()
                 json.dump(self.settings, handle)
                 handle.flush()
                 os.fsync(handle.fileno())
-
-    @property
-    def _settings_file(self) -> Path:
-        return self.folder / f"{self._own}.json"
 
     def load(self) -> None:
         """Count the finished shards of an export that ended early.
@@ -166,7 +162,7 @@ class Shards:
             If its files cannot be read, or one is missing.
         """
         for path in self.finished(self._own):
-            self._check_settings(self._settings_file)
+            self._check_settings(self.settings_file)
             with open_pool(path) as shard:
                 about = shard.layout.shards[0].source.handle.attrs
                 if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
@@ -182,9 +178,7 @@ class Shards:
             found = json.loads(path.read_text())
         except (OSError, ValueError):
             message = "cannot be read: expected the settings of an export, found none"
-            raise FormatError(
-                f"{message}; without resume, it starts again", file=str(path)
-            ) from None
+            raise FormatError(f"{message}; {AGAIN}", file=str(path)) from None
         for name in sorted(self.settings.keys() | found.keys()):
             old, new = found.get(name), self.settings.get(name)
             if old != new:
@@ -230,8 +224,7 @@ class Shards:
             join_shards(shards, self.target)
             shutil.rmtree(self.folder)
             return
-        with open_pool(shards) as pool:
-            _ = pool.ids  # refuses those that repeat between parts
+        check_shards(shards)
         with writing(self.target):
             for path in set(self.folder.iterdir()) - set(shards):
                 path.unlink()
@@ -241,7 +234,7 @@ class Shards:
         """Take away the settings where there is no shard, and the folder where it is empty."""
         with suppress(OSError):  # what ended the export is what to tell
             if not self.finished(self._own):
-                self._settings_file.unlink()
+                self.settings_file.unlink()
                 self.folder.rmdir()
 
 
@@ -289,7 +282,7 @@ def growing(
     """
     shards = Shards(target, settings, part)
     make_folder(shards.folder)
-    with locked(shards._settings_file):
+    with locked(shards.settings_file):
         try:
             if resume:
                 shards.load()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmselect.ask import Aligning
 from mmselect.core.scores.alignment import Alignment
 from mmselect.describe import alignment_pairs, measure_alignment
-from mmselect.engine import DEFAULT_MEMORY, Progress, thread_count
-from mmselect.errors import MmselectError, NeedsError, few
+from mmselect.engine import Engine, Progress
+from mmselect.errors import MmselectError, NeedsError, ParameterError, few
 from mmselect.files import check_targets
+from mmselect.option import accepts
 from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
 from mmselect.pool.writing import PoolWriter
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
-from mmselect.torch.training.losses import TAU
-from mmselect.torch.training.projectors import STEP, Losses, Projector, Settings, check, train
+from mmselect.torch.training.projectors import OPTIMIZER, STEP, Losses, Projector, train
 from mmselect.version import __version__
 
 WIDEST = 512
@@ -35,6 +36,10 @@ ROWS_PER_PROTOTYPE, MOST_PROTOTYPES = 44, 5000
 
 OF_THE_OLD_FEATURES = ("/classifier/", "/coalition_logits/")
 """What describes the fused head on the features that were: it does not fit the new ones."""
+
+
+DECIDING = ("dim", "epochs", "warmup", "rate", "batch_size", "prototypes", "tau", "seed", "device")
+"""The options that the new features depend on."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +88,13 @@ class Aligned:
         }
 
 
+@accepts(Aligning)
 def align_features(
     pool: Pool | PoolPath | Sequence[PoolPath],
     target: str | os.PathLike[str],
     *,
-    dim: int | None = None,
-    epochs: int = 25,
-    warmup: int | None = None,
-    rate: float = 3e-3,
-    batch_size: int = 256,
-    prototypes: int | None = None,
-    tau: float = TAU,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int = 1,
-    memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
+    **asked: Any,
 ) -> Aligned:
     """Project the features of all modalities into one space; write them as a new pool.
 
@@ -110,35 +106,19 @@ def align_features(
     and everything else that the pool has but two groups: ``/classifier`` and ``/coalition_logits``
     describe a fused head on the old features. Rows of zeros stay zero, and train nothing.
 
+    The rate rises from 0 during the warm-up and falls to 0 along a cosine after it. By default
+    there is a prototype for 44 samples that have the rarest modality, from 2 to 5000. Results do
+    not depend on `memory`; their last digits may depend on `threads`, those of torch on a CPU.
+
     Parameters
     ----------
     pool : Pool, path, or sequence of paths
         With features of two modalities or more, of any widths.
     target : path
         The pool to write, as one file; an existing one is replaced.
-    dim : int, optional
-        Width of the shared space. Default: that of the narrowest modality, at most 512.
-    epochs, warmup : int
-        Passes over the pool, and how many of them come before the prototypes, with a rate that
-        rises from 0; default: a fifth. Then the rate falls to 0 along a cosine.
-    rate : float
-        Largest learning rate of AdamW.
-    batch_size : int
-        Samples in a batch, at least 2: each is contrasted with the others.
-    prototypes : int, optional
-        Clusters of each modality; 0: no prototypical loss. Default: one for 44 samples that have
-        the rarest modality, from 2 to 5000.
-    tau : float
-        Temperature of both losses.
-    seed : int
-    device : str
-        As torch names it; ``auto`` is the GPU where there is one.
-    threads : int
-        Threads of torch on a CPU. Unlike elsewhere, the last digits may depend on it.
-    memory : int
-        Bytes to read at a time. Results do not depend on it.
     progress : callable, optional
         Told ``(rows done, rows in all epochs)``.
+    {options}
 
     Returns
     -------
@@ -148,7 +128,7 @@ def align_features(
     ------
     NeedsError
         If there are fewer than two modalities or samples, or no sample has two modalities.
-    ParameterError
+    UsageError
         If an option is out of range.
     MmselectError
         Of the kind that fits, for a pool that cannot be read or a file that cannot be written.
@@ -161,42 +141,49 @@ def align_features(
     >>> made.dim, made.after[0]["matched"] > made.before[0]["matched"]
     (64, True)
     """
-    target, device = Path(target), _device(device)
-    with opened_pool(pool) as opened, _torch_threads(threads):
+    target, how = Path(target), Aligning(**asked)
+    how = replace(how, device=_device(how.device))
+    with opened_pool(pool) as opened, _torch_threads(how.threads):
         check_targets([target], opened.files)
         paths = _paths(opened)
-        narrowest = min(opened.columns[path].shape[1] for path in paths.values())
-        how = Settings(
-            dim=min(narrowest, WIDEST) if dim is None else dim,
-            epochs=epochs,
-            warmup=epochs // 5 if warmup is None else warmup,
-            rate=rate,
-            batch_size=batch_size,
-            prototypes=prototypes or 0,
-            tau=tau,
-            seed=seed,
-            device=device,
-        )
-        check(how)
+        how = _settled(how, min(opened.columns[path].shape[1] for path in paths))
+        rng, device = np.random.default_rng(how.seed), torch.device(how.device)
+        engine = Engine(how.threads, how.memory)
         with opened.located():
             _ = opened.ids  # refuses ids that the new pool could not hold
-            old = measure_alignment(opened, memory)  # also finds rows with nan
-            projectors = _projectors(opened, paths, how, memory)
-            if prototypes is None:
-                how = replace(how, prototypes=_usual_prototypes(opened.n, projectors))
-            losses = _trained(opened, projectors, how, progress)
-        _write(opened, target, projectors, how, losses, memory)
+            old = measure_alignment(
+                opened, Engine(how.threads, how.memory)
+            )  # also finds rows with nan
+            maps = {
+                path: Projector(opened, path, how.dim or 0, rng, device, how.memory)
+                for path in paths
+            }
+            if how.prototypes is None:
+                how = replace(how, prototypes=_usual_prototypes(opened.n, maps))
+            losses = _trained(opened, maps, how, progress)
+        _write(opened, target, maps, how, losses)
     with open_pool(target) as written:
-        new = measure_alignment(written, memory)
+        new = measure_alignment(written, engine)
     before, after = alignment_pairs(old), alignment_pairs(new)
-    maps = {name: projector.affine() for name, projector in projectors.items()}
-    warnings = [*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)]
-    shape = (opened.n, how.dim, how.prototypes)
-    return Aligned(*shape, tuple(losses), before, after, _within(old, new), maps, warnings)
+    return Aligned(
+        n=opened.n,
+        dim=how.dim or 0,
+        prototypes=how.prototypes or 0,
+        losses=tuple(losses),
+        before=before,
+        after=after,
+        within={_name(p): {"before": x, "after": new.within[p]} for p, x in old.within.items()},
+        projectors={_name(path): projector.affine() for path, projector in maps.items()},
+        warnings=[*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)],
+    )
 
 
-def _paths(pool: Pool) -> dict[str, str]:
-    """Features by modality.
+def _name(path: str) -> str:
+    return path.removeprefix("/features/")
+
+
+def _paths(pool: Pool) -> list[str]:
+    """Features of every modality.
 
     Raises
     ------
@@ -210,7 +197,21 @@ def _paths(pool: Pool) -> dict[str, str]:
         raise NeedsError(message, file=file)
     if pool.n < 2:
         raise NeedsError(f"align needs two or more samples, found {pool.n}", file=file)
-    return {name: f"/features/{name}" for name in names}
+    return [f"/features/{name}" for name in names]
+
+
+def _settled(how: Aligning, narrowest: int) -> Aligning:
+    """Fill in the width and the warm-up where nobody said them.
+
+    Raises
+    ------
+    ParameterError
+        If the warm-up is longer than the training.
+    """
+    warmup = how.epochs // 5 if how.warmup is None else how.warmup
+    if warmup > how.epochs:
+        raise ParameterError(f"warmup: expected from 0 to {how.epochs} epochs, found {warmup}")
+    return replace(how, dim=how.dim or min(narrowest, WIDEST), warmup=warmup)
 
 
 def _device(name: str) -> str:
@@ -224,21 +225,11 @@ def _device(name: str) -> str:
 @contextlib.contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(thread_count(threads))
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _projectors(
-    pool: Pool, paths: Mapping[str, str], how: Settings, memory: int
-) -> dict[str, Projector]:
-    rng = np.random.default_rng(how.seed)
-    device = torch.device(how.device)
-    return {
-        name: Projector(pool, path, how.dim, rng, device, memory) for name, path in paths.items()
-    }
 
 
 def _usual_prototypes(n: int, projectors: Mapping[str, Projector]) -> int:
@@ -248,7 +239,7 @@ def _usual_prototypes(n: int, projectors: Mapping[str, Projector]) -> int:
 
 
 def _trained(
-    pool: Pool, projectors: Mapping[str, Projector], how: Settings, progress: Progress | None
+    pool: Pool, projectors: Mapping[str, Projector], how: Aligning, progress: Progress | None
 ) -> list[Losses]:
     try:
         return train(pool, projectors, how, progress)
@@ -264,13 +255,6 @@ def _left_out(pool: Pool) -> list[str]:
     if old:
         notices.append(f"{few(old)}: left out, as they fit the old features only")
     return notices
-
-
-def _within(old: Alignment, new: Alignment) -> dict[str, dict[str, float]]:
-    return {
-        path.removeprefix("/features/"): {"before": cosine, "after": new.within[path]}
-        for path, cosine in old.within.items()
-    }
 
 
 def _zero_rows(old: Alignment, new: Alignment) -> list[str]:
@@ -298,30 +282,26 @@ def _write(
     pool: Pool,
     target: Path,
     projectors: Mapping[str, Projector],
-    how: Settings,
+    how: Aligning,
     losses: Sequence[Losses],
-    memory: int,
 ) -> None:
     """Write the aligned pool: projected features, and what is carried over as it is."""
-    aligned = {projector.path: projector for projector in projectors.values()}
     made = {
         "mmselect": __version__,
         "command": "align",
-        "parameters": asdict(how),
+        "parameters": {name: getattr(how, name) for name in DECIDING} | OPTIMIZER,
         "losses": [loss._asdict() for loss in losses],
         "pool": {"paths": pool.files, "fingerprint": fingerprint(pool)},
     }
     fixed = {path: array for path, array in pool.constants.items() if _fits(path)}
-    kept = [path for path in sorted(pool.columns) if _fits(path) and path not in aligned]
-    share = memory // (1 + len(aligned))
-    blocks = [projector.blocks(share) for projector in aligned.values()]
+    kept = [path for path in sorted(pool.columns) if _fits(path) and path not in projectors]
+    share = how.memory // (1 + len(projectors))
+    blocks = [projector.blocks(share) for projector in projectors.values()]
     with PoolWriter(target, fixed, rows=pool.n, attributes={"provenance": as_json(made)}) as writer:
         for (_, block), *features in zip(pool.blocks(kept, STEP, share), *blocks, strict=True):
-            for projector, rows in zip(aligned.values(), features, strict=True):
-                half = pool.columns[projector.path].dtype.itemsize == 2
-                block[projector.path] = (
-                    rows.cpu().numpy().astype(np.float16 if half else np.float32)
-                )
+            for path, rows in zip(projectors, features, strict=True):
+                half = pool.columns[path].dtype.itemsize == 2
+                block[path] = rows.cpu().numpy().astype(np.float16 if half else np.float32)
             writer.append({path: block[path] for path in sorted(block)})
 
 

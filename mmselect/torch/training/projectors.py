@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -14,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmselect.arrays import native
+from mmselect.ask import Aligning
 from mmselect.engine import Progress, ranges
-from mmselect.errors import DataError, MmselectError, NeedsError, ParameterError, located
+from mmselect.errors import DataError, MmselectError, NeedsError, located
 from mmselect.pool.reading import Pool
-from mmselect.torch.training.losses import check_above_zero, info_nce, prototypical_loss
+from mmselect.torch.training.losses import info_nce, prototypical_loss
 from mmselect.torch.training.prototypes import UnimodalPrototypes
 
 Array = NDArray[Any]
@@ -35,39 +35,8 @@ LARGEST = 1e15
 """Weight up to which the squares of projected features stay far from what float32 can hold."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train; see :func:`mmselect.torch.align_features`."""
-
-    dim: int
-    epochs: int
-    warmup: int
-    rate: float
-    batch_size: int
-    prototypes: int
-    tau: float
-    seed: int
-    device: str
-    weight_decay: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.95)
-
-
-def check(how: Settings) -> None:
-    """Refuse what no training can be done with.
-
-    Raises
-    ------
-    ParameterError
-        With the name of the option, what is expected, and what was found.
-    """
-    for name, least in {"dim": 1, "epochs": 1, "batch_size": 2, "prototypes": 0, "seed": 0}.items():
-        if (found := getattr(how, name)) < least:
-            raise ParameterError(f"{name}: expected at least {least}, found {found}")
-    if not 0 <= how.warmup <= how.epochs:
-        found = f"expected from 0 to {how.epochs} epochs, found {how.warmup}"
-        raise ParameterError(f"warmup: {found}")
-    check_above_zero("rate", how.rate)
-    check_above_zero("tau", how.tau)
+OPTIMIZER = {"weight_decay": 0.02, "betas": (0.9, 0.95)}
+"""What AdamW is told besides the rate."""
 
 
 class Losses(NamedTuple):
@@ -151,7 +120,7 @@ def _moments(pool: Pool, path: str, memory: int) -> tuple[NDArray[np.float64], f
 
 
 def train(
-    pool: Pool, projectors: Mapping[str, Projector], how: Settings, progress: Progress | None = None
+    pool: Pool, projectors: Mapping[str, Projector], how: Aligning, progress: Progress | None = None
 ) -> list[Losses]:
     """Fit the projectors: AdamW on ``L_cm``, and after the warm-up on ``L_cm + L_um``.
 
@@ -172,23 +141,23 @@ def train(
     """
     rng = np.random.default_rng(how.seed)
     weights = [projector.weight for projector in projectors.values()]
-    options = {"lr": how.rate, "betas": how.betas, "weight_decay": how.weight_decay}
-    optimizer = torch.optim.AdamW(weights, **options)
+    optimizer = torch.optim.AdamW(weights, lr=how.rate, **OPTIMIZER)
+    warmup = how.warmup or 0
     prototypes = {
-        name: UnimodalPrototypes(how.prototypes, tau=how.tau, seed=int(rng.integers(2**31)))
-        for name in projectors
+        path: UnimodalPrototypes(how.prototypes, tau=how.tau, seed=int(rng.integers(2**31)))
+        for path in projectors
         if how.prototypes
     }
     history = []
     for epoch in range(how.epochs):
-        active = prototypes if epoch >= how.warmup else {}
-        for name, own in active.items():
-            _refresh(own, projectors[name])
+        active = prototypes if epoch >= warmup else {}
+        for path, own in active.items():
+            _refresh(own, projectors[path])
         parts = []
         for done, rows, arrays in _batches(pool, projectors, how.batch_size, rng):
             position = epoch + (done - len(rows) / 2) / pool.n
             for group in optimizer.param_groups:
-                group["lr"] = how.rate * schedule(position, how.warmup, how.epochs)
+                group["lr"] = how.rate * schedule(position, warmup, how.epochs)
             counts = torch.tensor([_paired(arrays), len(rows)])
             losses = _step(optimizer, projectors, arrays, active, rows, how.tau)
             parts.append((losses * counts.to(losses.device), counts))
@@ -218,12 +187,12 @@ def _means(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
 def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
     """Refuse a training that ran away: its features would have no direction."""
     largest = max(float(weight.detach().abs().max()) for weight in weights)
-    expected, found = "a loss that is a number", loss
-    if np.isfinite(loss):
-        expected, found = f"weights below {LARGEST:g}", largest
-    if not np.isfinite(loss) or not largest < LARGEST:
-        message = f"expected {expected}, found {found:g} {when}; try a smaller rate"
-        raise MmselectError(message)
+    for found, limit, expected in (
+        (loss, np.inf, "a loss that is a number"),
+        (largest, LARGEST, f"weights below {LARGEST:g}"),
+    ):
+        if not abs(found) < limit:
+            raise MmselectError(f"expected {expected}, found {found:g} {when}; try a smaller rate")
 
 
 def schedule(position: float, warmup: int, epochs: int) -> float:
@@ -293,12 +262,9 @@ def _mean(losses: Sequence[Tensor], z: Mapping[str, Tensor]) -> Tensor:
 def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
     """Make prototypes again; of a large pool, from a part of the projected rows."""
     n = projector.pool.n
-    rows = prototypes.sampled_rows(n)
     with located(dataset=projector.path):
-        if len(rows) == n:
-            prototypes.refresh(torch.cat(list(projector.blocks(projector.memory))))
-        else:
-            prototypes.refresh(projector.blocks(projector.memory), projector.take(rows), n)
+        sample = projector.take(prototypes.sampled_rows(n))
+        prototypes.refresh(projector.blocks(projector.memory), sample, n)
 
 
 def _batches(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
+from mmselect.engine import Engine
 from mmselect.errors import DataError, ParameterError, SelectionError
 from mmselect.torch.training.losses import TAU, check_above_zero, unit
 
@@ -113,7 +114,9 @@ class UnimodalPrototypes:
         """
         if isinstance(features, Tensor):
             _check_matrix(features)
-            n, sample = len(features), self._sample(features) if sample is None else sample
+            n = len(features)
+            if sample is None:
+                sample = features[torch.from_numpy(self.sampled_rows(n)).to(features.device)]
             features = features.split(ROWS)
         if sample is None or n is None:
             raise ParameterError("expected a sample to cluster, and n, beside blocks")
@@ -132,10 +135,6 @@ class UnimodalPrototypes:
             return np.arange(n)
         return np.sort(self._rng.choice(n, SAMPLED * self.k, replace=False))
 
-    def _sample(self, features: Tensor) -> Tensor:
-        rows = torch.from_numpy(self.sampled_rows(len(features)))
-        return features[rows.to(features.device)]
-
     def _cluster(self, sample: Tensor) -> Tensor:
         _check_matrix(sample)
         z = unit(sample).float()
@@ -148,7 +147,7 @@ class UnimodalPrototypes:
         x = np.ascontiguousarray(z.cpu().numpy())
         threads = torch.get_num_threads()
         centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
-        fill_empty(x, centres, threads)
+        fill_empty(x, centres, Engine(threads))
         return torch.from_numpy(centres).to(z.device)
 
 
