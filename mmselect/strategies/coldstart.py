@@ -20,6 +20,7 @@ from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
+    coreset_footprint,
     cover_by,
     covered,
     features_of,
@@ -103,7 +104,7 @@ ALIGN = (
     Parameter("align_over_tau", True, "divide the alignment term by tau, like the others"),
 )
 over_features = partial(
-    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, distance=True
+    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, joins=True, distance=True
 )
 
 STRATEGIES = (
@@ -141,6 +142,7 @@ STRATEGIES = (
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
+        footprint=coreset_footprint,
     ),
     Strategy(
         name="alignment",
