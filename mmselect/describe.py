@@ -22,7 +22,7 @@ from mmselect.request import Request, lacking
 from mmselect.scoring import task_rows
 from mmselect.strategies import covering, gradients, registry
 
-BASE_MEMORY = 85_000_000
+BASE_MEMORY = 90_000_000
 """Bytes of the interpreter and its libraries, before any data."""
 
 NAME_BYTES = 300
@@ -369,7 +369,7 @@ def _spread_memory(request: Request, k: int) -> int:
     width = sum(column.shape[1] for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
-    return 4 * k * width + 100 * len(request.candidates) if request.spread else 0
+    return 4 * k * width + 150 * len(request.candidates) if request.spread else 0
 
 
 def aligned_rows(found: Mapping[str, Any]) -> Iterator[Table]:
