@@ -159,5 +159,5 @@ def _shown(stored: Any) -> str:
 def _warn_of_probabilities(arrays: Arrays) -> None:
     for path, array in arrays.items():
         if place_of(path).dataset.is_logits and len(array) and like_probabilities(array):
-            message = "rows of the first batch sum to 1: probabilities, not logits?"
+            message = "nearly every row of the first batch sums to 1: probabilities, not logits?"
             warnings.warn(f"{path}: {message}", stacklevel=5)
