@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
     Condition,
@@ -53,9 +54,9 @@ class Ask(Reading):
     parameters: Mapping[str, Any] | None = option(
         None, "A strategy's parameter; repeatable.", "NAME=VALUE", assignments, ("-p",), many=True
     )
-    labeled: tuple[str, ...] | None = id_list("Ids labeled besides the pool's own mask")
-    exclude: tuple[str, ...] | None = id_list("Ids never to pick")
-    among: tuple[str, ...] | None = id_list("Ids to pick from")
+    labeled: tuple[str | ListFile, ...] | None = id_list("Ids labeled besides the pool's own mask")
+    exclude: tuple[str | ListFile, ...] | None = id_list("Ids never to pick")
+    among: tuple[str | ListFile, ...] | None = id_list("Ids to pick from")
     where: tuple[Condition, ...] | None = option(
         None, f"Pick from rows whose metadata fits: {FITS}", "EXPR", conditions, many=True
     )

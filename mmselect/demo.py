@@ -21,6 +21,9 @@ EMOJI = Path(__file__).parent / "data" / "emoji.h5"
 """The shipped pool; ``data/SOURCES.md`` beside it credits its sources."""
 
 BUDGET = 60
+WHERE = "split=train"
+"""The test rows stay unseen, so that they can judge the next model."""
+
 SHOWN = 12
 CHANCES = 200
 """Random selections of the same size that the picks are compared with."""
@@ -64,26 +67,29 @@ def play(folder: Path) -> Iterator[str]:
         yield "fitted on those. Which ones should a person label next?"
         yield ""
         scores = folder / "scores.csv"
-        yield f"$ mmselect score {here} --strategy smem -o {shlex.quote(str(scores))}"
-        table = score(pool, "smem")
+        to = shlex.quote(str(scores))
+        yield f"$ mmselect score {here} --strategy smem --where {WHERE} -o {to}"
+        table = score(pool, "smem", where=[WHERE])
         write(table, "csv", scores, pool)
         columns = ", ".join(["id", "score", *table.components])
         yield f"  {len(table.ids):,} candidates: {columns}"
         yield ""
         picks_file = folder / "picks.txt"
-        yield f"$ mmselect select {here} --budget {BUDGET} -o {shlex.quote(str(picks_file))}"
-        picks = select(pool, budget=BUDGET)
+        budget = f"--budget {BUDGET} --where {WHERE}"
+        yield f"$ mmselect select {here} {budget} -o {shlex.quote(str(picks_file))}"
+        picks = select(pool, budget=BUDGET, where=[WHERE])
         write(picks, "ids", picks_file, pool)
         yield f"  {BUDGET} ids, picked with {picks.provenance['strategy']}; the first ones:"
         yield ""
         yield from _first_picks(pool, picks)
         yield ""
-        yield from _comparison(pool, picks)
+        yield from _comparison(pool, picks, table.indices)
     yield ""
+    listed = shlex.quote(str(picks_file))
     yield "Next, for example:"
     yield f"  mmselect info {here}"
     yield f"  mmselect strategies {here}"
-    yield f"  mmselect select {here} -b 5% --exclude {shlex.quote(str(picks_file))} | head"
+    yield f"  mmselect select {here} -b 5% --where {WHERE} --exclude {listed} | head"
     yield f"  mmselect replay {here}"
 
 
@@ -112,10 +118,9 @@ def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
         yield f"  {character[i]}\t{what:<42} {classes[truth[i]]}, {takes}"
 
 
-def _comparison(pool: Pool, picks: Selection) -> Iterator[str]:
-    """Compare the picks with random ones of the same number."""
+def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> Iterator[str]:
+    """Compare the picks with as many random candidates."""
     measure = _measurer(pool)
-    candidates = np.flatnonzero(~pool.labeled)
     ours = measure(picks.indices)
     rng = np.random.default_rng(0)
     chance = np.array([measure(rng.permutation(candidates)[:BUDGET]) for _ in range(CHANCES)])

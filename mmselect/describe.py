@@ -22,8 +22,11 @@ from mmselect.request import Request, lacking
 from mmselect.scoring import task_rows
 from mmselect.strategies import covering, gradients, registry
 
-BASE_MEMORY = 100_000_000
+BASE_MEMORY = 90_000_000
 """Bytes of the interpreter and its libraries, before any data."""
+
+NAME_BYTES = 300
+"""Bytes that a sample's id takes while the ids are read, where they are text."""
 
 Table: TypeAlias = list[tuple[Any, ...]]
 BLANK: Table = [("",)]
@@ -304,11 +307,13 @@ class RequestReport:
     peak_memory: int
     threads: int
     spread: str | None = None
+    joined: list[str] | None = None
 
     def rows(self) -> Iterator[Table]:
         """One table for people."""
         parameters = " ".join(f"{name}={_plain(v)}" for name, v in self.parameters.items())
         spread = f" --spread {self.spread}" if self.spread else ""
+        holds = f", with {', '.join(self.joined)} joined in it" if self.joined else ""
         yield [
             ("strategy", f"{self.strategy}{spread}"),
             ("parameters", parameters or "none"),
@@ -317,7 +322,7 @@ class RequestReport:
             ("candidates", f"{self.candidates:,} ({self.labeled:,} labeled)"),
             ("reads", ", ".join(self.reads) or "nothing"),
             ("to read", engine.format_bytes(self.bytes_to_read)),
-            ("peak memory", f"about {engine.format_bytes(self.peak_memory)}"),
+            ("peak memory", f"about {engine.format_bytes(self.peak_memory)}{holds}"),
             ("threads", self.threads),
         ]
 
@@ -327,6 +332,8 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
     columns = {**request.columns, **request.spread_columns}
     to_read = sum(column.row_bytes * len(column) for column in columns.values())
     to_read += sum(array.nbytes for array in request.constants.values())
+    joins = request.strategy.joins or request.spread == "facility"
+    joined = [f"/features/{m}" for m in request.pool.names("/features")] if joins else None
     return RequestReport(
         strategy=request.strategy.name,
         parameters=request.parameters,
@@ -339,6 +346,7 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
         peak_memory=_peak_memory(request, k),
         threads=request.engine.threads,
         spread=request.spread,
+        joined=joined,
     )
 
 
@@ -350,7 +358,8 @@ def _peak_memory(request: Request, k: int) -> int:
     window = max(request.engine.memory // 2, row * step)
     loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
     scratch = request.engine.threads * 3 * step * max(row, 8)
-    per_sample = 8 * (8 + len(columns)) * request.pool.n
+    named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
+    per_sample = (8 * (8 + len(columns)) + named) * request.pool.n
     own = request.strategy.footprint(request, k) if request.strategy.footprint else 0
     return BASE_MEMORY + loaded + scratch + per_sample + own + _spread_memory(request, k)
 
@@ -360,7 +369,7 @@ def _spread_memory(request: Request, k: int) -> int:
     width = sum(column.shape[1] for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
-    return 4 * k * width + 100 * len(request.candidates) if request.spread else 0
+    return 4 * k * width + 150 * len(request.candidates) if request.spread else 0
 
 
 def aligned_rows(found: Mapping[str, Any]) -> Iterator[Table]:

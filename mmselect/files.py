@@ -1,4 +1,4 @@
-"""Read lists of ids; write files so that a reader sees the old one or the whole new one."""
+"""Write files so that a reader sees the old one or the whole new one."""
 
 from __future__ import annotations
 
@@ -12,25 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mmselect.errors import InputError, OutputError
+from mmselect.errors import OutputError
 
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
-
-
-def read_ids(source: str) -> list[str]:
-    """Read ids, one per line, from a file or (``-``) from standard input; blank lines do not count.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
-    try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {reason(error)}", file=source) from None
-    text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    return [line for line in (row.removesuffix("\r") for row in text.split("\n")) if line]
 
 
 def reason(error: OSError) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from mmselect.errors import BudgetError, UsageError
+from mmselect.lists import ListFile
 
 LARGEST = 2**63 - 1
 """The largest whole number that an option takes."""
@@ -168,11 +169,12 @@ def count_or_share(name: str, value: Any) -> str:
     return str(value)
 
 
-def ids(name: str, value: Any) -> tuple[str, ...]:
-    """Take ids: any sequence or array, but not one text."""
+def ids(name: str, value: Any) -> tuple[str | ListFile, ...]:
+    """Take ids, and files of ids: any sequence or array, but not one text."""
     if isinstance(value, str):
         raise refuse(name, "a sequence of ids", value)
-    return tuple(str(each) for each in _several(name, "a sequence of ids", value))
+    given = _several(name, "a sequence of ids", value)
+    return tuple(each if isinstance(each, ListFile) else str(each) for each in given)
 
 
 def _several(name: str, expected: str, value: Any, *one: type) -> Iterable[Any]:
@@ -243,7 +245,7 @@ class Option:
     many : bool
         Whether it may be repeated.
     lists : bool
-        Whether the command line gives files with one value per line, in place of values.
+        Whether the command line gives files of ids, in place of ids.
     required : bool
         Whether the command line must say it.
     """

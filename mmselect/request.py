@@ -7,11 +7,9 @@ dry run prints it; :mod:`mmselect.selection` carries it out.
 from __future__ import annotations
 
 import hashlib
-import operator
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +18,16 @@ from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
 from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
-from mmselect.option import LONGEST, Condition, parse_budget
-from mmselect.pool.ids import as_stored
+from mmselect.option import parse_budget
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
 from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
+from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
 from mmselect.version import __version__
 
-Mask: TypeAlias = NDArray[np.bool_]
-
 FEATURES = "/features"
-
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-"""What each operator of ``--where`` does."""
 
 LOOKED_AT = 64
 """Candidate rows of each logits dataset, in runs of 8, that are looked at for probabilities."""
@@ -64,6 +50,8 @@ class Request:
         Row numbers, increasing.
     reads : list of str
         Datasets that the strategy reads.
+    asked : dict
+        Which rows were asked for, as provenance tells it: lists, conditions, no mask.
     engine : Engine
         Who does the work, with how many threads and how much memory.
     warnings : list of str
@@ -80,6 +68,7 @@ class Request:
     labeled: NDArray[np.intp]
     reads: list[str]
     engine: Engine
+    asked: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     watches: dict[str, Watch] = field(default_factory=dict)
 
@@ -134,7 +123,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
     warnings = [*choice.warnings, *_notices(pool, reads)]
-    labeled, allowed = _rows(pool, ask, warnings)
+    labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
@@ -146,78 +135,9 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         labeled=np.flatnonzero(labeled),
         reads=reads,
         engine=Engine(ask.threads or processors(), ask.memory),
+        asked=asked,
         warnings=warnings,
     )
-
-
-def _rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask]:
-    """Which rows are labeled, and which may be picked; say how many each list took away."""
-    labeled, stays = pool.labeled.copy(), dict[str, Mask]()
-    if ask.ignore_mask:
-        count = int(labeled.sum())
-        warnings.append(f"ignore-mask: {count:,} rows of the pool's mask do not count as labeled")
-        labeled[:] = False
-    for option in ("labeled", "exclude", "among"):
-        if (names := getattr(ask, option)) is not None:
-            listed = _mask(pool, names, option, ask.ignore_unknown, warnings)
-            stays[option] = listed if option == "among" else ~listed
-    for condition in ask.where or ():
-        stays[str(condition)] = _fits(pool, condition)
-    allowed = ~labeled
-    for what, fits in stays.items():
-        count = int((allowed & ~fits).sum())
-        warnings.append(f"{what}: {count:,} row{'s'[: count != 1]} taken away")
-        allowed &= fits
-    return labeled | ~stays["labeled"] if "labeled" in stays else labeled, allowed
-
-
-def _fits(pool: Pool, condition: Condition) -> Mask:
-    """Which rows fulfil a condition on a metadata column."""
-    column, sign, value = condition
-    if (path := f"/metadata/{column}") not in pool.columns:
-        known = ", ".join(pool.names("/metadata")) or "none is there"
-        message = f"{condition}: expected a column of /metadata ({known}), found {column!r}"
-        raise SelectionError(message, file=pool.files[0])
-    values = pool.columns[path][:]
-    compare = COMPARE[sign]
-    if values.dtype.kind in "OSU":
-        if sign not in ("=", "!="):
-            message = f"{condition}: expected = or != for a column of text, found {sign!r}"
-            raise SelectionError(message, file=pool.files[0], dataset=path)
-        found: Mask = compare(as_stored(values), value.encode("utf-8", "surrogateescape"))
-        return found.astype(bool)
-    with np.errstate(over="ignore"):  # a bound that the column's type cannot hold is infinite
-        return np.asarray(compare(values, _number(pool, path, condition)), bool)
-
-
-def _number(pool: Pool, path: str, condition: Condition) -> int | float:
-    """Read the number that a column of numbers is compared with."""
-    value = {"true": "1", "false": "0"}.get(condition.value.lower(), condition.value)
-    for kind in (int, float):
-        try:
-            number: int | float = kind(value)
-        except ValueError:
-            continue
-        if abs(number) <= sys.float_info.max:
-            return number
-    message = f"{condition}: expected a number for a column of numbers, found {value[:LONGEST]!r}"
-    raise SelectionError(message, file=pool.files[0], dataset=path)
-
-
-def _mask(
-    pool: Pool, names: Sequence[str], option: str, ignore_unknown: bool, warnings: list[str]
-) -> Mask:
-    """Rows that a list of ids names."""
-    rows, missing = pool.ids.find(names)
-    if missing and not ignore_unknown:
-        found = f"found {len(missing):,} unknown: {few(missing)}"
-        raise SelectionError(f"{option}: expected ids of the pool, {found}", file=pool.files[0])
-    if missing:
-        ids = f"{len(missing):,} unknown id{'s'[: len(missing) != 1]}"
-        warnings.append(f"{option}: {ids} ignored: {few(missing)}")
-    mask = np.zeros(pool.n, bool)
-    mask[rows] = True
-    return mask
 
 
 def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
@@ -382,6 +302,7 @@ def provenance(request: Request, **more: Any) -> dict[str, Any]:
         "parameters": request.parameters,
         **({"spread": request.spread} if request.spread else {}),
         **more,
+        **request.asked,
         "candidates": len(request.candidates),
         "labeled": len(request.labeled),
         "pool": {"paths": request.pool.files, "fingerprint": fingerprint(request.pool)},

@@ -24,6 +24,7 @@ from mmselect.core.limits import LIMITS
 from mmselect.embedding import embed
 from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import UsageError
+from mmselect.lists import read_list
 from mmselect.option import id_list, options
 from mmselect.replay.runs import replay
 
@@ -167,7 +168,8 @@ def test_a_new_list_is_one_field() -> None:
     lone = typer.Typer()
     lone.command()(more)
     lone(["a.h5", "--also", os.devnull, "--exclude", os.devnull], standalone_mode=False)
-    assert [More(also=(), exclude=())] == GOT
+    empty = read_list(os.devnull)
+    assert [More(also=(empty,), exclude=(empty,))] == GOT
 
 
 def test_words_of_the_options_are_those_of_the_core() -> None:

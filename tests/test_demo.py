@@ -21,6 +21,9 @@ def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
     }
     picks = (tmp_path / "here" / "picks.txt").read_text().split()
     assert len(set(picks)) == 60
+    with mmselect.open_pool(EMOJI) as pool:
+        at, _ = pool.ids.find(picks)
+        assert set(pool.columns["/metadata/split"][at]) == {b"train"}
     commands = re.findall(r"^\$ (mmselect .*)$", found.out, re.MULTILINE)
     assert len(commands) == 2
     again = cli(*commands[1].split()[1:-2], "-q")

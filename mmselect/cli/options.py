@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from mmselect.errors import NeedsError, UsageError
-from mmselect.files import read_ids
+from mmselect.lists import read_list
 from mmselect.option import Asked, Option, options
 from mmselect.terminal import notices
 
@@ -122,7 +122,7 @@ def _read(ask: type[Asked], said: dict[str, Any]) -> Asked:
     stdin = [f"--{name}" for name, sources in lists.items() for s in sources if s == "-"]
     if len(stdin) > 1:
         raise UsageError(f"expected one list from standard input, found {', '.join(stdin)}")
-    read = {name: [i for s in sources for i in read_ids(s)] for name, sources in lists.items()}
+    read = {name: [read_list(s) for s in sources] for name, sources in lists.items()}
     return replace(checked, **read)
 
 

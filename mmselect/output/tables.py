@@ -79,7 +79,8 @@ def _rounded(value: Any) -> Any:
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """Format a value as JSON, with 9 significant digits and text left readable."""
-    return json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode()  # bytes of a path that are no text
 
 
 Fields = dict[str, Sequence[Any] | NDArray[Any]]
@@ -130,9 +131,27 @@ def as_jsonl(fields: Fields) -> Iterator[bytes]:
 
 def picks_json(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
     """Turn picks into one JSON document, with what made them."""
-    rows = [row for columns in _blocks(fields) for row in zip(*columns, strict=True)]
-    picks = [dict(zip(fields, row, strict=True)) for row in rows]
-    yield f"{as_json({'provenance': provenance, 'picks': picks}, indent=1)}\n".encode()
+    rows = (row for columns in _blocks(fields) for row in zip(*columns, strict=True))
+    whole = as_json({"provenance": provenance, "picks": []}, indent=1)
+    yield whole.removesuffix("[]\n}").encode()
+    yield from json_list((dict(zip(fields, row, strict=True)) for row in rows), depth=1)
+    yield b"\n}\n"
+
+
+def json_list(entries: Iterable[Any], depth: int = 0) -> Iterator[bytes]:
+    """Turn entries into a list as `as_json` indents it, so that a long one needs little memory.
+
+    Examples
+    --------
+    >>> b"".join(json_list([1, {"id": "cat"}])).decode() == as_json([1, {"id": "cat"}], indent=1)
+    True
+    """
+    before, inner = "[", "\n" + " " * (depth + 1)
+    for entry in entries:
+        text = as_json(entry, indent=1).replace("\n", inner)
+        yield f"{before}{inner}{text}".encode()
+        before = ","
+    yield b"[]" if before == "[" else f"{inner[:-1]}]".encode()
 
 
 def as_lines(values: Iterable[Any]) -> Iterator[bytes]:

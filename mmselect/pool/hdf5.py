@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from math import prod
 
@@ -32,6 +33,23 @@ MOST_EXPANDED, SPARE = 1100, 16 << 20
 
 
 @contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Call HDF5 on a file object without Python's collector.
+
+    HDF5 calls the file object back, and what the collector then finds may belong to HDF5, which
+    would be entered a second time by the same thread and crash.
+    """
+    with phil:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
+
+
+@contextlib.contextmanager
 def hdf5(file: str, dataset: str | None = None) -> Iterator[None]:
     """Turn whatever HDF5 and h5py raise into one error; let HDF5 load no filter plugin meanwhile.
 
@@ -40,7 +58,7 @@ def hdf5(file: str, dataset: str | None = None) -> Iterator[None]:
     FormatError
         For anything raised in the block that is no `MmselectError`.
     """
-    with phil:
+    with undisturbed():
         folders = [h5pl.get(i) for i in range(h5pl.size())]
         try:
             for _ in folders:

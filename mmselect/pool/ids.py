@@ -7,6 +7,7 @@ Names stay as they are stored (bytes or integers); only what is printed is decod
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +75,21 @@ class Ids:
                 rows.append(row)
         return np.array(rows, np.intp), missing
 
+    def near(self, names: Sequence[str]) -> dict[str, str]:
+        """Of names that no row has: ids that differ by blanks around them or Unicode form alone.
+
+        Examples
+        --------
+        >>> Ids(np.array([b"cat", b"dog"], dtype=object)).near([" dog", "emu"])
+        {' dog': 'dog'}
+        """
+        wanted, found = {_plain_form(name): name for name in names}, {}
+        for value in self.values.tolist():
+            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            if (name := wanted.get(_plain_form(text))) is not None:
+                found[name] = text
+        return {name: found[name] for name in names if name in found}
+
     def duplicates(self) -> list[int]:
         """Rows whose name an earlier row has, in row order."""
         hashes, order = self._sorted_hashes
@@ -125,7 +141,7 @@ class Ids:
     def _stored(self, name: str) -> Any:
         """Turn a name given as text into what is stored; None for text that names no integer."""
         if self.values.dtype.kind not in "iu":
-            return name.encode("utf-8", "surrogateescape")
+            return name.encode("utf-8", "surrogatepass")  # no id of a pool holds a lone surrogate
         digits = name.removeprefix("-")
         return int(name) if digits.isdecimal() and str(int(name)) == name else None
 
@@ -189,6 +205,11 @@ def _as_bytes(item: Any) -> bytes:
     if isinstance(item, int) and not isinstance(item, bool):
         return str(item).encode()
     raise TypeError
+
+
+def _plain_form(name: str) -> str:
+    """Return a name without blanks around it, in one Unicode form."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _is_utf8(name: bytes) -> bool:

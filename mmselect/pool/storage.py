@@ -1,8 +1,8 @@
 """HDF5 files written so that they are whole or not there.
 
-HDF5 writes through a Python file object that never fails it: the first error of the system is kept,
-the rest of the work goes to nowhere, and the error is raised as soon as HDF5 has returned. So HDF5
-is never left with a file that it cannot close, and no failed write goes unseen.
+HDF5 writes through a Python file object that never fails it: the first error of the system is kept
+and raised as soon as HDF5 has returned, and what HDF5 wrote since is kept in memory until then, as
+HDF5 crashes where it cannot read what it wrote. So no failed write goes unseen.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmselect.errors import DataError
 from mmselect.files import replacing
+from mmselect.pool.hdf5 import undisturbed
 from mmselect.pool.ids import as_stored
 
 TEXT = h5py.string_dtype()
@@ -33,6 +34,7 @@ class Medium:
         self._file, self._fd, self._place = file, file.fileno(), 0
         self._size = os.fstat(self._fd).st_size
         self.error: BaseException | None = None
+        self._lost: list[tuple[int, bytes]] = []
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """As of a file."""
@@ -49,11 +51,16 @@ class Medium:
         return os.pread(self._fd, self._size if size < 0 else size, self._place)
 
     def readinto(self, buffer: Any) -> int:
-        """As of a file."""
-        got = os.preadv(self._fd, [buffer], self._place)
-        if bytes(memoryview(buffer)[:4]) == b"GCOL" and not self._heap_ends():
+        """As of a file; what could not be written is there all the same."""
+        view, place = memoryview(buffer).cast("B"), self._place
+        got = os.preadv(self._fd, [view], place)
+        for start, data in self._lost:
+            low, high = max(start, place), min(start + len(data), place + len(view))
+            if low < high:
+                view[low - place : high - place] = data[low - start : high - start]
+        if bytes(view[:4]) == b"GCOL" and not self._lost and not self._heap_ends():
             raise OSError("a heap of strings is damaged")
-        return got
+        return len(view) if self._lost else got
 
     def _heap_ends(self) -> bool:
         """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
@@ -71,9 +78,11 @@ class Medium:
         """As of a file, but never fails."""
         view, start = memoryview(data).cast("B"), self._place
         with self._kept():
-            while self.error is None and self._place < start + len(view):
+            while not self._lost and self._place < start + len(view):
                 rest = view[self._place - start :]
                 self._place += os.pwrite(self._fd, rest, self._place)
+        if self._place < start + len(view):
+            self._lost.append((start, bytes(view)))
         self._place = start + len(view)
         self._size = max(self._size, self._place)
         return len(view)
@@ -82,8 +91,7 @@ class Medium:
         """As of a file, but never fails."""
         self._size = self._place if size is None else size
         with self._kept():
-            if self.error is None:
-                os.ftruncate(self._fd, self._size)
+            os.ftruncate(self._fd, self._size)
         return self._size
 
     def flush(self) -> None:
@@ -91,15 +99,16 @@ class Medium:
 
     def check(self) -> None:
         """Raise the first error, if there was one."""
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None  # no circle of error, frame and this for the collector
+        if error is not None:
+            raise error
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         try:
             yield
         except BaseException as error:  # an interrupt too: HDF5 would lose it
-            self.error = self.error or error
+            self.error = self.error or error.with_traceback(None)
 
 
 class Storage:
@@ -114,7 +123,8 @@ class Storage:
         shape, how = (rows, *like.shape[1:]), {}
         if rows is None:
             shape, how = (0, *like.shape[1:]), {"maxshape": shape, "chunks": True}
-        self.handle.create_dataset(name, shape, dtype, track_times=False, **how)
+        with undisturbed():
+            self.handle.create_dataset(name, shape, dtype, track_times=False, **how)
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Write rows from `start` on.
@@ -126,15 +136,17 @@ class Storage:
         OSError
             If the system cannot write.
         """
-        dataset, stop = self.handle[name], start + len(values)
+        stop = start + len(values)
         if values.dtype.kind in "OSU":
             values = as_stored(values, name)
             if bad := [row for row, item in enumerate(values) if b"\0" in item]:
                 raise DataError("expected text without NUL", dataset=name, rows=bad)
-        if dataset.maxshape[0] is None and stop > len(dataset):
-            dataset.resize(stop, axis=0)
-        if values.size:
-            dataset[start:stop] = values
+        with undisturbed():
+            dataset = self.handle[name]
+            if dataset.maxshape[0] is None and stop > len(dataset):
+                dataset.resize(stop, axis=0)
+            if values.size:
+                dataset[start:stop] = values
         self._medium.check()
 
     def store(self, name: str, values: NDArray[Any]) -> None:
@@ -185,8 +197,13 @@ def draft(folder: Path) -> Iterator[Storage]:
 def _storage(file: BinaryIO) -> Iterator[Storage]:
     medium = Medium(file)
     try:
-        with h5py.File(medium, "w") as handle:
+        with undisturbed():
+            handle = h5py.File(medium, "w")
+        try:
             yield Storage(handle, medium)
+        finally:
+            with undisturbed():
+                handle.close()
     except Exception:
         medium.check()  # HDF5 fails over what it could not write before
         raise

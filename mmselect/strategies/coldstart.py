@@ -20,7 +20,8 @@ from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
-    cover,
+    coreset_footprint,
+    cover_by,
     covered,
     features_of,
     footprint,
@@ -42,7 +43,7 @@ from mmselect.strategies.record import (
 def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     """Traverse farthest-first from what is labeled."""
     unit = batch.parameters["unit"]
-    return cover(partial(kcenter, unit=unit), batch, k, unit=unit)
+    return cover_by(partial(kcenter, unit=unit), batch, k, unit=unit)
 
 
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -103,7 +104,7 @@ ALIGN = (
     Parameter("align_over_tau", True, "divide the alignment term by tau, like the others"),
 )
 over_features = partial(
-    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, distance=True
+    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, joins=True, distance=True
 )
 
 STRATEGIES = (
@@ -141,6 +142,7 @@ STRATEGIES = (
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
+        footprint=coreset_footprint,
     ),
     Strategy(
         name="alignment",

@@ -25,7 +25,7 @@ def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
     return {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
 
 
-def cover(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
+def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
     """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
     labeled = np.searchsorted(rows, batch.labeled)
@@ -85,10 +85,15 @@ def mean_row_warnings(features: Mapping[str, Array], found: Coverage) -> tuple[s
 
 
 def footprint(request: Any, k: int) -> int:
-    """Estimate what these methods keep: features in float32, and blocks of k² numbers."""
+    """Estimate what these methods keep: features in float32, faiss, and blocks of products."""
     columns = request.pool.columns
     width = sum(c.shape[1] for p, c in columns.items() if p.startswith(f"{FEATURES}/"))
-    return int(6 * len(request.candidates) * width + 8 * k * width + 300_000_000)
+    return int(6 * len(request.candidates) * width + 8 * k * width + 110_000_000)
+
+
+def coreset_footprint(request: Any, k: int) -> int:
+    """Estimate what k-center keeps: the features, and small blocks without faiss."""
+    return footprint(request, k) - 90_000_000
 
 
 def facility_footprint(request: Any, k: int) -> int:
@@ -96,4 +101,6 @@ def facility_footprint(request: Any, k: int) -> int:
     n = len(request.candidates)
     pairs = max(PAIRS, request.parameters.get("neighbours", 64) * n)
     matrix = 4 * n * n
-    return footprint(request, k) + (matrix if matrix <= MATRIX_BYTES else 24 * pairs)
+    blocks = 200_000_000  # products of two lists, in each thread
+    own = matrix if matrix <= MATRIX_BYTES else 24 * pairs + blocks
+    return footprint(request, k) + own

@@ -15,7 +15,7 @@ import numpy as np
 from mmselect.arrays import Floats
 from mmselect.core.sampling.points import feature_points
 from mmselect.strategies.covering import FEATURES
-from mmselect.strategies.facility import cover_weighted
+from mmselect.strategies.facility import cover
 from mmselect.strategies.gradients import sample
 from mmselect.strategies.record import Batch, Picks
 
@@ -67,7 +67,7 @@ def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Pi
 
 
 def _by_facility(batch: Batch, scores: Floats, k: int, _rng: np.random.Generator) -> Picks:
-    return cover_weighted(batch, k, scores)
+    return cover(batch, k, scores)
 
 
 SPREADS: dict[str, Callable[[Batch, Floats, int, np.random.Generator], Picks]] = {

@@ -15,7 +15,7 @@ from mmselect.arrays import Floats
 from mmselect.core.coverage.facility import facility
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
-from mmselect.strategies.covering import FEATURES, cover, facility_footprint
+from mmselect.strategies.covering import FEATURES, cover_by, facility_footprint
 from mmselect.strategies.record import (
     Arrays,
     Batch,
@@ -38,14 +38,14 @@ def pick(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     given = batch.parameters
     doubt, notes = doubt_of(batch)
     how = {name: given[name] for name in ("center", "form", "neighbours")}
-    found = cover_weighted(batch, k, doubt.weights if doubt.used else None, **how)
+    found = cover(batch, k, doubt.weights if doubt.used else None, **how)
     details = {**found.details, "doubt": list(doubt.used)}
     return Picks(found.positions, found.scores, notes + found.warnings, details, found.nearest)
 
 
-def cover_weighted(batch: Batch, k: int, weights: Floats | None, **how: Any) -> Picks:
+def cover(batch: Batch, k: int, weights: Floats | None, **how: Any) -> Picks:
     """Run facility location over the candidates, `weights` (n,) being what each counts."""
-    return cover(partial(facility, weights=weights, **how), batch, k, unit=True)
+    return cover_by(partial(facility, weights=weights, **how), batch, k, unit=True)
 
 
 def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
@@ -130,6 +130,7 @@ STRATEGIES = (
         conditions=conditions,
         reference="Nemhauser, Wolsey and Fisher, Mathematical Programming 1978",
         footprint=facility_footprint,
+        joins=True,
         distance=True,
     ),
     Strategy(

@@ -269,6 +269,8 @@ class Strategy:
         Completes parameters that depend on each other: ``(parameters, given names) -> parameters``.
     footprint : callable, optional
         Estimates the bytes a batch strategy keeps in memory: ``(request, k) -> int``.
+    joins : bool
+        Whether it holds all features in memory, joined to one matrix; the plan says so.
     distance : bool
         Whether its picks come with `Picks.nearest`.
     complete : callable, optional
@@ -292,6 +294,7 @@ class Strategy:
     reference: str = ""
     finish: Callable[[Parameters, frozenset[str]], Parameters] = _unchanged
     footprint: Callable[[Any, int], int] | None = None
+    joins: bool = False
     distance: bool = False
     complete: Callable[[Columns, Parameters], Columns] | None = None
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None

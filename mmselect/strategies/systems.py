@@ -185,6 +185,7 @@ STRATEGIES = (
         ),
         reference="Parvaneh et al., Active Learning by Feature Mixing, CVPR 2022",
         footprint=features_footprint,
+        joins=True,
     ),
     Strategy(
         name="gcnal",
@@ -199,6 +200,7 @@ STRATEGIES = (
         reference="Caramalau, Bhattarai and Kim, Sequential Graph Convolutional Network for Active "
         "Learning, CVPR 2021",
         footprint=_graph_footprint,
+        joins=True,
     ),
     Strategy(
         name="typiclust",
@@ -213,5 +215,6 @@ STRATEGIES = (
         ),
         reference="Hacohen, Dekel and Weinshall, Active Learning on a Budget, ICML 2022",
         footprint=features_footprint,
+        joins=True,
     ),
 )
