@@ -199,7 +199,8 @@ def test_an_array_of_four_axes_is_called_that(tmp_path: Path) -> None:
 def test_one_long_id_does_not_blow_up_npy(tmp_path: Path, cli) -> None:
     ids = ["x" * 1_000_000, *(f"s{i}" for i in range(1, 60))]
     path = written(tmp_path / "a.h5", ids=ids, labeled=np.zeros(60, bool))
-    found = cli("score", path, "-s", "entropy", "-q", "-o", tmp_path / "o.npy")
+    found = cli("score", path, "-s", "entropy", "-q", "--format", "npy", "-o", tmp_path / "o.npy")
     assert found.code == 1 and "npy pads all ids to one length" in found.err
     assert not (tmp_path / "o.npy").exists()
-    assert cli("score", path, "-s", "entropy", "-q", "-o", tmp_path / "o.h5").code == 0
+    found = cli("score", path, "-s", "entropy", "-q", "--format", "h5", "-o", tmp_path / "o.h5")
+    assert found.code == 0
