@@ -22,7 +22,7 @@ from mmselect.request import Request, lacking
 from mmselect.scoring import task_rows
 from mmselect.strategies import covering, gradients, registry
 
-BASE_MEMORY = 90_000_000
+BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""
 
 NAME_BYTES = 300
