@@ -41,10 +41,14 @@ def spoiled(path: Path, dataset: str, rows: Any, value: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("value", [FILL, -3.4e38])
+@pytest.mark.parametrize("value", [FILL, -3.4e38, 1e200])
 @pytest.mark.parametrize("name", READS_FEATURES)
 def test_a_fill_value_in_features_is_too_large(tmp_path: Path, cli, name: str, value) -> None:
-    path = spoiled(tmp_path / "a.h5", "features/image", 7, value)
+    features = {
+        m: x.astype("f4" if value < 1e39 else "f8") for m, x in arrays()["features"].items()
+    }
+    features["image"][7] = value
+    path = written(tmp_path / "a.h5", features=features)
     found = cli("select", path, "-s", name, "-b", 5)
     assert (found.code, found.out, found.err.count("\n")) == (1, "", 1)
     assert "a.h5: /features/image: row 7: too large: expected up to " in found.err

@@ -163,8 +163,10 @@ def central(array: Array, mean: Floats) -> Floats:
     ([2.0], [2.0])
     """
     some = array[np.unique(np.linspace(0, len(array) - 1, 1024).astype(np.intp))]
-    typical = float(np.median(np.linalg.norm(some.astype(np.float64), axis=1)))
-    if not 0 < FAR * typical < np.linalg.norm(mean):
+    with np.errstate(over="ignore", invalid="ignore"):  # told apart by row_norms
+        typical = float(np.median(np.linalg.norm(some.astype(np.float64), axis=1)))
+        length = np.linalg.norm(mean)
+    if not 0 < FAR * typical < length:
         return mean
     total, count = np.zeros(len(mean)), 0
     for start, stop in ranges(0, len(array), compute_rows(len(mean))):
