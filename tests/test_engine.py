@@ -14,10 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from conftest import arrays
 from threadpoolctl import threadpool_info
 
 import mmselect
-from conftest import arrays
 from mmselect.ask import Scoring
 from mmselect.core.sampling.d2 import d2_sample
 from mmselect.core.sampling.gradients import GradientPoints

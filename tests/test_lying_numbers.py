@@ -8,9 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from conftest import arrays
 
 import mmselect
-from conftest import arrays
 from mmselect.strategies import registry
 
 FILL = 9.96921e36
