@@ -315,10 +315,6 @@ class Strategy:
         values = {n: p.parse(given[n]) if n in given else p.default for n, p in known.items()}
         return self.finish(values, frozenset(given))
 
-    def parameter_names(self, modalities: Sequence[str]) -> list[str]:
-        """Names that ``-p`` may set on a pool with these modalities."""
-        return [parameter.name for parameter in self._expanded(modalities)]
-
     def lacks(self, paths: set[str], sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
         """Say what a pool with these datasets and sizes of axes does not have."""
         unmet = [str(need) for need in self.needs if not need.met_by(paths, parameters)]
