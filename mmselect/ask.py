@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmselect.constraint import Group, Share, column, columns, groups, shares
 from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
     Condition,
+    amount_or_share,
     assignments,
     between,
     conditions,
@@ -78,17 +80,40 @@ class Scoring(Ask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selecting(Scoring):
+class Constraining(Asked):
+    """What may be demanded of the picks together."""
+
+    group: tuple[Group, ...] | None = option(
+        None, "At most N picks with one value; repeatable.", "COLUMN:N", groups, many=True
+    )
+    at_most: tuple[Share, ...] | None = option(
+        None,
+        "At most so many picks with this value; COLUMN may be predicted; repeatable.",
+        "COLUMN=VALUE:N|P%",
+        shares,
+        many=True,
+    )
+    at_least: tuple[Share, ...] | None = option(
+        None, "At least so many; repeatable.", "COLUMN=VALUE:N|P%", shares, many=True
+    )
+    balance: tuple[str, ...] | None = option(
+        None, "As many picks with each value; repeatable.", "COLUMN", columns, many=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Scoring, Constraining):
     """What ``select`` may be told."""
 
-    budget: int | str = option(
+    budget: int | float | str = option(
         1,
-        "How many to pick, or a share of all rows.",
+        "How many to pick, or a share of all rows; with --cost in its unit.",
         "N|P%",
-        count_or_share,
+        amount_or_share,
         BUDGET,
         required=True,
     )
+    cost: str | None = option(None, "What each row costs; gains count per cost.", "COLUMN", column)
     spread: str | None = option(
         None,
         "Spread a score's picks over the features, in place of the plain top.",
@@ -97,6 +122,11 @@ class Selecting(Scoring):
     )
     seed: int = _seed()
     clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cost is None:
+            count_or_share("budget", self.budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +183,7 @@ class Aligning(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replaying(Asked):
+class Replaying(Constraining):
     """What ``replay`` may be told."""
 
     strategies: Sequence[str] = option(

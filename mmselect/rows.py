@@ -87,20 +87,26 @@ def _fits(pool: Pool, condition: Condition) -> Mask:
         found: Mask = compare(as_stored(values), value.encode("utf-8", "surrogateescape"))
         return found.astype(bool)
     with np.errstate(over="ignore"):  # a bound that the column's type cannot hold is infinite
-        return np.asarray(compare(values, _number(pool, path, condition)), bool)
+        return np.asarray(compare(values, number(pool, path, str(condition), value)), bool)
 
 
-def _number(pool: Pool, path: str, condition: Condition) -> int | float:
-    """Read the number that a column of numbers is compared with."""
-    value = {"true": "1", "false": "0"}.get(condition.value.lower(), condition.value)
+def number(pool: Pool, path: str, said: str, value: str) -> int | float:
+    """Read the number that a column of numbers is compared with.
+
+    Raises
+    ------
+    SelectionError
+        If it is none.
+    """
+    word = {"true": "1", "false": "0"}.get(value.lower(), value)
     for kind in (int, float):
         try:
-            number: int | float = kind(value)
+            found: int | float = kind(word)
         except ValueError:
             continue
-        if abs(number) <= sys.float_info.max:
-            return number
-    message = f"{condition}: expected a number for a column of numbers, found {value[:LONGEST]!r}"
+        if abs(found) <= sys.float_info.max:
+            return found
+    message = f"{said}: expected a number for a column of numbers, found {word[:LONGEST]!r}"
     raise SelectionError(message, file=pool.files[0], dataset=path)
 
 
