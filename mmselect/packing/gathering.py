@@ -22,11 +22,11 @@ from mmselect.packing.joining import ids_in
 from mmselect.packing.kinds import keys_of, open_source, split
 from mmselect.packing.plan import in_memory
 from mmselect.packing.source import Files, Source
+from mmselect.pool.conversion import as_array
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.parts import ArrayPart
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import NAME, SCHEMA, match, per_sample
-from mmselect.pool.writing import as_array
 
 LISTS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 """Extensions of files that may be a list of ids."""

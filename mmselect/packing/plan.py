@@ -19,6 +19,7 @@ from mmselect.packing.kinds import ids_of
 from mmselect.packing.source import Files, Source
 from mmselect.pool.ids import Ids
 from mmselect.pool.parts import ArrayPart
+from mmselect.pool.presence import mask_over
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import Axes, Place, axes_of, per_sample, place_of
 
@@ -298,8 +299,7 @@ def _apply_absent(
     plan: Plan, lacking: Mapping[str, list[NDArray[np.bool_]]], base: Pool | None
 ) -> None:
     """Complete the masks of presence, and tell the items of a modality which rows are there."""
-    known = [] if base is None else base.names("/present")
-    masks = {name: base.columns[f"/present/{name}"][:].astype(bool) for name in known if base}
+    masks = {} if base is None else dict(base.present)
     for item in plan.items.values():
         if item.place.dataset.group == "/present":
             masks[item.place.name or ""] = item.read(0, item.shape[0])
@@ -311,13 +311,9 @@ def _apply_absent(
         source = in_memory(f"/present/{name}", masks[name])
         plan.items[f"/present/{name}"] = _item(place_of(f"/present/{name}"), source, None, None)
     for path, item in plan.items.items():
-        parts = (item.place.name or "").split("+")
-        group = item.place.dataset.group
-        names = parts if group in (*OF_ONE, "/coalition_logits") else []
-        for name in names:
-            if name in masks and len(masks[name]) == item.shape[0]:
-                there = masks[name] if item.there is None else item.there & masks[name]
-                plan.items[path] = item = replace(item, there=there)
+        there = mask_over(path, masks)
+        if there is not None and len(there) == item.shape[0] and not there.all():
+            plan.items[path] = replace(item, there=there)
 
 
 def in_memory(path: str, values: Array) -> Source:

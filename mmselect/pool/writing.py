@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import DataError, SchemaError, located
+from mmselect.pool.conversion import Tensor, as_array
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.linked import Link
+from mmselect.pool.presence import check_present
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
     FORMAT,
@@ -27,15 +28,11 @@ from mmselect.pool.schema import (
     Axes,
     axes_of,
     in_schema_order,
-    match,
     per_sample,
     place_of,
 )
 from mmselect.pool.storage import Storage, created, draft
 from mmselect.pool.values import bad_rows
-
-Tensor = Any
-"""NumPy array, sequence, or anything with ``__dlpack__`` or ``.cpu().numpy()``."""
 
 
 class PoolWriter:
@@ -115,18 +112,18 @@ class PoolWriter:
         SchemaError
             If a name, shape or type is not what the format says, or not as in the first block.
         DataError
-            If ids repeat or cannot be printed on a line, a label lies beyond the classes, or text
-            cannot be stored. Rows are counted from the first block on.
+            If ids repeat or cannot be printed on a line, a label lies beyond the classes, a sample
+            has no modality, or text cannot be stored. Rows are counted from the first block on.
         OutputError
             If the file cannot be written.
         """
         block = {name: as_array(name, values) for name, values in arrays.items()}
         with located(file=str(self.path), rows=range(self.rows, sys.maxsize)):
             if not self._first:
-                check_arrays({**self._constants, **block}, self._axes)
+                check_arrays({**self._constants, **block}, self._axes, self._links)
                 self._begin(block)
             else:
-                check_arrays(block, self._axes)
+                check_arrays(block, self._axes, self._links)
                 check_alike(self._first, block)
             start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
             if self._expected is not None and self.rows > self._expected:
@@ -195,7 +192,7 @@ def _kind(values: NDArray[Any]) -> str:
 def write_pool(
     path: str | os.PathLike[str], **arrays: Tensor | Mapping[str, Tensor] | None
 ) -> None:
-    """Write a pool file in format 1.0.
+    """Write a pool file in format 1.1.
 
     The file appears under its name only when it is whole. Floats keep their type; storage is
     contiguous. The format's page says what each dataset means and which axes it has.
@@ -212,8 +209,12 @@ def write_pool(
     classifier_weight : mapping of modality to (c, d) array, optional
     classifier_bias : (c,) array, optional
     dropout_logits : (n, t, c) array, optional
+    present : mapping of modality to (n,) boolean array, optional
+        Which samples have it. Where they have not, its features, logits and coalitions may be nan.
     labels : (n,) integer array, optional
         Class index, -1 = unknown.
+    label_share : (n, c) array, optional
+        Soft labels in [0, 1].
     labeled : (n,) boolean array, or one of 0 and 1, optional
     class_names : (c,) sequence of str, optional
     metadata : mapping of column to (n,) array or sequence, optional
@@ -227,8 +228,8 @@ def write_pool(
     SchemaError
         If a name, shape or type is not what the format says, or sizes differ.
     DataError
-        If ids repeat or cannot be printed on a line, a label lies beyond the classes, or text
-        cannot be stored.
+        If ids repeat or cannot be printed on a line, a label lies beyond the classes, a sample has
+        no modality, or text cannot be stored.
     OutputError
         If the file cannot be written.
 
@@ -336,57 +337,20 @@ def check_shards(
     return first.constants, rows, dtypes
 
 
-def to_numpy(values: Tensor) -> NDArray[Any]:
-    """Turn an array, a tensor of any library on any device, or a sequence into a NumPy array.
+def check_arrays(
+    arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None, others: Collection[str] = ()
+) -> None:
+    """Hold arrays against the schema, and ids, labels and masks against what a pool may hold.
 
-    Examples
-    --------
-    >>> to_numpy(["a", "b"]), to_numpy((1, 2)).dtype.kind
-    (array(['a', 'b'], dtype='<U1'), 'i')
-    """
-    if isinstance(values, np.ndarray | h5py.Dataset):
-        return np.asarray(values)
-    if hasattr(values, "detach"):
-        values = values.detach()
-    if hasattr(values, "cpu"):
-        values = values.cpu()
-    if str(getattr(values, "dtype", "")).endswith("bfloat16"):  # NumPy has no such type
-        values = values.float()
-    if hasattr(values, "numpy"):
-        return np.asarray(values.numpy())
-    if hasattr(values, "__dlpack__"):
-        return np.from_dlpack(values)
-    return np.asarray(values)
-
-
-def as_array(name: str, values: Tensor) -> NDArray[Any]:
-    """Turn what is given for a dataset into an array, of its own type or, failing one, its table's.
-
-    Examples
-    --------
-    >>> as_array("/labeled", [0, 1]), as_array("/metadata/caption", ["a", float("nan")])
-    (array([False,  True]), array(['a', nan], dtype=object))
-    """
-    array, place = to_numpy(values), match(name)
-    kind = place.dataset.kind if place else "float"
-    if array.size == 0 and not hasattr(values, "dtype") and kind != "float":
-        return array.astype({"boolean": bool, "integer": np.int64}.get(kind, object))
-    if array.dtype.kind == "U" and not isinstance(values, np.ndarray):
-        return np.array(values, object)  # NumPy makes words of the None and nan among text
-    if kind == "boolean" and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
-        return array.astype(bool)
-    return array
-
-
-def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -> None:
-    """Hold arrays against the schema, and ids and labels against what a pool may hold.
+    `others` are datasets of the same pool that are written elsewhere.
 
     Raises
     ------
     SchemaError
         If a name, shape or type is not in the table, or sizes differ.
     DataError
-        If ids repeat or cannot be printed on a line, or a label lies beyond the classes.
+        If ids repeat or cannot be printed on a line, a label lies beyond the classes, or a sample
+        has no modality.
     """
     axes = axes_of(arrays, axes)
     if "/id" in arrays:
@@ -395,3 +359,4 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -
         if place_of(name).dataset.kind in ("integer", "boolean"):
             for problem, rows in bad_rows(place_of(name), array, axes.sizes).items():
                 raise DataError(problem, dataset=name, rows=rows.tolist())
+    check_present(arrays, others)
