@@ -15,7 +15,7 @@ from mmselect.constraint import joined
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import take_highest
 from mmselect.engine import Progress, ranges, silent
-from mmselect.errors import NeedsError, few
+from mmselect.errors import NeedsError, SelectionError, few
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
@@ -264,6 +264,8 @@ def pick(
     """Pick candidates: by a batch strategy, or the top of a score, or the score spread out."""
     given = request.constraints
     allowed = given.allowed(budget) if given else None
+    if allowed and allowed.done:
+        raise SelectionError("the constraints together allow no candidate", file=request.pool.files[0])
     k = allowed.expected if allowed else int(budget)
     rng, batch = np.random.default_rng(seed), batch_of(request, progress, allowed)
     with request.pool.located():

@@ -26,9 +26,8 @@ class Highest:
 
     Examples
     --------
-    >>> highest = Highest(np.array([1.0, 3.0, 3.0]), Allowed(3, 2))
-    >>> highest.take(), highest.take()
-    (1, 2)
+    >>> Highest(np.array([1.0, 3.0, 3.0]), Allowed(3, 2)).first()
+    1
     """
 
     def __init__(self, key: Floats, allowed: Allowed, tie: float = 0.0) -> None:
@@ -44,14 +43,9 @@ class Highest:
         self.bound = np.maximum.reduceat(self._values(self.order), starts)
         self.slack = 10 * tie * np.maximum.reduceat(1 / allowed.cost[self.order], starts)
 
-    def take(self) -> int:
-        """Pick the highest, among equals the lowest row."""
-        row = self._first()
-        self.allowed.take(row)
-        self.bound[self.block[self.allowed.revived]] = np.inf  # until it is looked at again
-        return row
-
-    def _first(self) -> int:
+    def first(self) -> int:
+        """Return the lowest row whose key equals the highest."""
+        self.bound[self.block[self.allowed.revived]] = np.inf  # until it is looked at
         bound = self._open_bounds()
         block = int(bound.argmax())
         while bound[block] != (top := self._refresh(block)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
 from mmselect.core.features import Features, Joined, checked
@@ -17,6 +18,7 @@ def kcenter(
     *,
     labeled: ArrayLike | None = None,
     unit: bool = False,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Coverage:

@@ -241,7 +241,7 @@ def _sample(
             if run.allowed is None:
                 break
             uniform += 1
-            _one_at_random(run, picks, gains, table, rng)
+            _one_at_random(run, picks, gains, rng)
             continue
         size = batch if run.allowed is None else min(batch, 4 * run.allowed.steady)
         at = _draw(total, rng.random(size))
@@ -267,11 +267,12 @@ def _sample(
 
 
 def _one_at_random(
-    run: _Run, picks: list[int], gains: list[float], table: Floats, rng: np.random.Generator
+    run: _Run, picks: list[int], gains: list[float], rng: np.random.Generator
 ) -> None:
     """Pick one of the allowed rows where none of them has a distance; others may have one later."""
     assert run.allowed is not None
-    pick = int(rng.choice(np.flatnonzero(run.allowed.mask())))
+    chances = np.cumsum(run.open(1 / run.allowed.cost))
+    pick = int(_draw(chances, rng.random(1))[0])
     run.allowed.take(pick)
     picks.append(pick)
     gains.append(0.0)
