@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmselect.constraint import Group, Share, column, columns, groups, shares
+from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
 from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
@@ -100,7 +100,7 @@ class Constraining(Asked):
         None, "At least so many; repeatable.", "COLUMN=VALUE:N|P%", shares, many=True
     )
     balance: tuple[str, ...] | None = option(
-        None, "As many picks with each value; repeatable.", "COLUMN", columns, many=True
+        None, "As many picks with each value; repeatable.", "COLUMN", column_names, many=True
     )
 
 
@@ -116,7 +116,9 @@ class Selecting(Scoring, Constraining):
         BUDGET,
         required=True,
     )
-    cost: str | None = option(None, "What each row costs; gains count per cost.", "COLUMN", column)
+    cost: str | None = option(
+        None, "What each row costs; gains count per cost.", "COLUMN", column_name
+    )
     spread: str | None = option(
         None,
         "Spread a score's picks over the features, in place of the plain top.",

@@ -98,7 +98,7 @@ class Constraints:
 
     def allowed(self, budget: float) -> Allowed:
         """Make what every greedy asks which candidates are allowed."""
-        caps = [Cap(grouped.codes, group.count) for group, grouped in self.groups]
+        caps = [Cap(grouped.codes, group.limit) for group, grouped in self.groups]
         for share, has in self.at_most:
             codes = np.where(has, 0, -1)
             caps.append(Cap(codes, self.limit(share, budget), self._by_cost(share)))
@@ -130,8 +130,8 @@ class Constraints:
 
     def _quotas(self, shares: Sequence[Valued], budget: float) -> Quotas:
         codes = np.full(self.n, -1)
-        for number, (_, has) in enumerate(shares):
-            codes[has] = number
+        for place, (_, has) in enumerate(shares):
+            codes[has] = place
         needs = np.array([self.need(share, budget) for share, _ in shares])
         return Quotas(codes, needs, np.array([self._by_cost(share) for share, _ in shares]))
 
@@ -257,7 +257,8 @@ class _Columns:
             code = self._class(said, share.value, grouped)
         else:
             code = self._code(said, share, grouped)
-        return grouped.codes == code
+        has: Mask = grouped.codes == code
+        return has
 
     def _stored(self, said: str, column: str) -> Grouped:
         values = self.pool.columns[column_path(self.pool, said, column)][:]
@@ -270,7 +271,7 @@ class _Columns:
 
     def _predicted(self, said: str, _column: str) -> Grouped:
         """Find the fused head's class of each candidate."""
-        sources = {**self.pool.columns, **self.pool.constants}
+        sources: dict[str, Any] = {**self.pool.columns, **self.pool.constants}
         if FUSED not in sources and (missing := lacks_logits(set(sources), {}, {})):
             message = f"{said}: predicted needs {FUSED}, which the pool does not have"
             raise NeedsError(f"{message} (nor {few(missing)})", file=self.pool.files[0])
@@ -300,9 +301,10 @@ class _Columns:
         raise self._unknown(expected, value, grouped)
 
     def _unknown(self, expected: str, value: str, grouped: Grouped) -> SelectionError:
-        known = [v.decode("utf-8", "replace") if isinstance(v, bytes) else f"{v}" for v in grouped.values]
-        listed = f" ({few(known)})"
-        message = f"{expected}{listed}, found {value[:LONGEST]!r}{meant(value, known)}"
+        known = [
+            str(v, "utf-8", "replace") if isinstance(v, bytes) else f"{v}" for v in grouped.values
+        ]
+        message = f"{expected} ({few(known)}), found {value[:LONGEST]!r}{meant(value, known)}"
         return SelectionError(message, file=self.pool.files[0])
 
 

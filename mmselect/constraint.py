@@ -15,13 +15,13 @@ NAME = "the name of a column: letters, digits and _ . -"
 
 
 class Group(NamedTuple):
-    """``--group``: at most `count` picks with the same value of a column."""
+    """``--group``: at most `limit` picks with the same value of a column."""
 
     column: str
-    count: int
+    limit: int
 
     def __str__(self) -> str:
-        return f"{self.column}:{self.count}"
+        return f"{self.column}:{self.limit}"
 
 
 class Share(NamedTuple):
@@ -46,7 +46,7 @@ def groups(name: str, value: Any) -> tuple[Group, ...]:
     Examples
     --------
     >>> groups("group", "character:1")
-    (Group(column='character', count=1),)
+    (Group(column='character', limit=1),)
     """
     return tuple(_group(name, each) for each in several(name, GROUP, value, str, Group))
 
@@ -74,27 +74,27 @@ def shares(name: str, value: Any) -> tuple[Share, ...]:
 def _share(name: str, value: Any) -> Share:
     if isinstance(value, Share):
         return value
-    found = re.fullmatch(
-        r"\s*([A-Za-z0-9_.-]+)\s*=(.*):\s*(?:(\d{1,18})|(\d+(?:\.\d*)?)\s*%)\s*", str(value), re.DOTALL
-    )
+    number = r"(?:(\d{1,18})|(\d+(?:\.\d*)?)\s*%)"
+    pattern = rf"\s*([A-Za-z0-9_.-]+)\s*=(.*):\s*{number}\s*"
+    found = re.fullmatch(pattern, str(value), re.DOTALL)
     if found is None or (found[4] and float(found[4]) > 100):
         raise refuse(name, SHARE, value)
     return Share(found[1], found[2].strip(), found[3] or f"{found[4]}%")
 
 
-def column(name: str, value: Any) -> str:
+def column_name(name: str, value: Any) -> str:
     """Take the name of a column."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", value.strip()):
         raise refuse(name, NAME, value)
     return value.strip()
 
 
-def columns(name: str, value: Any) -> tuple[str, ...]:
+def column_names(name: str, value: Any) -> tuple[str, ...]:
     """Take names of columns, one or several."""
-    return tuple(column(name, each) for each in several(name, NAME, value, str))
+    return tuple(column_name(name, each) for each in several(name, NAME, value, str))
 
 
-OPTIONS = {"group": groups, "at-most": shares, "at-least": shares, "balance": columns, "cost": column}
+KINDS = ("group", "at-most", "at-least", "balance", "cost")
 """Each kind of constraint, in the order in which they are told."""
 
 
@@ -113,7 +113,7 @@ def as_texts(ask: Any) -> list[str]:
         Such as ``["--group video:2", "--cost seconds"]``.
     """
     said = []
-    for name in OPTIONS:
+    for name in KINDS:
         given = getattr(ask, name.replace("-", "_"), None) or ()
         said += [f"--{name} {one}" for one in ([given] if isinstance(given, str) else given)]
     return said
@@ -135,8 +135,8 @@ def from_texts(name: str, texts: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for said in several(name, "texts such as '--group video:2'", texts, str):
         kind, _, value = str(said).strip().removeprefix("--").partition(" ")
-        if kind not in OPTIONS or not value.strip():
-            raise refuse(name, f"one of {', '.join(OPTIONS)} and its value", said)
+        if kind not in KINDS or not value.strip():
+            raise refuse(name, f"one of {', '.join(KINDS)} and its value", said)
         if kind == "cost" and found.setdefault("cost", value.strip()) != value.strip():
             raise UsageError(f"{name}: expected one cost, found {found['cost']} and {value}")
         if kind != "cost":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
 from mmselect.arrays import Floats
 from mmselect.constraining import Constraints, Grouped, Mask, Valued, amount, by_column
 from mmselect.errors import SelectionError
+
+Count: TypeAlias = Callable[[Mask], int]
 
 
 def reach(given: Constraints, rows: Mask, budget: float) -> tuple[int, str]:
@@ -17,37 +21,29 @@ def reach(given: Constraints, rows: Mask, budget: float) -> tuple[int, str]:
     Each group counts as far as its limit allows; of the values of a column with ``--at-most`` each
     counts no more than that, the groups among its candidates counted alike.
     """
-    none: tuple[str, Grouped | None] = ("", None)
-    groups = [none, *((f"group {group}", grouped) for group, grouped in given.groups)]
-    bounds = [(int(rows.sum()), "")]
-    for said, grouped in groups:
-        limit = float(said.rpartition(":")[2] or 0)
-        if grouped is not None:
-            bounds.append((grouped.most(limit, rows), said))
-        for shares in by_column(given.at_most):
-            names = " and ".join([said] * bool(said) + [f"at-most {s.share}" for s in shares])
-            bounds.append((_within(given, rows, budget, shares, grouped, limit), names))
+    counts: list[tuple[str, Count]] = [("", lambda some: int(some.sum()))]
+    counts += [
+        (f"group {group}", partial(values.most, group.limit)) for group, values in given.groups
+    ]
+    bounds = [(count(rows), said) for said, count in counts]
+    for shares in by_column(given.at_most):
+        names = [f"at-most {valued.share}" for valued in shares]
+        for said, count in counts:
+            by = " and ".join([*filter(None, [said]), *names])
+            bounds.append((_within(given, rows, budget, shares, count), by))
     return min(bounds, key=lambda bound: bound[0])
 
 
 def _within(
-    given: Constraints,
-    rows: Mask,
-    budget: float,
-    shares: list[Valued],
-    grouped: Grouped | None,
-    limit: float,
+    given: Constraints, rows: Mask, budget: float, shares: list[Valued], count: Count
 ) -> int:
     """Add up what each value of one column allows, the rows of other values counted whole."""
-
-    def most(some: Mask) -> int:
-        return int(some.sum()) if grouped is None else grouped.most(limit, some)
-
-    counted = [s for s in shares if given.costs is None or s.share.percent is None]
-    others = rows & ~np.any([s.has for s in counted], axis=0) if counted else rows
-    limits = [given.limit(s.share, budget) for s in counted]
-    parts = [min(int(most_), most(rows & s.has)) for s, most_ in zip(counted, limits, strict=True)]
-    return most(others) + sum(parts)
+    others, total = rows, 0
+    for share, has in shares:
+        if given.costs is None or share.percent is None:
+            total += min(int(given.limit(share, budget)), count(rows & has))
+            others = others & ~has
+    return total + count(others)
 
 
 def check(given: Constraints, budget: float) -> None:
@@ -85,7 +81,7 @@ def _unmet(given: Constraints, valued: Valued, budget: float) -> str | None:
 
 
 def price(given: Constraints, valued: Valued, budget: float) -> float:
-    """What it takes at least to meet a quota: picks, or with costs what its cheapest rows cost."""
+    """Find the least that meets a quota: picks, or with costs what its cheapest rows cost."""
     need = given.need(valued.share, budget)
     if given.costs is None or valued.share.percent is not None:
         return need
@@ -106,14 +102,15 @@ def clipped(given: Constraints, budget: float) -> tuple[float, str]:
 
 def lines(given: Constraints, budget: float) -> Iterator[tuple[str, str]]:
     """Say of each constraint what it comes to, for a dry run."""
-    yield from ((f"--group {g}", _groups(g.count, grouped)) for g, grouped in given.groups)
+    yield from ((f"--group {g}", _groups(g.limit, grouped)) for g, grouped in given.groups)
     for name, shares in (("at-most", given.at_most), ("at-least", given.at_least)):
         for valued in shares:
             of = given.limit if name == "at-most" else given.need
             unit = f" of {given.cost}" if given.costs is not None and valued.share.percent else ""
             word = name.removeprefix("at-")
             found = f"at {word} {amount(of(valued.share, budget))}{unit}"
-            yield f"--{name} {valued.share}", f"{found}; {int(valued.has.sum()):,} candidates have it"
+            count = f"{int(valued.has.sum()):,} candidates have it"
+            yield f"--{name} {valued.share}", f"{found}; {count}"
     for column, grouped in given.balance:
         yield f"--balance {column}", f"{_values(grouped):,} values among the candidates"
     if given.costs is not None:

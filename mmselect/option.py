@@ -248,7 +248,7 @@ def sources(name: str, value: Any) -> dict[str, Any]:
     {'image': 'clip.npz:x=1'}
     """
     if not isinstance(value, Mapping):
-        each = _several(name, "NAME=SOURCE, or a mapping", value, str)
+        each = several(name, "NAME=SOURCE, or a mapping", value, str)
         value = dict(_assignments(name, "NAME=SOURCE", each))
     return {str(key): anything(name, each) for key, each in value.items()}
 
@@ -277,7 +277,7 @@ def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
     if isinstance(value, Mapping):
         return tuple((str(key), anything(name, each)) for key, each in value.items())
     made: list[tuple[str | None, Any]] = []
-    for each in _several(name, "[NAME=]SOURCE, or a mapping", value, str):
+    for each in several(name, "[NAME=]SOURCE, or a mapping", value, str):
         if isinstance(each, tuple):  # as this function made it
             made.append(each)
             continue

@@ -265,7 +265,8 @@ def pick(
     given = request.constraints
     allowed = given.allowed(budget) if given else None
     if allowed and allowed.done:
-        raise SelectionError("the constraints together allow no candidate", file=request.pool.files[0])
+        message = "the constraints together allow no candidate"
+        raise SelectionError(message, file=request.pool.files[0])
     k = allowed.expected if allowed else int(budget)
     rng, batch = np.random.default_rng(seed), batch_of(request, progress, allowed)
     with request.pool.located():

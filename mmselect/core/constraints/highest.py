@@ -184,7 +184,9 @@ class Queue:
                 return row
 
     def _cells(self, rows: Index) -> Index:
-        return np.zeros(len(rows), np.intp) if self.allowed.cells is None else self.allowed.cells[rows]
+        return (
+            np.zeros(len(rows), np.intp) if self.allowed.cells is None else self.allowed.cells[rows]
+        )
 
     def _advance(self, cell: int) -> int:
         """Pass over rows that are not free."""

@@ -52,19 +52,19 @@ class Reserves:
         self.barred = [0] * (groups + 1)
         self.needs, self.by_cost = quotas.needs.astype(np.float64), quotas.by_cost
         self.open = np.diff(self.bounds)  # rows of each group that no cap bars
-        self.reserve, self.last = np.full(groups, np.inf), np.zeros(groups)  # bounds from above
+        self.reserve, self.last = np.full(groups, np.inf), np.zeros(groups)  # bounds at first
         self.stale = np.ones(groups, bool)
         self.given_up = not groups
 
     def take(self, row: int) -> None:
-        """A row is picked: its group needs less."""
+        """Count a pick: its group needs less."""
         group = int(self.codes[row])
         if group < len(self.needs):
             self.needs[group] -= self.cost[row] if self.by_cost[group] else 1.0
             self.stale[group] = True
 
     def lose(self, rows: Index) -> None:
-        """Caps bar rows, or they are picked: reserves may have to do with dearer ones."""
+        """Do without rows that are barred or picked: reserves may need dearer ones."""
         lost = np.bincount(self.codes[rows], minlength=len(self.open))
         self.open -= lost
         changed = lost[:-1] > 0
@@ -103,8 +103,8 @@ class Reserves:
             self.reserve[group] = self.last[group] = 0.0
         elif self.same:
             weight = self.dearest if self.by_cost[group] else 1.0
-            rows = min(int(np.ceil((need - self.rounding) / weight)), count)
-            self.reserve[group], self.last[group] = rows * self.dearest, self.dearest
+            least = min(int(np.ceil((need - self.rounding) / weight)), count)
+            self.reserve[group], self.last[group] = least * self.dearest, self.dearest
         else:
             rows = self.rows[slice(*self.bounds[group : group + 2])][::-1]
             cost = self.cost[rows[~barred[rows]]]

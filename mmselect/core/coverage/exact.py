@@ -204,10 +204,11 @@ class ExactGreedy:
     def _choose_allowed(self, allowed: Allowed) -> tuple[int, float]:
         """Choose the best of the allowed candidates, per cost where there are costs."""
         mask, cost = allowed.mask(), allowed.cost
-        key = np.where(mask, self.gain / cost, -np.inf)
+        worth = np.where(self.gain < NOISE, 0.0, self.gain)  # all covered: the lowest row
+        key = np.where(mask, worth / cost, -np.inf)
         pick = int(np.argmax(key))
-        if self.gain[pick] < NOISE:  # all that is allowed is covered: the lowest row
-            return int(np.argmax(mask)), 0.0
+        if not key[pick]:
+            return pick, 0.0
         window = self._window(float(self.gain[pick]))
         near = np.flatnonzero(key + window / cost >= key[pick])[:NEAR_TIES]
         if len(near) > 1:

@@ -47,7 +47,7 @@ class Sampled:
     indices : (k,) ndarray of int
         Rows in pick order.
     gains : (k,) ndarray of float64
-        w_i D_i² of each pick when it was picked, not divided by costs; of the first, w_i ‖g_i‖².
+        w_i D_i² of each pick when it was picked, costs aside; of the first, w_i ‖g_i‖².
     warnings : tuple of str
         What a person should know, such as picks that were drawn uniformly.
     drawn, passes : int
@@ -237,9 +237,9 @@ def _sample(
     base = wasted = drawn = passes = uniform = 0
     batch = BATCH[0]
     while run.unfinished(len(picks), budget):
-        if not (total := np.cumsum(run.open(table)))[-1] > 0:
-            if run.allowed is None:
-                break
+        if not (total := np.cumsum(run.open(table)))[-1] > 0 and run.allowed is None:
+            break
+        if not total[-1] > 0:
             uniform += 1
             _one_at_random(run, picks, gains, rng)
             continue
@@ -269,13 +269,12 @@ def _sample(
 def _one_at_random(
     run: _Run, picks: list[int], gains: list[float], rng: np.random.Generator
 ) -> None:
-    """Pick one of the allowed rows where none of them has a distance; others may have one later."""
+    """Pick an allowed row where none has a distance; others may have one later."""
     assert run.allowed is not None
     chances = np.cumsum(run.open(1 / run.allowed.cost))
-    pick = int(_draw(chances, rng.random(1))[0])
-    run.allowed.take(pick)
-    picks.append(pick)
+    picks += _draw(chances, rng.random(1)).tolist()
     gains.append(0.0)
+    run.allowed.take(picks[-1])
 
 
 def _decide(
@@ -384,10 +383,9 @@ def _result(
             f"{filled:,} of {budget:,} picks were drawn uniformly: all other candidates equal "
             "a pick, have an embedding of zero, or have weight zero",
         )
-    at = np.array(picks[:budget], dtype=np.intp)
-    found = np.array(gains[:budget])
-    if run.allowed is not None and run.allowed.costs is not None:
-        found *= run.allowed.costs[at]
+    at, found = np.array(picks[:budget], np.intp), np.array(gains[:budget])
+    if run.allowed is not None:
+        found *= run.allowed.cost[at]
     return Sampled(run.rows[at], found, warnings, *counts)
 
 
