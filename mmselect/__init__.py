@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmselect.errors import MmselectError
+    from mmselect.looking.page import look
     from mmselect.pool.reading import Pool, open_pool
     from mmselect.pool.writing import write_pool
     from mmselect.selection import Scores, Selection, score, select
@@ -24,6 +25,7 @@ _HOME = {
     "write_pool": "mmselect.pool.writing",
     "Scores": "mmselect.selection",
     "Selection": "mmselect.selection",
+    "look": "mmselect.looking.page",
     "score": "mmselect.selection",
     "select": "mmselect.selection",
     "Batch": "mmselect.strategies.record",
@@ -44,6 +46,7 @@ __all__ = [
     "Selection",
     "Strategy",
     "__version__",
+    "look",
     "open_pool",
     "score",
     "select",
