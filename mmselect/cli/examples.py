@@ -28,7 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "look": (
         "mmselect look emoji.h5 picks.txt -o page.html",
         "mmselect look emoji.h5 --budget 60 --where split=train -o page.html",
-        "mmselect select emoji.h5 -b 9 --format json | mmselect look emoji.h5 - -o a.html",
+        "mmselect look emoji.h5 picks.txt --text name --columns vendor -o page.html",
     ),
     "embed": (
         "mmselect embed emoji.h5 -o factors.h5",

@@ -19,7 +19,11 @@ from mmselect.errors import NeedsError
 from mmselect.looking.columns import METADATA, Roles, facet_of, roles, values_of
 from mmselect.looking.picks import Shown
 from mmselect.looking.pictures import Picture, can_read, faults, pictures
-from mmselect.looking.predictions import (
+from mmselect.looking.projection import BACKGROUND, MARKED, project, spread
+from mmselect.looking.shares import Facet, chance, facet
+from mmselect.output.tables import plain
+from mmselect.pool.reading import Pool
+from mmselect.predictions import (
     FEATURES,
     FUSED,
     Prediction,
@@ -28,13 +32,8 @@ from mmselect.looking.predictions import (
     predict,
     top_class,
 )
-from mmselect.looking.projection import BACKGROUND, MARKED, project, spread
-from mmselect.looking.shares import Facet, chance, facet
-from mmselect.output.tables import plain
-from mmselect.pool.reading import Pool
 from mmselect.strategies import registry
 
-PRESENT = "/present"
 SMALL = 2
 """How many times smaller the picture of a labeled sample is than that of a pick."""
 
@@ -115,11 +114,7 @@ def _space(view: View) -> CosineSpace | None:
     return cosine_space(
         {f"{FEATURES}/{m}": columns[f"{FEATURES}/{m}"] for m in names},
         np.union1d(view.population, view.labeled),
-        present={
-            f"{FEATURES}/{m}": columns[f"{PRESENT}/{m}"]
-            for m in names
-            if f"{PRESENT}/{m}" in columns
-        },
+        present={f"{FEATURES}/{m}": mask for m, mask in view.pool.present.items() if m in names},
         engine=view.engine,
     )
 
