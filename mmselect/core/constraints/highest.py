@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from mmselect.arrays import Floats, Index
@@ -35,7 +37,7 @@ class Highest:
         cells = np.zeros(len(key), np.intp) if allowed.cells is None else allowed.cells
         self.order = np.argsort(cells, kind="stable")
         edges = [*np.flatnonzero(np.diff(cells[self.order], prepend=-1)).tolist(), len(key)]
-        starts = [s for a, b in zip(edges, edges[1:], strict=False) for s in range(a, b, BLOCK)]
+        starts = [s for a, b in pairwise(edges) for s in range(a, b, BLOCK)]
         self.starts = np.array([*starts, len(key)], np.intp)
         self.cell = cells[self.order[starts]]
         self.block = np.empty(len(key), np.intp)

@@ -43,6 +43,9 @@ def kcenter(
         Rows that are labeled already: never picked, and the traversal starts from them.
     unit : bool
         Normalise each row of each modality first.
+    allowed : Allowed, optional
+        Which unlabeled rows may be picked next, by position among them; told of every pick. It
+        ends the selection, in place of `k`; with costs, distances per cost are compared.
     engine : Engine
     progress : callable, optional
         Called with the number of picks made and `k`.
@@ -68,7 +71,8 @@ def kcenter(
     given = checked(features, k, labeled)
     with blas_threads():
         points = Joined(given.features, unit=unit, engine=engine)
-        traversal = Traversal(points, given.labeled, k, engine)
+        size = k if allowed is None else allowed.most
+        traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)
-    gains = np.sqrt(traversal.gains)
+    gains = np.sqrt(traversal.gains[: len(traversal.picks)])
     return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)

@@ -370,8 +370,8 @@ def _result(
     uniform: int = 0,
 ) -> Sampled:
     """Cut at the budget, or fill it uniformly where no distance is left."""
-    lacking = budget - len(picks) if run.allowed is None else 0
     budget = budget if run.allowed is None else len(picks)
+    lacking = budget - len(picks)
     if lacking > 0:
         left = np.setdiff1d(np.arange(len(run.rows)), picks)
         # A permutation of all that is left, so that a larger budget only takes more of it.
@@ -383,10 +383,9 @@ def _result(
             f"{filled:,} of {budget:,} picks were drawn uniformly: all other candidates equal "
             "a pick, have an embedding of zero, or have weight zero",
         )
-    at, found = np.array(picks[:budget], np.intp), np.array(gains[:budget])
-    if run.allowed is not None:
-        found *= run.allowed.cost[at]
-    return Sampled(run.rows[at], found, warnings, *counts)
+    at = np.array(picks[:budget], np.intp)
+    paid = 1.0 if run.allowed is None else run.allowed.cost[at]
+    return Sampled(run.rows[at], np.array(gains[:budget]) * paid, warnings, *counts)
 
 
 def _check_weights(weights: Array | None, rows: Index) -> Floats | None:
