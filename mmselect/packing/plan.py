@@ -96,6 +96,11 @@ class Item:
             check_values(self.place, block, None)
         return block
 
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next, so that it reads while we write."""
+        if self.rows is None:
+            self.source.column.announce(start, stop)
+
     def _filled(self, block: Array, there: NDArray[np.bool_]) -> Array:
         out = np.full(block.shape, _fill(self.place, self.dtype), self.dtype)
         kept = np.flatnonzero(there)
