@@ -31,6 +31,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mmselect select emoji.h5 -b 5% -s bmmal --exclude picks.txt --seed 1",
         "mmselect select emoji.h5 -b 60 -s smem --spread d2 --format json",
     ),
+    "look": (
+        "mmselect look emoji.h5 picks.txt -o page.html",
+        "mmselect look emoji.h5 --budget 60 --where split=train -o page.html",
+        "mmselect look emoji.h5 picks.txt --text name --columns vendor -o page.html",
+    ),
     "embed": (
         "mmselect embed emoji.h5 -o factors.h5",
         "mmselect embed emoji.h5 -o sketch.h5 --form sketch --dim 256",
