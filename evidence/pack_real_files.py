@@ -60,8 +60,10 @@ def with_anndata() -> Iterator[Case]:
         "metadata": ["cells.h5ad:obs/batch", "cells.h5ad:obs/score"],
     }
     score = [float("nan") if i % 9 == 0 else float(i) for i in range(N)]
-    yield "dense obsm, categories, names", arguments, expected(
-        **{"/metadata/batch": batch.tolist(), "/metadata/score": score}
+    yield (
+        "dense obsm, categories, names",
+        arguments,
+        expected(**{"/metadata/batch": batch.tolist(), "/metadata/score": score}),
     )
     data.write_h5ad("packed.h5ad", compression="gzip")
     for key in ("X", "obsm/sparse"):
@@ -92,12 +94,16 @@ def with_mudata() -> Iterator[Case]:
         "join": "id",
     }
     zeros = np.nan_to_num(whole)
-    yield "two modalities, joined by id", arguments, {
-        "/id": [name.encode() for name in IDS],
-        "/features/rna": X.tolist(),
-        "/features/prot": zeros.tolist(),
-        "/present/prot": there.tolist(),
-    }
+    yield (
+        "two modalities, joined by id",
+        arguments,
+        {
+            "/id": [name.encode() for name in IDS],
+            "/features/rna": X.tolist(),
+            "/features/prot": zeros.tolist(),
+            "/present/prot": there.tolist(),
+        },
+    )
 
 
 def with_datasets() -> Iterator[Case]:
@@ -140,7 +146,10 @@ def with_polars() -> Iterator[Case]:
 
     kinds = polars.Series(KINDS, dtype=polars.Categorical)
     arguments = {"table": "polars.parquet", "features": {"rna": "z"}, "ids": "id", "labels": "kind"}
-    for name, kind in (("arrays", polars.Array(polars.Float32, D)), ("lists", polars.List(polars.Float32))):
+    for name, kind in (
+        ("arrays", polars.Array(polars.Float32, D)),
+        ("lists", polars.List(polars.Float32)),
+    ):
         z = polars.Series(X.tolist(), dtype=kind)
         table = polars.DataFrame({"id": IDS, "z": z, "kind": kinds})
         table.write_parquet("polars.parquet", row_group_size=64)
@@ -165,12 +174,16 @@ def with_pyarrow() -> Iterator[Case]:
     parquet.write_table(table, "holes.parquet")
     there = np.arange(N) % 5 > 0
     arguments = {"table": "holes.parquet", "features": {"rna": "z", "all": X.tolist()}, "ids": "id"}
-    yield "parquet, lists with nulls", arguments, {
-        "/id": [r[0].encode() for r in rows],
-        "/features/rna": np.where(there[:, None], X, 0).tolist(),
-        "/features/all": X.tolist(),
-        "/present/rna": there.tolist(),
-    }
+    yield (
+        "parquet, lists with nulls",
+        arguments,
+        {
+            "/id": [r[0].encode() for r in rows],
+            "/features/rna": np.where(there[:, None], X, 0).tolist(),
+            "/features/all": X.tolist(),
+            "/present/rna": there.tolist(),
+        },
+    )
 
 
 def with_safetensors() -> Iterator[Case]:
