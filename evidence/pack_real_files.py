@@ -30,7 +30,7 @@ Case = tuple[str, dict[str, Any], dict[str, Any]]
 
 
 def expected(**more: Any) -> dict[str, Any]:
-    """What a pool of everything above holds."""
+    """List what a pool of everything above holds."""
     labels = [{"a": 0, "b": 1, "c": 2, "": -1}[kind] for kind in KINDS]
     return {
         "/features/rna": X.tolist(),
