@@ -172,7 +172,7 @@ def _entries(text: str) -> list[tuple[str, Any]]:
 
 
 def _inner(entry: Any, place: str) -> Any:
-    """What stands in an entry of a document under a name; the entry itself where there is none."""
+    """Take what stands in an entry under a name; the entry itself where there is none."""
     return {"id": entry.get(place)} if place and isinstance(entry, dict) else entry
 
 

@@ -27,7 +27,7 @@ def picks(pool: Path) -> mmselect.Selection:
     return mmselect.select(pool, "smem", 7)
 
 
-@pytest.mark.parametrize("form", [n for n in SELECT_FORMS if n not in ("indices", "cvat")])
+@pytest.mark.parametrize("form", [name for name, form in SELECT_FORMS.items() if form.endings])
 def test_the_ending_of_a_name_says_the_format(pool: Path, form: str, cli, tmp_path: Path) -> None:
     for ending in SELECT_FORMS[form].endings:
         said, unsaid = tmp_path / f"said{ending.upper()}", tmp_path / f"unsaid{ending}"
@@ -52,12 +52,15 @@ def test_scores_by_the_ending_too(pool: Path, cli, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    ("select", "-b", 2, "-o", "a.h5"): "format: expected a name that ends with .txt or .csv or",
+    ("select", "-b", 2, "-o", "a.h5"): "format: expected a name that ends with .csv or .jsonl or",
     ("select", "-b", 2, "-o", "a.csv", "--format", "json"): (
         "format: expected a name that ends with .json for json, found 'a.csv'"
     ),
-    ("score", "-o", "a.txt"): "format: expected a name that ends with .csv or .jsonl or",
-    ("replay", "-o", "a.npy"): "format: expected a name that ends with .txt or .csv or .json",
+    ("select", "-b", 2, "-o", "a.csv", "--format", "ids"): (
+        "format: expected a name that ends with no other format for ids, found 'a.csv'"
+    ),
+    ("score", "-o", "a.json"): "format: expected a name that ends with .csv or .jsonl or",
+    ("replay", "-o", "a.npy"): "format: expected a name that ends with .csv or .json, found",
     ("select", "-b", 2, "--format", "jsnl"): "found 'jsnl'; did you mean 'jsonl'?",
     ("select", "-b", 2, "--columns", "loss"): (
         "columns: expected a format of csv, jsonl, json, label-studio, cvat, fiftyone, prodigy, "
@@ -155,7 +158,7 @@ def test_what_a_tool_gets_is_a_list_of_the_picks(
     if bare:
         with h5py.File(pool, "r+") as handle:
             del handle["metadata"]
-    target = tmp_path / f"picks{SELECT_FORMS[tool].endings[0]}"
+    target = tmp_path / f"picks{(*SELECT_FORMS[tool].endings, '.txt')[0]}"
     assert cli("select", pool, *PICK, "--format", tool, "-o", target).code == 0
     found = read_list(str(target)).ids(lambda name: name in arrays()["ids"])
     assert found == mmselect.select(pool, "smem", 7).ids

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mmselect.output.tables import How
     from mmselect.request import Request
 
+UNBROKEN = "\u2011"
+"""A hyphen at which no line is broken, while help is laid out."""
+
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 Pools = Annotated[
@@ -106,7 +109,12 @@ class OnceCommand(TyperCommand):
             records = [record for p in params if (record := p.get_help_record(ctx))]
             if records:
                 with formatter.section(f"{kind.title()}s"):
-                    formatter.write_dl([(name.split(" <")[0], text) for name, text in records])
+                    shown = [(n.split(" <")[0], text.replace("-", UNBROKEN)) for n, text in records]
+                    formatter.write_dl(shown)
+
+    def get_help(self, ctx: Any) -> str:
+        """Make the page, in which no name was broken at its hyphen."""
+        return str(super().get_help(ctx)).replace(UNBROKEN, "-")
 
 
 def takes(ask: type[Asked]) -> Callable[[Command], Command]:

@@ -63,7 +63,8 @@ def _table(
     return make
 
 
-CSV, JSONL, JSON, NPY, TXT = (".csv",), (".jsonl", ".ndjson"), (".json",), (".npy",), (".txt",)
+CSV, JSONL, JSON, NPY = (".csv",), (".jsonl", ".ndjson"), (".json",), (".npy",)
+TEXT = ()  # no ending says it: any text may stand in a .txt
 
 SCORE_FORMS: dict[str, Form] = {
     "csv": Form(_table(tables.score_fields, lambda f, _: tables.as_csv(f)), CSV),
@@ -85,20 +86,20 @@ SCORE_FORMS: dict[str, Form] = {
 }
 
 SELECT_FORMS: dict[str, Form] = {
-    "ids": Form(lambda result, *_: tables.as_lines(result.ids), TXT, takes=()),
-    "indices": Form(lambda result, *_: tables.as_lines(result.indices.tolist()), TXT, takes=()),
+    "ids": Form(lambda result, *_: tables.as_lines(result.ids), TEXT, takes=()),
+    "indices": Form(lambda result, *_: tables.as_lines(result.indices.tolist()), TEXT, takes=()),
     "csv": Form(_table(tables.pick_fields, lambda f, _: tables.as_csv(f)), CSV),
     "jsonl": Form(_table(tables.pick_fields, lambda f, _: tables.as_jsonl(f)), JSONL),
     "json": Form(_table(tables.pick_fields, lambda f, r: tables.picks_json(f, r.provenance)), JSON),
     "label-studio": Form(tools.label_studio, JSON, takes=("columns", "predict")),
-    "cvat": Form(tools.cvat, TXT, most=1),
+    "cvat": Form(tools.cvat, TEXT, most=1),
     "fiftyone": Form(tools.fiftyone, JSON),
     "prodigy": Form(tools.prodigy, JSONL),
     "argilla": Form(tools.argilla, JSONL),
     "npy": Form(lambda result, *_: tables.as_npy(result.indices), NPY, True, takes=()),
 }
 
-REPORT_ENDINGS = {"text": TXT, "csv": CSV, "json": JSON}
+REPORT_ENDINGS = {"text": TEXT, "csv": CSV, "json": JSON}
 """Of formats in which a report is written."""
 
 
@@ -120,12 +121,12 @@ def decide(known: Mapping[str, tuple[str, ...]], said: str | None, target: Path 
 
     Examples
     --------
-    >>> forms = {"ids": (".txt",), "csv": (".csv",)}
+    >>> forms = {"ids": (), "csv": (".csv",), "json": (".json",)}
     >>> decide(forms, None, Path("a.csv")), decide(forms, None, None), decide(forms, "csv", None)
     ('csv', 'ids', 'csv')
-    >>> decide(forms, "ids", Path("a.csv"))
+    >>> decide(forms, "json", Path("a.csv"))
     Traceback (most recent call last):
-    mmselect.errors.UsageError: format: expected a name that ends with .txt for ids, found 'a.csv'
+    mmselect.errors.UsageError: format: expected a name that ends with .json for json, found 'a.csv'
     """
     ending = target.suffix.lower() if target else ""
     if said is not None and said not in known:
@@ -137,7 +138,7 @@ def decide(known: Mapping[str, tuple[str, ...]], said: str | None, target: Path 
     fitting = [name for name in able if ending in known[name]]
     if fitting:
         return fitting[0]
-    ends = " or ".join(dict.fromkeys(end for name in able for end in known[name]))
+    ends = " or ".join(dict.fromkeys(e for name in able for e in known[name])) or "no other format"
     expected = f"format: expected a name that ends with {ends}{f' for {said}' if said else ''}"
     raise UsageError(f"{expected}, found {str(target)!r}")
 
