@@ -54,8 +54,8 @@ def score(
     from mmselect.selection import carry_out_scores
 
     target, how = target_of(output), how_to(columns)
-    name = decide(endings(SCORE_FORMS), form, target)
     check_targets(targets(output), pools)
+    name = decide(endings(SCORE_FORMS), form, target)
     with prepared(pools, ask, scores_only=True) as request:
         check_form(SCORE_FORMS, name, how, target, request.pool)
         with told(request, quiet), progress_bar(quiet) as progress:
@@ -117,8 +117,8 @@ def select(
     if nearest == "-":
         raise UsageError("nearest: expected a file, found '-': standard output takes the picks")
     to, how = parts_of(output, split), how_to(columns, predict)
-    name = decide(endings(SELECT_FORMS), form, to[0])
     check_targets([*filter(None, to), *targets(nearest)], pools)
+    name = decide(endings(SELECT_FORMS), form, to[0])
     with prepared(pools, ask) as request:
         check_form(SELECT_FORMS, name, how, to[0], request.pool)
         with told(request, quiet):

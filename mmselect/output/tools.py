@@ -10,10 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mmselect.arrays import Index, gather
-from mmselect.core.scores.confidence import least_confidence
+from mmselect.arrays import Index
 from mmselect.engine import ranges
-from mmselect.errors import NeedsError, located
+from mmselect.errors import NeedsError
 from mmselect.output.columns import beside, columns_along
 from mmselect.output.tables import (
     ROWS_AT_ONCE,
@@ -26,8 +25,8 @@ from mmselect.output.tables import (
     plain,
 )
 from mmselect.pool.reading import Pool
+from mmselect.predictions import FUSED, heads_of, predict
 from mmselect.selection import Selection
-from mmselect.strategies.gradients import lacks_logits, model_of
 
 CLASSES = "/class_names"
 
@@ -52,10 +51,10 @@ def label_studio(result: Selection, pool: Pool, how: How) -> Iterator[bytes]:
 
 
 def _tasks(result: Selection, pool: Pool, how: How) -> Iterator[dict[str, Any]]:
-    predicted = _predictions(result, pool, how) if how.predict else None
+    guesses = _predictions(result, pool, how) if how.predict else None
     for pick in _picks(result, pool, how):
         task = {"data": beside({"id": pick.id}, pick.data), "meta": {"rank": pick.rank}}
-        yield task if predicted is None else {**task, "predictions": [next(predicted)]}
+        yield task if guesses is None else {**task, "predictions": [next(guesses)]}
 
 
 def _predictions(result: Selection, pool: Pool, how: How) -> Iterator[dict[str, Any]]:
@@ -63,7 +62,7 @@ def _predictions(result: Selection, pool: Pool, how: How) -> Iterator[dict[str, 
     control, shown = how.predict or ("", "")
     version = f"mmselect {result.provenance['mmselect']}"
     for start, stop in ranges(0, len(result.ids), ROWS_AT_ONCE):
-        for name, probability in predict(pool, result.indices[start:stop]):
+        for name, probability in predicted(pool, result.indices[start:stop]):
             choice = {
                 "from_name": control,
                 "to_name": shown,
@@ -73,29 +72,26 @@ def _predictions(result: Selection, pool: Pool, how: How) -> Iterator[dict[str, 
             yield {"model_version": version, "score": probability, "result": [choice]}
 
 
-def predict(pool: Pool, rows: Index) -> Iterator[tuple[str, float]]:
-    """Yield the fused head's likeliest class of each row, and its probability.
+def predicted(pool: Pool, rows: Index) -> Iterator[tuple[str, float]]:
+    """Yield the fused head's likeliest class of each row, and its probability."""
+    with pool.located():
+        found = predict(heads_of(pool)[FUSED], rows, "softmax", FUSED)
+    names = plain(pool.constants[CLASSES]) if CLASSES in pool.constants else None
+    best, probability = found.classes[:, 0].tolist(), found.probability[:, 0].tolist()
+    for number, sure in zip(best, probability, strict=True):
+        yield (names[number] if names else str(number)), sure
+
+
+def check_predictable(pool: Pool) -> None:
+    """Refuse to predict without a fused head.
 
     Raises
     ------
     NeedsError
-        If the pool has no fused head.
+        If the pool has none.
     """
-    check_predictable(pool)
-    logits = gather([model_of({**pool.columns, **pool.constants}).logits], rows)[0]
-    with located(file=pool.files[0], rows=rows):
-        sure = 1 - least_confidence(logits)
-    names = plain(pool.constants[CLASSES]) if CLASSES in pool.constants else None
-    for best, probability in zip(logits.argmax(axis=1).tolist(), sure.tolist(), strict=True):
-        yield (names[best] if names else str(best)), probability
-
-
-def check_predictable(pool: Pool) -> None:
-    """Refuse to predict without a fused head."""
-    if "/multimodal_logits" not in pool.paths and (
-        not pool.names("/features") or lacks_logits(pool.paths, {}, {})
-    ):
-        message = "predict: needs /multimodal_logits, which the pool does not have"
+    if FUSED not in heads_of(pool):
+        message = f"predict: needs {FUSED}, which the pool does not have"
         raise NeedsError(message, file=pool.files[0])
 
 
