@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import FormatError
+from mmselect.errors import FormatError, located
 from mmselect.pool.hdf5 import hdf5
 from mmselect.pool.texts import Lengths
 
@@ -128,7 +128,7 @@ class Stored(Part):
         """Refuse texts longer than the file: HDF5 takes memory for them before it looks."""
         if self.lengths is None:
             return
-        with hdf5(self.file, self.path):
+        with hdf5(self.file, self.path), located(file=self.file, dataset=self.path):
             found = self.lengths(start, stop)
         if (total := int(found.sum(dtype=np.int64))) > self.room:
             most = int(found.argmax()) + start

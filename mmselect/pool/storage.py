@@ -69,7 +69,7 @@ class Medium:
         return len(view) if self._lost else got
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """Parts of the file that were read since somebody wanted to know, joined where they touch."""
+        """Parts of the file that were read since `seen` is a list, joined where they touch."""
         start = stop = 0
         for low, high in sorted(self.seen or ()):
             if low > stop:

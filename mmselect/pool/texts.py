@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import count, product
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import h5py
@@ -29,6 +29,8 @@ POINTER = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 LONGEST_WORD = 4096
 """Bytes of an attribute's text that anything of this format may have."""
 
+_NUMBERS = count()
+
 Lengths: TypeAlias = Callable[[int, int], NDArray[np.uint32]]
 """Lengths of the texts in some rows."""
 
@@ -46,11 +48,10 @@ def lengths_of(dataset: h5py.Dataset, file: BinaryIO) -> Lengths | None:
     properties, place = dataset.id.get_create_plist(), dataset.id.get_offset()
     if properties.get_layout() == h5d.COMPACT:
         raise SchemaError("expected text in a place of its own, found it in the dataset's header")
-    if properties.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED:
-        raise SchemaError("expected text without a fill value")
     if properties.get_layout() == h5d.CHUNKED:
         return _Chunks(dataset).lengths
     if place is None:
+        _refuse_fill(properties)
         return None
     width = POINTER.itemsize
 
@@ -66,7 +67,8 @@ class _Chunks:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset, self._ways = dataset, dict[int, h5d.DatasetID]()
-        self._memory = h5py.File("pointers", "w", driver="core", backing_store=False)
+        name = f"pointers {next(_NUMBERS)}"  # HDF5 knows files in memory by their names
+        self._memory = h5py.File(name, "w", driver="core", backing_store=False)
 
     def lengths(self, start: int, stop: int) -> NDArray[np.uint32]:
         """Lengths in the chunks that hold some rows."""
@@ -83,6 +85,7 @@ class _Chunks:
     def _pointers(self, corner: tuple[int, ...]) -> NDArray[np.void]:
         chunk = self._dataset.chunks
         if self._dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
+            _refuse_fill(self._dataset.id.get_create_plist())
             return np.zeros(chunk, POINTER)
         skipped, data = self._dataset.id.read_direct_chunk(corner)
         if skipped not in self._ways:
@@ -100,10 +103,17 @@ class _Chunks:
             if not skipped >> i & 1:
                 code, flags, values, _ = given.get_filter(i)
                 properties.set_filter(code, flags, values)
-        kind, space = h5t.create(h5t.OPAQUE, POINTER.itemsize), h5s.create_simple(
-            self._dataset.chunks
+        kind, space = (
+            h5t.create(h5t.OPAQUE, POINTER.itemsize),
+            h5s.create_simple(self._dataset.chunks),
         )
         return h5d.create(self._memory.id, str(skipped).encode(), kind, space, properties)
+
+
+def _refuse_fill(properties: h5p.PropDCID) -> None:
+    """Refuse a text that HDF5 would fill rows with that were never written: it is not looked at."""
+    if properties.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED:
+        raise SchemaError("expected text in every row, found rows never written and a fill value")
 
 
 def attribute(source: Source, name: str) -> str | None:

@@ -40,7 +40,10 @@ class Found:
 
 
 def work(seed: int, first: int, folder: Path) -> None:
-    """Try inputs from `first` on until somebody ends it; a line of JSON when each is made and when done."""
+    """Try inputs from `first` on until somebody ends it.
+
+    Prints a line of JSON when each is made, and one when it is done.
+    """
     from fuzzing.seeds import contents
     from fuzzing.trials import prepare, ready, trial
 
@@ -98,7 +101,9 @@ def _one_worker(
                 continue
             found.add(at, *outcome)
             if outcome[2] and keep:
-                _keep(folder / "input", keep / f"{outcome[0].split(':')[0]} {seed} {at}", outcome[1])
+                _keep(
+                    folder / "input", keep / f"{outcome[0].split(':')[0]} {seed} {at}", outcome[1]
+                )
             number = at + 1
             if number >= last or time.monotonic() > end:
                 return number

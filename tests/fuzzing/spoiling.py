@@ -14,7 +14,22 @@ NEAR = 200
 TEXT = re.compile(rb"[\x01-\x40]\0\0\0[\x00-\xff]{3}\0\0\0\0\0[\x01-\x20]\0\0\0")
 """What points at a string of variable length: its length, an address, and a number."""
 
-ODD = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 1 << 15, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 64) - 1)
+ODD = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    0x7F,
+    0x80,
+    0xFF,
+    1 << 15,
+    0xFFFF,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 62,
+    (1 << 64) - 1,
+)
 
 
 def place(rng: random.Random, data: bytearray) -> int:

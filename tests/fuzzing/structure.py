@@ -16,7 +16,11 @@ TYPES: tuple[Any, ...] = (
     *("f2", "f4", "f8", ">f4", "i1", "i8", ">i2", "u8", "?", "S1", "S5", "c8", "V3", "g"),
     *([("a", "f4"), ("b", "i4")], ("f4", (2,)), h5py.string_dtype(), h5py.string_dtype("ascii")),
     *(h5py.vlen_dtype("f4"), h5py.vlen_dtype(h5py.string_dtype()), h5py.ref_dtype),
-    *(h5py.regionref_dtype, h5py.enum_dtype({"NO": 0, "YES": 1}, "i1"), h5py.string_dtype(length=9)),
+    *(
+        h5py.regionref_dtype,
+        h5py.enum_dtype({"NO": 0, "YES": 1}, "i1"),
+        h5py.string_dtype(length=9),
+    ),
 )
 SHAPES: tuple[Any, ...] = (
     *((), (0,), (1,), (N,), (N - 1,), (N + 1,), (N, C), (N, C + 1), (N, 0), (0, C), (C, N)),
@@ -85,7 +89,9 @@ def reshape(rng: Random, handle: h5py.File) -> None:
 
 def link(rng: Random, handle: h5py.File) -> None:
     names = datasets(handle)
-    target = rng.choice([*names, *(f"/{n}" for n in names), "/", ".", "..", "/features/../id", "no"])
+    target = rng.choice(
+        [*names, *(f"/{n}" for n in names), "/", ".", "..", "/features/../id", "no"]
+    )
     make = rng.choice((h5py.SoftLink, lambda t: h5py.ExternalLink(rng.choice(FILES), t)))
     handle[drop(handle, rng.choice([*names, "features", "metadata"]))] = make(target)
 
@@ -93,7 +99,9 @@ def link(rng: Random, handle: h5py.File) -> None:
 def ring(rng: Random, handle: h5py.File) -> None:
     """Give a group to itself, or a dataset a second name."""
     group = rng.choice(("/", "features", "metadata", "classifier"))
-    handle[drop(handle, rng.choice(("features/loop", "metadata/loop", "metadata/id")))] = handle[group]
+    handle[drop(handle, rng.choice(("features/loop", "metadata/loop", "metadata/id")))] = handle[
+        group
+    ]
 
 
 def attribute(rng: Random, handle: h5py.File) -> None:
@@ -150,7 +158,8 @@ def virtual(rng: Random, handle: h5py.File) -> None:
         place = rng.choice(("x", "/x", "multimodal_logits", name, "gone", "x%b"))
         extent = (None, C) if rng.random() < 0.2 else None
         source = h5py.VirtualSource(rng.choice(FILES[:9]), place, shape, maxshape=extent)
-        cut = slice(a, max(b, a + 1), rng.choice((1, 1, 1, 2)))
+        # HDF5 takes the square of the number of gaps to open such a dataset
+        cut = slice(a, max(b, a + 1), rng.choice((1, 1, 1, 2)) if shape[0] <= 2 * N else 1)
         made[cut] = source[cut]
     handle.create_virtual_dataset(drop(handle, name), made)
 

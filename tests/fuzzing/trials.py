@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import h5py
 import typer
 
-import mmselect.cli
-from fuzzing.seeds import N, POOL
+import mmselect.cli  # noqa: F401  (the module in it is looked up by name, below)
+from fuzzing.seeds import POOL, N
 from fuzzing.spoiling import spoil
 from fuzzing.structure import CHANGES
 from mmselect.engine import blas_threads
@@ -44,7 +44,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     *(("select", "-s", "column:loss", "--where", "caption=caption 3", "--clip-budget"),),
     *(("select", "-s", "facility", "--format", "label-studio"), ("select", "--format", "json")),
     *(("score", "-s", "smem"), ("score", "--format", "jsonl"), ("score", "--format", "npy")),
-    *(("score", "-s", "bald", "--format", "h5"), ("embed", "-o", "made.h5"), ("info", "--format", "json")),
+    *(
+        ("score", "-s", "bald", "--format", "h5"),
+        ("embed", "-o", "made.h5"),
+        ("info", "--format", "json"),
+    ),
 )
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
@@ -171,9 +175,7 @@ def _alarm(_number: int, _frame: Any) -> None:
     raise TooLongError
 
 
-def prepare(
-    seed: int, number: int, seeds: Sequence[dict[str, bytes]], folder: Path
-) -> list[str]:
+def prepare(seed: int, number: int, seeds: Sequence[dict[str, bytes]], folder: Path) -> list[str]:
     """Make input `number` in `folder`, and go there; return the command that it is for."""
     rng = random.Random(f"{seed} {number}")
     command = list(rng.choice(COMMANDS))
