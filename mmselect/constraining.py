@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -22,7 +21,15 @@ from mmselect.core.constraints.caps import Cap
 from mmselect.core.constraints.quotas import Quotas
 from mmselect.core.scores.softmax import check_logits
 from mmselect.engine import Engine, compute_rows, join_rows, map_rows
-from mmselect.errors import DataError, NeedsError, SchemaError, SelectionError, few, located
+from mmselect.errors import (
+    DataError,
+    NeedsError,
+    SchemaError,
+    SelectionError,
+    few,
+    located,
+    suggestion,
+)
 from mmselect.option import LONGEST
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
@@ -226,14 +233,8 @@ def column_path(pool: Pool, said: str, column: str) -> str:
     if path not in pool.columns:
         listed = ", ".join(known) or "none is there"
         message = f"{said}: expected a column of /metadata ({listed}), found {column!r}"
-        raise SelectionError(message + meant(column, known), file=pool.files[0])
+        raise SelectionError(message + suggestion(column, known), file=pool.files[0])
     return path
-
-
-def meant(found: str, known: Sequence[str]) -> str:
-    """Name the nearest of known words, if one is near."""
-    near = get_close_matches(found, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class _Columns:
@@ -304,7 +305,7 @@ class _Columns:
         known = [
             str(v, "utf-8", "replace") if isinstance(v, bytes) else f"{v}" for v in grouped.values
         ]
-        message = f"{expected} ({few(known)}), found {value[:LONGEST]!r}{meant(value, known)}"
+        message = f"{expected} ({few(known)}), found {value[:LONGEST]!r}{suggestion(value, known)}"
         return SelectionError(message, file=self.pool.files[0])
 
 
