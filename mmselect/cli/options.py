@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from mmselect.cli.examples import EXAMPLES
-from mmselect.errors import NeedsError, UsageError
+from mmselect.errors import NeedsError, UsageError, missing_extra
 from mmselect.lists import read_list
 from mmselect.option import Asked, Option, options
 from mmselect.terminal import notices
@@ -231,5 +231,4 @@ def needing(what: str, package: str, extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        message = f"{what} needs {package}; install it with: pip install 'mmselect[{extra}]'"
-        raise NeedsError(message) from None
+        raise NeedsError(missing_extra(what, package, extra)) from None
