@@ -60,7 +60,7 @@ def test_a_network_without_torch_says_so_in_one_line(pool: Path, command: tuple[
 def test_other_strategies_import_no_torch(pool: Path) -> None:
     code = (
         "import sys; from mmselect.cli import run; code = run(sys.argv[1:]); "
-        "sys.exit(f'{code} {'torch' in sys.modules}')"
+        "sys.exit(f'{code} ' + str('torch' in sys.modules))"
     )
     for asked in (["select", str(pool), "-b", "3", "-q"], ["strategies"], ["info", str(pool)]):
         found = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)
