@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -290,6 +291,8 @@ class Strategy:
         Datasets or groups in which two samples are equal if their distance is 0.
     constrained : bool
         Whether a batch strategy asks `Batch.allowed`, where there is one, before each pick.
+    extra : str
+        A package that it needs and not everybody has; the extra that installs it has its name.
     """
 
     name: str
@@ -308,6 +311,12 @@ class Strategy:
     prepare: Callable[[Arrays], Arrays] = _as_they_are
     compares: tuple[str, ...] = ("/features",)
     constrained: bool = False
+    extra: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs beside the pool is there; looked for without importing it."""
+        return not self.extra or find_spec(self.extra) is not None
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
