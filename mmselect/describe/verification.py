@@ -140,7 +140,8 @@ def ask_again(selected: Mapping[str, Any], ask: Verifying) -> Selecting:
     known = options(Selecting)
     if unknown := [name for name in constraints if name not in known]:
         raise InputError(f"constraints: expected known ones, found {few(unknown)}", file=source)
-    lists = {name: _list_again(name, made, getattr(ask, name), source) for name in LISTS}
+    more: dict[str, Any] = {n: v if known[n].many else v[0] for n, v in constraints.items()}
+    more |= {name: _list_again(name, made, getattr(ask, name), source) for name in LISTS}
     return Selecting(
         strategy=made["strategy"],
         spread=made.get("spread"),
@@ -151,8 +152,7 @@ def ask_again(selected: Mapping[str, Any], ask: Verifying) -> Selecting:
         ignore_unknown=True,
         threads=ask.threads,
         memory=ask.memory,
-        **lists,
-        **{name: v if known[name].many else v[0] for name, v in constraints.items()},
+        **more,
     )
 
 
@@ -196,6 +196,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old = before.get("parameters", {}).get(name)
         if old != value:
             said.append(f"parameter {name}: {value}, before {old}")
-    counts = ("candidates", "labeled", "budget")
-    unequal = [name for name in counts if before.get(name) != now.get(name)]
+    numbers = ("candidates", "labeled", "budget")
+    unequal = [name for name in numbers if before.get(name) != now.get(name)]
     return said + [f"{name}: {now.get(name)}, before {before.get(name)}" for name in unequal]
