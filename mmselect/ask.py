@@ -135,6 +135,16 @@ class Selecting(Scoring, Constraining):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verifying(Reading):
+    """What ``verify`` may be told."""
+
+    labeled: tuple[str | ListFile, ...] | None = id_list("In place of the lists it was made with")
+    exclude: tuple[str | ListFile, ...] | None = id_list("The same, of ids never to pick")
+    among: tuple[str | ListFile, ...] | None = id_list("The same, of ids to pick from")
+    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Looking(Scoring):
     """What ``look`` may be told."""
 

@@ -147,9 +147,19 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         reads=reads,
         engine=engine,
         constraints=constraints,
-        asked=asked,
+        asked={**asked, "given": _as_given(ask)},
         warnings=warnings,
     )
+
+
+def _as_given(ask: Ask) -> dict[str, Any]:
+    """Tell what was said, before defaults and shares were filled in, so that it can be said again.
+
+    Numbers stand as text, which loses no digit.
+    """
+    said = {name: getattr(ask, name, None) for name in ("budget", "clip_budget")}
+    told = {"parameters": {name: str(value) for name, value in _given(ask).items()}}
+    return {**{name: value for name, value in said.items() if value}, **told}
 
 
 def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:

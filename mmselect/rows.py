@@ -52,7 +52,7 @@ def choose_rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask, 
         count = int(labeled.sum())
         warnings.append(f"ignore-mask: {count:,} rows of the pool's mask do not count as labeled")
         labeled[:] = False
-    for option in ("labeled", "exclude", "among"):
+    for option in lists.LISTS:
         if getattr(ask, option) is not None:
             listed, told = _mask(pool, ask, option, warnings)
             asked.setdefault("lists", {})[option] = told
@@ -107,11 +107,9 @@ def number(pool: Pool, path: str, said: str, value: str) -> int | float:
     raise SelectionError(message, file=pool.files[0], dataset=path)
 
 
-def _mask(
-    pool: Pool, ask: Ask, option: str, warnings: list[str]
-) -> tuple[Mask, list[dict[str, Any]]]:
-    """Rows that the lists of an option name, and each list as provenance tells it."""
-    mask, told = np.zeros(pool.n, bool), []
+def _mask(pool: Pool, ask: Ask, option: str, warnings: list[str]) -> tuple[Mask, dict[str, Any]]:
+    """Rows that the lists of an option name, and those lists as provenance tells them."""
+    mask, files = np.zeros(pool.n, bool), []
     for source, names in lists.by_source(
         getattr(ask, option), lambda name: not pool.ids.find([name])[1]
     ):
@@ -125,7 +123,9 @@ def _mask(
             warnings.append(f"{option}: ignored {found}")
         mask[rows] = True
         name = {"source": source} if source else {}
-        told.append({**name, "ids": len(names), "digest": lists.digest(names)})
+        files.append({**name, "ids": len(names), "digest": lists.digest(names)})
+    listed = np.flatnonzero(mask)
+    told = {"rows": len(listed), "digest": lists.digest(pool.ids.text(listed)), "files": files}
     return mask, told
 
 
