@@ -91,8 +91,7 @@ def page(found: Replay, summary: dict[str, Any], drawn: dict[str, bytes], comman
         chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
         settings=_table([("", ""), *settings_rows(found)], head=False),
         command=_shown(command),
-        warnings="".join(f"<li>{_shown(line)}</li>" for line in found.warnings)
-        or "<li>none</li>",
+        warnings="".join(f"<li>{_shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
     )
 
 
