@@ -54,6 +54,11 @@ def refuse(name: str, expected: str, found: Any) -> UsageError:
     return UsageError(f"{name}: expected {expected}, found {shown}")
 
 
+def anything(_name: str, value: Any) -> Any:
+    """Take what is read later, where more is known."""
+    return value
+
+
 def text(name: str, value: Any) -> str:
     """Take text."""
     if not isinstance(value, str) or not value:
@@ -261,7 +266,7 @@ class Option:
 
 def option(
     default: Any,
-    help: str,
+    help: str = "",
     metavar: str = "",
     parse: Parser = flag,
     names: tuple[str, ...] = (),

@@ -25,6 +25,7 @@ from mmselect.pool.schema import (
     VERSION,
     Axes,
     axes_of,
+    by_path,
     in_schema_order,
     match,
     per_sample,
@@ -78,7 +79,7 @@ class PoolWriter:
         self.path, self.rows, self._expected = Path(path), 0, rows
         self._constants = {name: as_array(name, value) for name, value in (constants or {}).items()}
         self._attributes = {"format": FORMAT, "format_version": VERSION, **(attributes or {})}
-        self._axes, self._first = Axes(), dict[str, NDArray[Any]]()
+        self._alike = Alike(self._constants)
 
     def __enter__(self) -> Self:
         with ExitStack() as files:
@@ -117,13 +118,10 @@ class PoolWriter:
         """
         block = {name: as_array(name, values) for name, values in arrays.items()}
         with located(file=str(self.path), rows=range(self.rows, sys.maxsize)):
-            if not self._first:
-                check_arrays({**self._constants, **block}, self._axes)
+            first = not self._alike.first
+            start, self.rows = self.rows, self.rows + self._alike.accept(block)
+            if first:
                 self._begin(block)
-            else:
-                check_arrays(block, self._axes)
-                check_alike(self._first, block)
-            start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
             if self._expected is not None and self.rows > self._expected:
                 raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
             for name, values in block.items():
@@ -139,18 +137,17 @@ class PoolWriter:
             self._pool.store(name, values)
         for name, values in block.items():
             self._draft.reserve(name, values, self._expected)
-        self._first = {name: values[:0].copy() for name, values in block.items()}
 
     def _finish(self) -> None:
-        if not self._first:
+        if not self._alike.first:
             raise SchemaError("expected at least one array with a row per sample, found none")
         if self._expected not in (None, self.rows):
             raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
         if self._draft is not self._pool:
-            for name, like in self._first.items():
+            for name, like in self._alike.first.items():
                 self._pool.reserve(name, like, self.rows)
                 _copy(self._draft, self._pool, name, self.rows)
-        if "/id" in self._first:
+        if "/id" in self._alike.first:
             check_ids(Ids(as_stored(self._pool.handle["/id"][:])))
 
 
@@ -160,22 +157,42 @@ def _copy(source: Storage, target: Storage, name: str, rows: int) -> None:
         target.write(name, start, dataset[start:stop])
 
 
-def check_alike(first: Mapping[str, NDArray[Any]], block: Mapping[str, NDArray[Any]]) -> None:
-    """Hold rows against the first ones: the same datasets, of the same types.
+class Alike:
+    """What blocks of rows have in common, learned from the first of them.
 
-    Raises
-    ------
-    SchemaError
+    Attributes
+    ----------
+    constants : mapping of dataset path to array
+        The datasets without a row per sample.
+    axes : Axes
+    first : dict of dataset path to array
+        No rows, but the type and shape of a row, of each dataset.
     """
-    if other := sorted(first.keys() ^ block.keys()):
-        found = "an additional one" if other[0] in block else "none"
-        message = f"expected the datasets of the first rows, found {found}"
-        raise SchemaError(message, dataset=other[0])
-    for name, values in block.items():
-        old, new = _kind(first[name]), _kind(values)
-        if old != new:
-            message = f"expected {old}, as in the first rows, found {new}"
-            raise SchemaError(message, dataset=name)
+
+    def __init__(self, constants: Mapping[str, NDArray[Any]]) -> None:
+        self.constants, self.axes = constants, Axes()
+        self.first: dict[str, NDArray[Any]] = {}
+
+    def accept(self, block: Mapping[str, NDArray[Any]]) -> int:
+        """Hold a block against the format and the first one; return its rows.
+
+        Raises
+        ------
+        SchemaError, DataError
+            See :func:`check_arrays`; or it has other datasets or types.
+        """
+        check_arrays(block if self.first else {**block, **self.constants}, self.axes)
+        self.first = self.first or {name: values[:0].copy() for name, values in block.items()}
+        if other := sorted(self.first.keys() ^ block.keys()):
+            found = "an additional one" if other[0] in block else "none"
+            message = f"expected the datasets of the first rows, found {found}"
+            raise SchemaError(message, dataset=other[0])
+        for name, values in block.items():
+            old, new = _kind(self.first[name]), _kind(values)
+            if old != new:
+                message = f"expected {old}, as in the first rows, found {new}"
+                raise SchemaError(message, dataset=name)
+        return self.axes.restart("the first rows")
 
 
 def _kind(values: NDArray[Any]) -> str:
@@ -231,16 +248,9 @@ def write_pool(
     ...     pool.n, pool.ids.text([1])
     (2, ['b'])
     """
-    given: dict[str, NDArray[Any]] = {}
-    for dataset in SCHEMA:
-        values = arrays.pop(dataset.argument, None)
-        if not dataset.named:
-            named = {dataset.path: values}
-        else:
-            named = {f"{dataset.group}/{name}": array for name, array in (values or {}).items()}
-        given |= {name: as_array(name, each) for name, each in named.items() if each is not None}
-    if arrays:
-        raise TypeError(f"write_pool() got an unexpected keyword argument {min(arrays)!r}")
+    if unknown := arrays.keys() - {dataset.argument for dataset in SCHEMA}:
+        raise TypeError(f"write_pool() got an unexpected keyword argument {min(unknown)!r}")
+    given = {name: as_array(name, values) for name, values in by_path(arrays).items()}
     n = axes_of(given).sizes["n"]
     fixed = {name: array for name, array in given.items() if not per_sample(name)}
     with PoolWriter(path, fixed, rows=n) as writer:
