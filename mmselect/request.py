@@ -88,8 +88,9 @@ class Request:
         place = match(path)
         if place is None or place.dataset.kind != "float":
             return self.pool.columns[path]
-        watch = self.watches.setdefault(path, Watch(place, self.pool.columns[path].shape))
-        return replace(self.pool.columns[path], watch=watch)
+        column = self.pool.columns[path]
+        watch = self.watches.setdefault(path, Watch(place, column.shape, column.present))
+        return replace(column, watch=watch)
 
     def empty_rows(self) -> list[str]:
         """Say how many candidates, of those that were read, hold nothing."""
@@ -214,7 +215,7 @@ def _choose_best(
 
 def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     """Say what a user should know about the pool before the work starts."""
-    notices = [f"{name}: not in the format, ignored" for name in pool.unknown]
+    notices = [f"{name}: not in the format, ignored" for name in pool.unknown] + pool.notices
     packed = [p for p in reads if p in pool.columns and pool.columns[p].compressed]
     if packed:
         notices.append(

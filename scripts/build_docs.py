@@ -3,7 +3,7 @@
     python scripts/build_docs.py            # write
     python scripts/build_docs.py --check    # exit 1 and name the pages that are stale
 
-Three kinds of text are made here:
+With ``--check``, the examples of all help pages are run too. Three kinds of text are made here:
 
 - ``docs/commands.md``: every command with its options;
 - tables between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``: the format, the strategies;
@@ -13,21 +13,28 @@ Three kinds of text are made here:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import math
 import operator
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.models import ArgumentInfo
 
 from mmselect.cli import app
+from mmselect.cli import run as run_program
+from mmselect.cli.examples import EXAMPLES
 from mmselect.pool.schema import FORMAT, SCHEMA, VERSION
 from mmselect.strategies import registry
 
@@ -86,15 +93,46 @@ def command_reference() -> str:
             if hasattr(p.annotation, "__metadata__")  # not the context that typer hands over
         }
         rows = [parameter_row(n, info, parameters[n].default) for n, info in infos.items()]
-        places = [
-            f"[{i.metavar}]" if parameters[n].default is not inspect.Parameter.empty else "POOL..."
-            for n, i in infos.items()
-            if isinstance(i, ArgumentInfo)
-        ]
-        usage = " ".join(["mmselect", function.__name__, *places, "[OPTIONS]"])
-        parts += [f"## mmselect {function.__name__}\n", inspect.cleandoc(function.__doc__ or "")]
-        parts += [f"\n`{usage}`\n", "| option | default | meaning |\n|---|---|---|", *rows, ""]
+        name = command.name or function.__name__
+        parts += [f"## mmselect {name}\n", inspect.cleandoc(function.__doc__ or "")]
+        parts += [f"\n`{usage(name)}`\n", "| option | default | meaning |\n|---|---|---|", *rows]
+        parts += ["\n```sh", *EXAMPLES.get(name, ()), "```\n"]
     return "\n".join(parts)
+
+
+def usage(name: str) -> str:
+    """Show how a command is called, as its help page does."""
+    commands: Any = typer.main.get_command(app)
+    command = commands.commands[name]
+    return " ".join(["mmselect", name, *command.collect_usage_pieces(typer.Context(command))])
+
+
+def failing_examples() -> list[str]:
+    """Run the examples of all help pages, in the folder of the demo; name those that fail."""
+    failed, skipped = [], set() if find_spec("torch") else {"align"}
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        run("mmselect demo .", folder)
+        os.chdir(folder)
+        try:
+            for command in (name for name in EXAMPLES if name not in skipped):
+                failed += [line for line in EXAMPLES[command] if not runs(line)]
+        finally:
+            os.chdir(before)
+    return failed
+
+
+def runs(line: str) -> bool:
+    """Run an example; in this process, which has imported what it needs, unless it has a pipe."""
+    words = shlex.split(line.replace("\\\n", " "))
+    if "|" in words:
+        return subprocess.run(["bash", "-o", "pipefail", "-c", line]).returncode == 0
+    out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_program(words[1:])
+    if code:
+        print(err.getvalue().strip(), file=sys.stderr)
+    return code == 0
 
 
 def parameter_row(name: str, info: Any, default: Any) -> str:
@@ -229,6 +267,8 @@ def main() -> None:
     pages = fresh_pages()
     if broken := broken_links(pages):
         sys.exit("\n".join(broken))
+    if "--check" in sys.argv and (failed := failing_examples()):
+        sys.exit("examples of help pages that fail:\n" + "\n".join(failed))
     same = same_page if "--check" in sys.argv else operator.eq
     stale = [p for p, text in pages.items() if not p.exists() or not same(p.read_text(), text)]
     if "--check" in sys.argv:

@@ -23,7 +23,7 @@ from mmselect.version import __version__
 app = typer.Typer(
     name="mmselect",
     help="Say which samples of a multimodal pool to label next.",
-    epilog="Start with: mmselect demo",
+    epilog="Start with: mmselect demo. In its folder every example of a help page runs.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing help with rich would double the time it takes to appear
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from mmselect.cli.examples import EXAMPLES
 from mmselect.errors import NeedsError, UsageError
 from mmselect.lists import read_list
 from mmselect.option import Asked, Option, options
@@ -20,7 +21,7 @@ from mmselect.terminal import bar, notices
 
 if TYPE_CHECKING:
     from mmselect.ask import Ask
-    from mmselect.describe import Table
+    from mmselect.describe.report import Table
     from mmselect.request import Request
 
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -30,16 +31,22 @@ Pools = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notices, only errors.")]
 OutputFile = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write here.")
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write to this file, not to standard output; its ending says the format.",
+    ),
 ]
 HDF5File = Annotated[
-    str, typer.Option("--output", "-o", metavar="FILE", help="Write here, as HDF5.")
+    str, typer.Option("--output", "-o", metavar="FILE", help="Write to this file, as HDF5.")
 ]
 
 
 def form_option(words: str) -> Any:
     """Make the option that says as what a result is written."""
-    return typer.Option("--format", metavar=words, help="As what.")
+    return typer.Option("--format", metavar=words, help="As what to write it.")
 
 
 TextOrJson = Annotated[str, form_option("text|json")]
@@ -48,7 +55,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class OnceCommand(TyperCommand):
-    """A command that takes each option once, unless it may be repeated."""
+    """A command that takes each option once, unless it may be repeated; its help has examples."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse an option that is given twice, where the last would win, or given no value."""
@@ -62,6 +69,23 @@ class OnceCommand(TyperCommand):
             if "" in values:
                 raise UsageError(f"{option.opts[0]}: expected a value, found ''")
         return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Name the arguments as the reference does, without the types of Python."""
+        arguments = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        places = [f"{p.metavar}{'...' if p.nargs < 0 else ''}" for p in arguments]
+        shown = [
+            place if p.required else f"[{place}]"
+            for p, place in zip(arguments, places, strict=True)
+        ]
+        return [*shown, "[OPTIONS]"]
+
+    def format_epilog(self, _context: Any, formatter: Any) -> None:
+        """Show the command's examples, line by line as they are typed."""
+        if lines := EXAMPLES.get(self.name or ""):
+            with formatter.section("Examples"):
+                for line in "\n".join(lines).split("\n"):
+                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Show arguments and options without the types of Python."""

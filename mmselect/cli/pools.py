@@ -52,7 +52,9 @@ def info(pools: Pools, form: TextOrJson = "text", quiet: Quiet = False) -> None:
     Sizes, modalities, datasets, the modality gap, contributions of the modalities, and which
     strategies can run and what the others lack.
     """
-    from mmselect.describe import as_data, describe_numbers, describe_pool
+    from mmselect.describe.numbers import describe_numbers
+    from mmselect.describe.pool import describe_pool
+    from mmselect.describe.report import as_data
     from mmselect.pool.reading import open_pool
 
     one_of("format", form, ("text", "json"))
@@ -78,7 +80,8 @@ def strategies(
 
     Kind, needs, parameters with defaults, and where it comes from.
     """
-    from mmselect.describe import as_data, describe_strategies
+    from mmselect.describe.report import as_data
+    from mmselect.describe.strategies import describe_strategies
     from mmselect.pool.reading import open_pool
 
     one_of("format", form, ("text", "json"))

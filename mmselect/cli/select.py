@@ -75,7 +75,8 @@ def select(
 
     Prints their ids, in pick order.
     """
-    from mmselect.describe import as_data, describe_request
+    from mmselect.describe.report import as_data
+    from mmselect.describe.request import describe_request
     from mmselect.output.emitting import SELECT_FORMS, write, write_neighbours
     from mmselect.request import count_budget
     from mmselect.selection import carry_out, require_distance

@@ -48,7 +48,7 @@ def align(
     """
     with needing("align", "torch", "torch"):
         from mmselect.torch import align_features
-    from mmselect.describe import aligned_rows
+    from mmselect.describe.alignment import aligned_rows
 
     one_of("format", form, ("text", "json"))
     target = file_target(output)

@@ -5,6 +5,7 @@ Each dataset is read on its own, in blocks, so that one broken dataset hides not
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
@@ -18,10 +19,26 @@ from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.engine import DEFAULT_MEMORY, Engine, compute_rows, map_rows
 from mmselect.errors import DataError, MmselectError, SchemaError, few, printable
 from mmselect.pool.ids import Ids, as_stored
-from mmselect.pool.layout import Layout, survey
+from mmselect.pool.layout import Layout, Shard, survey
 from mmselect.pool.parts import Part
+from mmselect.pool.presence import (
+    NOTHING,
+    PRESENT,
+    Mask,
+    bare_rows,
+    mask_over,
+    presence_problems,
+)
 from mmselect.pool.reading import Column, PoolPath
-from mmselect.pool.schema import NAME, Place, in_schema_order, names_in, place_of
+from mmselect.pool.schema import (
+    NAME,
+    Place,
+    in_schema_order,
+    modalities_in,
+    names_in,
+    per_sample,
+    place_of,
+)
 from mmselect.pool.values import (
     NEVER_WRITTEN,
     PROBABLE,
@@ -64,8 +81,13 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
         problems = [*layout.problems, *_name_problems(layout), *_ids(layout)]
         warnings = list(_lone_heads(layout))
         for shard in layout.shards:
+            masks = _masks(shard)
+            if bare := bare_rows(masks, modalities_in(shard.parts)).tolist():
+                problems.append(DataError(NOTHING, file=shard.file, dataset=PRESENT, rows=bare))
             for path in in_schema_order(shard.parts):
-                found = _numbers(shard.parts[path], layout.sizes, engine)
+                part, there = shard.parts[path], mask_over(path, masks)
+                there = there if len(part) == shard.rows and per_sample(path) else None
+                found = _numbers(part, layout.sizes, engine, there)
                 problems += found.problems
                 warnings += found.warnings
         return Findings(problems, warnings)
@@ -87,7 +109,7 @@ def _name_problems(layout: Layout) -> Iterator[MmselectError]:
 
 
 def name_problems(paths: Iterable[str]) -> Iterator[SchemaError]:
-    """Find names that do not fit together: modalities, classifier and coalitions.
+    """Find names that do not fit together: modalities, classifier, coalitions and masks.
 
     Examples
     --------
@@ -96,6 +118,7 @@ def name_problems(paths: Iterable[str]) -> Iterator[SchemaError]:
      '/classifier/weight/a: missing, though other modalities have weights']
     """
     paths = list(paths)
+    yield from presence_problems(paths)
     groups = ("/features", "/classifier/weight", "/coalition_logits")
     known, weights, coalitions = ({*names_in(group, paths)} for group in groups)
     if not known:
@@ -157,27 +180,49 @@ Seen: TypeAlias = tuple[dict[str, list[int]], int, int]
 """Bad rows by what is wrong, how many are empty, and how many look like probabilities."""
 
 
-def _seen(place: Place, sizes: dict[str, int], rows: Index, blocks: list[Array]) -> Seen:
-    """Look at some rows of a dataset."""
+def _masks(shard: Shard) -> dict[str, Mask]:
+    """Which samples have which modality; a mask that cannot be read is told as such elsewhere."""
+    masks = {}
+    for name in names_in(PRESENT, shard.parts):
+        part = shard.parts[f"{PRESENT}/{name}"]
+        with contextlib.suppress(MmselectError):
+            masks[name] = part.read(0, len(part)) != 0
+    return {name: mask for name, mask in masks.items() if len(mask) == shard.rows}
+
+
+def _seen(
+    place: Place,
+    sizes: dict[str, int],
+    there: Mask | None,
+    rows: Index,
+    blocks: list[Array],
+) -> Seen:
+    """Look at some rows of a dataset, those of `there` if it is given."""
     (block,), dataset = blocks, place.dataset
+    if there is not None:
+        block, rows = block[there[rows]], rows[there[rows]]
+    if not len(rows):
+        return {}, 0, 0
     bad = {kind: rows[at].tolist() for kind, at in bad_rows(place, block, sizes).items()}
     counts = dataset.kind == "float" and dataset.per_sample
     empty = int(empty_rows(place, block).sum()) if counts else 0
     return bad, empty, probability_rows(block) if dataset.is_logits else 0
 
 
-def _numbers(part: Part, sizes: dict[str, int], engine: Engine) -> Findings:
-    """Look at every number of one dataset in one file."""
+def _numbers(
+    part: Part, sizes: dict[str, int], engine: Engine, there: Mask | None = None
+) -> Findings:
+    """Look at every number of one dataset in one file, but those of an absent modality."""
     place, found, bad = place_of(part.path), Findings([], []), dict[str, list[int]]()
     column = Column(part.path, (part,), part.shape, part.dtype)
     blocks = map_rows(
-        partial(_seen, place, sizes),
+        partial(_seen, place, sizes, there),
         [column],
         np.arange(len(part)),
         step=compute_rows(prod(part.shape[1:])),
         engine=engine,
     )
-    empty, ones, n = 0, 0, len(part)
+    empty, ones, n = 0, 0, len(part) if there is None else int(there.sum())
     try:
         for wrong, nothing, like in blocks:
             for kind, rows in wrong.items():
@@ -194,7 +239,8 @@ def _numbers(part: Part, sizes: dict[str, int], engine: Engine) -> Findings:
         found.warnings.append(f"{where}: {every} to 1: probabilities, not logits?")
     if said := empty_notice(place, prod(part.shape[1:]), empty, n):
         found.warnings.append(f"{where}: {said}")
-    if (missing := part.unwritten()).size:
+    missing = part.unwritten()
+    if (missing := missing if there is None else missing[there[missing]]).size:
         named = f"rows {few(missing.tolist())}"
         found.warnings.append(f"{where}: {named}: {NEVER_WRITTEN.format(len(missing))}")
     if part.compressed and place.dataset.kind == "float":

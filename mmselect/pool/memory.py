@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mmselect.errors import located
 from mmselect.pool.layout import Layout
 from mmselect.pool.parts import ArrayPart
+from mmselect.pool.presence import lay_masks
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import axes_of, per_sample
 
@@ -32,6 +33,8 @@ def hold(arrays: Mapping[str, NDArray[Any]], file: str) -> Pool:
     ------
     SchemaError
         If a path is not in the format, or sizes differ.
+    DataError
+        If a sample has no modality.
 
     Examples
     --------
@@ -49,4 +52,6 @@ def hold(arrays: Mapping[str, NDArray[Any]], file: str) -> Pool:
             pool.columns[path] = Column(path, (part,), array.shape, array.dtype)
         else:
             pool.constants[path] = array
+    with pool.located():
+        lay_masks(pool)
     return pool

@@ -24,7 +24,8 @@ from mmselect.errors import DataError, MmselectError, RowNumbers, SchemaError, l
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
-from mmselect.pool.schema import names_in, per_sample, place_of
+from mmselect.pool.presence import PRESENT, Mask, blank, lay_masks
+from mmselect.pool.schema import modalities_in, names_in, per_sample, place_of
 from mmselect.pool.values import Watch, bad_rows
 
 PoolPath = str | os.PathLike[str]
@@ -47,6 +48,8 @@ class Column:
         Raises if a file was changed since it was opened; called after every read.
     watch : Watch, optional
         Sees what is read.
+    present : (n,) boolean array, optional
+        Rows that mean something; the others are read as zeros. None: all.
 
     Indexing with a slice or an integer array reads rows into memory.
     """
@@ -57,6 +60,7 @@ class Column:
     dtype: np.dtype[Any]
     check: Callable[[], None] = lambda: None
     watch: Watch | None = None
+    present: Mask | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -100,6 +104,8 @@ class Column:
 
     def _seen(self, rows: Any, block: NDArray[Any]) -> NDArray[Any]:
         self.check()
+        if self.present is not None:
+            blank(block, self.present[rows])
         if self.watch is not None:
             self.watch.see(rows, block)
         return block
@@ -155,6 +161,10 @@ class Pool:
         The classifier and the class names.
     unknown : list of str
         Names that the format does not know, as ``file: /path``.
+    present : dict of modality to (n,) boolean array
+        Which samples have it, for each modality that some lack; it is laid over the columns.
+    notices : list of str
+        What the user should know of the masks.
     """
 
     layout: Layout
@@ -164,6 +174,8 @@ class Pool:
     columns: dict[str, Column] = field(default_factory=dict)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    present: dict[str, Mask] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
@@ -188,9 +200,13 @@ class Pool:
 
     @property
     def modalities(self) -> list[str]:
-        """Every modality that any dataset names, sorted."""
-        groups = ("/features", "/unimodal_logits", "/classifier/weight")
-        return sorted({name for group in groups for name in self.names(group)})
+        """Every modality that any dataset is of, sorted."""
+        return modalities_in(self.paths)
+
+    @property
+    def masked(self) -> list[str]:
+        """Modalities that have a mask in ``/present``, sorted."""
+        return self.names(PRESENT)
 
     @cached_property
     def ids(self) -> Ids:
@@ -282,7 +298,7 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
     SchemaError
         If a dataset's name, shape or type is not what the format says, or shards differ.
     DataError
-        If ids repeat, or cannot be printed on a line.
+        If ids repeat, or cannot be printed on a line, or a sample has no modality.
 
     Examples
     --------
@@ -310,6 +326,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
             printable(f"{shard.file}: {path}") for shard in layout.shards for path in shard.unknown
         ]
         _ = pool.ids  # no command works on ids that it could not print
+        with pool.located():
+            lay_masks(pool)
     except MmselectError:
         layout.close()
         raise

@@ -1,4 +1,4 @@
-"""Pool format 1.0, as one table.
+"""Pool format 1.1, as one table.
 
 Everything that knows the format reads it from here: the reader, ``check``, ``info``,
 ``write_pool``, the strategies' needs, the error texts and the page ``docs/format.md``.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmselect.errors import SchemaError
 
 FORMAT = "mmselect-pool"
-VERSION = "1.0"
+VERSION = "1.1"
 NAME = r"[A-Za-z0-9_.-]+"
 RESERVED = "none"
 
@@ -79,7 +79,7 @@ class Dataset:
     @property
     def is_logits(self) -> bool:
         """Whether the numbers go through a softmax."""
-        return self.kind == "float" and self.axes[0] == "n" and self.axes[-1] == "c"
+        return "logits" in self.path
 
 
 SCHEMA = (
@@ -122,6 +122,14 @@ SCHEMA = (
     ),
     Dataset("/classifier/bias", ("c",), "float", "linear fused head: bias", "classifier_bias"),
     Dataset(
+        "/present/{modality}",
+        ("n",),
+        "boolean",
+        "which samples have this modality; absent: all. Where false, its features, head logits and "
+        "coalitions are never read and may be nan",
+        "present",
+    ),
+    Dataset(
         "/dropout_logits",
         ("n", "t", "c"),
         "float",
@@ -134,6 +142,13 @@ SCHEMA = (
         "integer",
         "class index, -1 = unknown; never read by a strategy for a row that is not labeled",
         "labels",
+    ),
+    Dataset(
+        "/label_share",
+        ("n", "c"),
+        "float",
+        "soft labels in [0, 1], such as shares of the annotators; never read by a strategy",
+        "label_share",
     ),
     Dataset("/labeled", ("n",), "boolean", "already labeled; absent: nothing is", "labeled"),
     Dataset("/class_names", ("c",), "text", "names of the classes", "class_names"),
@@ -177,6 +192,33 @@ def names_in(group: str, paths: Iterable[str]) -> list[str]:
     """
     prefix = f"{group}/"
     return sorted(path.removeprefix(prefix) for path in paths if path.startswith(prefix))
+
+
+def modalities_in(paths: Iterable[str]) -> list[str]:
+    """Every modality that a dataset is of, sorted; ``/present`` does not count.
+
+    Examples
+    --------
+    >>> modalities_in(["/features/text", "/coalition_logits/audio+image", "/present/video"])
+    ['audio', 'image', 'text']
+    """
+    return sorted({name for path in paths for name in modalities_of(path)})
+
+
+def modalities_of(path: str) -> tuple[str, ...]:
+    """Modalities without which a dataset's numbers mean nothing: all those of a coalition.
+
+    Examples
+    --------
+    >>> modalities_of("/features/text"), modalities_of("/coalition_logits/image+text")
+    (('text',), ('image', 'text'))
+    >>> modalities_of("/multimodal_logits"), modalities_of("/coalition_logits/none")
+    ((), ())
+    """
+    group, _, name = path.rpartition("/")
+    if group == "/coalition_logits":
+        return () if name == RESERVED else tuple(name.split("+"))
+    return (name,) if group in ("/features", "/unimodal_logits", "/classifier/weight") else ()
 
 
 @dataclass(frozen=True)
@@ -286,7 +328,7 @@ def shape_problem(dataset: Dataset, shape: tuple[int, ...] | None) -> str | None
     if 0 in shape[dataset.per_sample :]:
         beside = " beside n" if dataset.per_sample else ""
         return f"{axes} of at least 1{beside}, found shape {shape}"
-    if dataset.kind == "float" and dataset.axes[-1] == "c" and shape[-1] == 1:
+    if dataset.is_logits and shape[-1] == 1:
         return f"expected two or more classes, found one; {ONE_LOGIT}"
     if dataset.axes[0] == "c" and dataset.kind == "float" and shape[0] == 1:
         return f"expected two or more classes, found one; {ONE_WEIGHT}"

@@ -33,6 +33,9 @@ def bad_rows(
             wrong["expected a finite logit, found -inf in every class"] = masked
         else:
             wrong["expected finite numbers, found inf"] = np.isinf(flat).any(axis=1)
+        if place.dataset.path == "/label_share":
+            outside = ((flat < 0) | ((flat > 1) & np.isfinite(flat))).any(axis=1)
+            wrong["expected shares from 0 to 1, found another number"] = outside
     elif place.dataset.path == "/label":
         c = sizes.get("c", np.iinfo(np.int64).max)
         classes = f"a class from 0 to {c - 1}" if "c" in sizes else "a class"
@@ -65,6 +68,9 @@ def like_probabilities(block: NDArray[Any]) -> bool:
 NEVER_WRITTEN = "{:,} rows were never written: the file has no numbers for them"
 ZERO = "{:,} rows are all zero: never written, or is the modality missing there?"
 EQUAL = "{:,} rows have equal logits and so look most unsure: never written, or missing inputs?"
+DECLARE = "; if it is missing, say so: /present/{} = false in those rows"
+DECLARED_FROM = 0.01
+"""Share of such rows from which on the notice says how a missing modality is declared."""
 
 
 def empty_rows(place: Place, block: NDArray[Any]) -> NDArray[np.bool_]:
@@ -91,19 +97,29 @@ def empty_rows(place: Place, block: NDArray[Any]) -> NDArray[np.bool_]:
 def empty_notice(place: Place, width: int, count: int, n: int) -> str:
     """Say how many of `n` rows hold nothing; one number, or a tie of two, may be so by chance.
 
-    The logits of the coalition of none are zero in a head without a bias.
+    The logits of the coalition of none are zero in a head without a bias, and so may shares be.
     """
     masked = place.dataset.group == "/coalition_logits" and place.name == "none"
-    if not count or masked or (width < 3 and count <= n / 100):
+    if not count or masked or place.dataset.group == "/label_share":
         return ""
-    return (EQUAL if place.dataset.is_logits else ZERO).format(count)
+    many = count > DECLARED_FROM * n
+    if width < 3 and not many:
+        return ""
+    of_one = place.dataset.group in ("/features", "/unimodal_logits")
+    declare = DECLARE.format(place.name) if many and of_one else ""
+    return (EQUAL if place.dataset.is_logits else ZERO).format(count) + declare
 
 
 class Watch:
-    """Which rows of a dataset, of those read so far, hold nothing; see :func:`empty_rows`."""
+    """Which rows of a dataset, of those read so far, hold nothing; see :func:`empty_rows`.
 
-    def __init__(self, place: Place, shape: tuple[int, ...]) -> None:
-        self.place, self.width = place, prod(shape[1:])
+    Rows that are not `present`, if that is given, are zeros because the modality is missing there.
+    """
+
+    def __init__(
+        self, place: Place, shape: tuple[int, ...], present: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.place, self.width, self.present = place, prod(shape[1:]), present
         self.empty = np.zeros(shape[0], bool)
 
     def see(self, rows: slice | NDArray[np.integer[Any]], block: NDArray[Any]) -> None:
@@ -112,4 +128,5 @@ class Watch:
 
     def notice(self, rows: NDArray[np.intp]) -> str:
         """Say how many of `rows` are empty."""
+        rows = rows if self.present is None else rows[self.present[rows]]
         return empty_notice(self.place, self.width, int(self.empty[rows].sum()), len(rows))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import DataError, SchemaError, located
 from mmselect.pool.ids import Ids, as_stored, check_ids
+from mmselect.pool.presence import check_present
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
     FORMAT,
@@ -111,8 +112,8 @@ class PoolWriter:
         SchemaError
             If a name, shape or type is not what the format says, or not as in the first block.
         DataError
-            If ids repeat or cannot be printed on a line, a label lies beyond the classes, or text
-            cannot be stored. Rows are counted from the first block on.
+            If ids repeat or cannot be printed on a line, a label lies beyond the classes, a sample
+            has no modality, or text cannot be stored. Rows are counted from the first block on.
         OutputError
             If the file cannot be written.
         """
@@ -202,7 +203,7 @@ def _kind(values: NDArray[Any]) -> str:
 def write_pool(
     path: str | os.PathLike[str], **arrays: Tensor | Mapping[str, Tensor] | None
 ) -> None:
-    """Write a pool file in format 1.0.
+    """Write a pool file in format 1.1.
 
     The file appears under its name only when it is whole. Floats keep their type; storage is
     contiguous. The format's page says what each dataset means and which axes it has.
@@ -219,8 +220,12 @@ def write_pool(
     classifier_weight : mapping of modality to (c, d) array, optional
     classifier_bias : (c,) array, optional
     dropout_logits : (n, t, c) array, optional
+    present : mapping of modality to (n,) boolean array, optional
+        Which samples have it. Where they have not, its features, logits and coalitions may be nan.
     labels : (n,) integer array, optional
         Class index, -1 = unknown.
+    label_share : (n, c) array, optional
+        Soft labels in [0, 1].
     labeled : (n,) boolean array, or one of 0 and 1, optional
     class_names : (c,) sequence of str, optional
     metadata : mapping of column to (n,) array or sequence, optional
@@ -234,8 +239,8 @@ def write_pool(
     SchemaError
         If a name, shape or type is not what the format says, or sizes differ.
     DataError
-        If ids repeat or cannot be printed on a line, a label lies beyond the classes, or text
-        cannot be stored.
+        If ids repeat or cannot be printed on a line, a label lies beyond the classes, a sample has
+        no modality, or text cannot be stored.
     OutputError
         If the file cannot be written.
 
@@ -379,14 +384,15 @@ def as_array(name: str, values: Tensor) -> NDArray[Any]:
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -> None:
-    """Hold arrays against the schema, and ids and labels against what a pool may hold.
+    """Hold arrays against the schema, and ids, labels and masks against what a pool may hold.
 
     Raises
     ------
     SchemaError
         If a name, shape or type is not in the table, or sizes differ.
     DataError
-        If ids repeat or cannot be printed on a line, or a label lies beyond the classes.
+        If ids repeat or cannot be printed on a line, a label lies beyond the classes, or a sample
+        has no modality.
     """
     axes = axes_of(arrays, axes)
     if "/id" in arrays:
@@ -395,3 +401,4 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -
         if place_of(name).dataset.kind in ("integer", "boolean"):
             for problem, rows in bad_rows(place_of(name), array, axes.sizes).items():
                 raise DataError(problem, dataset=name, rows=rows.tolist())
+    check_present(arrays)

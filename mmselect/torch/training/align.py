@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmselect.ask import Aligning
 from mmselect.core.scores.alignment import Alignment
-from mmselect.describe import alignment_pairs, measure_alignment
+from mmselect.describe.numbers import alignment_pairs, measure_alignment
 from mmselect.engine import Engine, Progress
 from mmselect.errors import MmselectError, NeedsError, ParameterError, few
 from mmselect.files import check_targets

@@ -1,0 +1,42 @@
+"""The examples at the end of every help page, by command.
+
+They run as they stand in the folder that ``mmselect demo`` writes, and in this order;
+``scripts/build_docs.py --check`` does that.
+"""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "demo": ("mmselect demo", "mmselect demo somewhere-else"),
+    "check": ("mmselect check emoji.h5", "mmselect check -q emoji.h5 --memory 64MB"),
+    "info": ("mmselect info emoji.h5", "mmselect info emoji.h5 --format json"),
+    "strategies": (
+        "mmselect strategies",
+        "mmselect strategies emoji.h5",
+        "mmselect strategies --format json",
+    ),
+    "score": (
+        "mmselect score emoji.h5 --strategy smem -o scores.csv",
+        "mmselect score emoji.h5 -s smem -p gamma=0 --where vendor=google",
+        "mmselect score emoji.h5 -s entropy --format npy -o scores.npy",
+    ),
+    "select": (
+        "mmselect select emoji.h5 --budget 60 --where split=train -o picks.txt",
+        "mmselect select emoji.h5 -b 5% -s bmmal --exclude picks.txt --seed 1",
+        "mmselect select emoji.h5 -b 60 -s smem --spread d2 --format json",
+    ),
+    "embed": (
+        "mmselect embed emoji.h5 -o factors.h5",
+        "mmselect embed emoji.h5 -o sketch.h5 --form sketch --dim 256",
+    ),
+    "align": (
+        "mmselect align emoji.h5 -o aligned.h5 --epochs 2 --dim 32",
+        "mmselect align emoji.h5 -o aligned.h5 --epochs 1 --prototypes 0 --format json",
+    ),
+    "replay": (
+        "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --runs runs",
+        "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --runs runs \\\n"
+        "    -o curves.csv",
+    ),
+}
+"""By command; each line has at most 76 characters, so that none is broken at 80 columns."""

@@ -1,0 +1,142 @@
+"""What ``info`` says after two passes over a pool: modality gap and contributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from mmselect import engine
+from mmselect.core.scores.alignment import Alignment, modality_gap
+from mmselect.core.scores.guidelines import guideline_report
+from mmselect.core.scores.shapley import contributions
+from mmselect.describe.report import BLANK, Table
+from mmselect.pool.reading import Pool
+from mmselect.request import lacking
+from mmselect.strategies import gradients, registry
+
+
+@dataclass(frozen=True)
+class NumbersReport:
+    """What ``info`` says after two passes over a pool: the modality gap, and contributions."""
+
+    alignment: list[dict[str, Any]]
+    contributions: dict[str, Any] | None
+
+    def rows(self) -> Iterator[Table]:
+        """Tables for people, each with a blank line before it."""
+        for pair in self.alignment:
+            a, b = pair["modalities"]
+            cosines = (
+                f"within {a} {pair[f'within_{a}']:.6f}, within {b} {pair[f'within_{b}']:.6f}, "
+                f"across {pair['across']:.6f}, matched {pair['matched']:.6f}"
+            )
+            gap = (f"modality gap, {a} and {b}", f"{pair['gap']:.6f}")
+            yield from (BLANK, [gap, ("mean cosine", cosines)])
+        if self.contributions:
+            yield from (BLANK, *_contribution_rows(self.contributions))
+
+
+def _contribution_rows(found: Mapping[str, Any]) -> Iterator[Table]:
+    """BMMAL's view of the pool: contributions, dominance, and the guidelines' ratios."""
+    names = list(found["mean"])
+    table: Table = [
+        ("unlabeled rows", "mean contribution", "dominates", *(f"weight of {m}" for m in names))
+    ]
+    for name in names:
+        weights = [_three(found["weight_where_dominated_by"][name][other]) for other in names]
+        share = f"{100 * found['dominates'][name]:.1f} %"
+        table.append((name, f"{found['mean'][name]:.3f}", share, *weights))
+    yield table
+    rows: Table = [("mean dominance degree", _three(found["dominance"]))]
+    if len(names) > 1:
+        ratio = f"gradient norm where each dominates, {found['weaker']} over {found['stronger']}"
+        rows.append((ratio, _three(found["norm_ratio_before"])))
+        rows.append(("the same, rescaled by BMMAL", _three(found["norm_ratio_after"])))
+    yield rows
+
+
+def _three(value: float) -> str:
+    """Three decimals, or a dash for a mean over nothing."""
+    return "–" if value != value else f"{value:.3f}"
+
+
+def describe_numbers(
+    pool: Pool, threads: int | None = None, memory: int = engine.DEFAULT_MEMORY
+) -> NumbersReport:
+    """Modality gap and contributions of the modalities: two passes over a pool."""
+    how = engine.Engine(threads or engine.processors(), memory)
+    with pool.located():
+        return NumbersReport(
+            alignment=describe_alignment(pool, how),
+            contributions=_contributions(pool, how),
+        )
+
+
+def describe_alignment(pool: Pool, how: engine.Engine) -> list[dict[str, Any]]:
+    """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3).
+
+    One pass over the features; pairs of unequal widths are left out.
+    """
+    if len(pool.names("/features")) < 2 or not pool.n:
+        return []
+    return alignment_pairs(measure_alignment(pool, how))
+
+
+def measure_alignment(pool: Pool, how: engine.Engine) -> Alignment:
+    """Measure the modality gap; the modalities are called by their paths."""
+    paths = [f"/features/{name}" for name in pool.names("/features")]
+    with pool.located():
+        return modality_gap({path: pool.columns[path] for path in paths}, engine=how)
+
+
+def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
+    """List the pairs of modalities whose widths are equal, as plain data."""
+    names = [(path.removeprefix("/features/"), path) for path in found.within]
+    return [
+        {
+            "modalities": [a, b],
+            "gap": found.gap[p, q],
+            f"within_{a}": found.within[p],
+            f"within_{b}": found.within[q],
+            "across": found.across[p, q],
+            "matched": found.matched[p, q],
+        }
+        for (a, p), (b, q) in combinations(names, 2)
+        if (p, q) in found.gap
+    ]
+
+
+def _contributions(pool: Pool, how: engine.Engine) -> dict[str, Any] | None:
+    """Say what each modality contributes over the unlabeled rows, and the guideline report.
+
+    BMMAL, Sec. 3.3: Eq. 9's two ratios, and the mean weight per dominating modality as in Fig. 6.
+    None where the pool lacks what BMMAL needs.
+    """
+    record = registry.BUILT_IN["bmmal"]
+    rows = np.flatnonzero(~pool.labeled)
+    if lacking(record, pool) or not len(rows):
+        return None
+    sources: dict[str, Any] = {**pool.columns, **pool.constants}
+    phi, _ = gradients.shapley(sources, rows, how)
+    share = contributions(phi)
+    before, after = gradients.gradient_norms(sources, rows, share, how)
+    found = guideline_report(share, before, after)
+    names = pool.names("/features")
+    return {
+        "samples": found.samples,
+        "mean": dict(zip(names, found.contribution.tolist(), strict=True)),
+        "dominates": dict(zip(names, found.share.tolist(), strict=True)),
+        "dominance": found.dominance,
+        "weaker": names[found.weaker],
+        "stronger": names[found.stronger],
+        "norm_ratio_before": found.ratio_before,
+        "norm_ratio_after": found.ratio_after,
+        "weight_where_dominated_by": {
+            name: dict(zip(names, row.tolist(), strict=True))
+            for name, row in zip(names, found.weight, strict=True)
+        },
+    }

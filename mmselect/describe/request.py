@@ -1,0 +1,99 @@
+"""What ``select --dry-run`` says: what would be read, and what it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmselect import engine
+from mmselect.describe.report import Table, plain
+from mmselect.request import Request
+from mmselect.scoring import task_rows
+from mmselect.strategies import covering
+
+BASE_MEMORY = 100_000_000
+"""Bytes of the interpreter and its libraries, before any data."""
+
+NAME_BYTES = 300
+"""Bytes that a sample's id takes while the ids are read, where they are text."""
+
+
+@dataclass(frozen=True)
+class RequestReport:
+    """What a selection would do: candidates, bytes to read, peak memory, parameters."""
+
+    strategy: str
+    parameters: dict[str, Any]
+    seed: int
+    budget: int
+    candidates: int
+    labeled: int
+    reads: list[str]
+    bytes_to_read: int
+    peak_memory: int
+    threads: int
+    spread: str | None = None
+    joined: list[str] | None = None
+
+    def rows(self) -> Iterator[Table]:
+        """One table for people."""
+        parameters = " ".join(f"{name}={plain(v)}" for name, v in self.parameters.items())
+        spread = f" --spread {self.spread}" if self.spread else ""
+        holds = f", with {', '.join(self.joined)} joined in it" if self.joined else ""
+        yield [
+            ("strategy", f"{self.strategy}{spread}"),
+            ("parameters", parameters or "none"),
+            ("seed", self.seed),
+            ("budget", f"{self.budget:,}"),
+            ("candidates", f"{self.candidates:,} ({self.labeled:,} labeled)"),
+            ("reads", ", ".join(self.reads) or "nothing"),
+            ("to read", engine.format_bytes(self.bytes_to_read)),
+            ("peak memory", f"about {engine.format_bytes(self.peak_memory)}{holds}"),
+            ("threads", self.threads),
+        ]
+
+
+def describe_request(request: Request, k: int, seed: int) -> RequestReport:
+    """Say what a selection would do."""
+    columns = {**request.columns, **request.spread_columns}
+    to_read = sum(column.row_bytes * len(column) for column in columns.values())
+    to_read += sum(array.nbytes for array in request.constants.values())
+    joins = request.strategy.joins or request.spread == "facility"
+    joined = [f"/features/{m}" for m in request.pool.names("/features")] if joins else None
+    return RequestReport(
+        strategy=request.strategy.name,
+        parameters=request.parameters,
+        seed=seed,
+        budget=k,
+        candidates=len(request.candidates),
+        labeled=len(request.labeled),
+        reads=sorted({*request.reads, *columns}),
+        bytes_to_read=to_read,
+        peak_memory=_peak_memory(request, k),
+        threads=request.engine.threads,
+        spread=request.spread,
+        joined=joined,
+    )
+
+
+def _peak_memory(request: Request, k: int) -> int:
+    """Estimate the peak of the process's memory."""
+    columns, step = list(request.columns.values()), task_rows(request)
+    row = sum(column.row_bytes for column in columns)
+    locked = sum(column.row_bytes for column in columns if not column.plain)
+    window = max(request.engine.memory // 2, row * step)
+    loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
+    scratch = request.engine.threads * 3 * step * max(row, 8)
+    named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
+    per_sample = (8 * (8 + len(columns)) + named) * request.pool.n
+    own = request.strategy.footprint(request, k) if request.strategy.footprint else 0
+    return BASE_MEMORY + loaded + scratch + per_sample + own + _spread_memory(request, k)
+
+
+def _spread_memory(request: Request, k: int) -> int:
+    """Estimate what spreading keeps: of D² the picks' features, of facility location all."""
+    width = sum(column.shape[1] for column in request.spread_columns.values())
+    if request.spread == "facility":
+        return covering.facility_footprint(request, k)
+    return 4 * k * width + 150 * len(request.candidates) if request.spread else 0
