@@ -278,13 +278,16 @@ class Pool:
                 yield a, {path: block[cut] for path, block in zip(paths, read, strict=True)}
 
 
-def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
+def open_pool(paths: PoolPath | Sequence[PoolPath], *, masks: bool = True) -> Pool:
     """Open a pool file, or several files as the shards of one pool.
 
     Parameters
     ----------
     paths : path or sequence of paths
         HDF5 files in pool format 1.x; rows are numbered through in this order.
+    masks : bool
+        False leaves rows as they are stored, also of samples that lack the modality: for a shard
+        by itself, in which perhaps nobody has it.
 
     Returns
     -------
@@ -327,7 +330,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
         ]
         _ = pool.ids  # no command works on ids that it could not print
         with pool.located():
-            lay_masks(pool)
+            if masks:
+                lay_masks(pool)
     except MmselectError:
         layout.close()
         raise

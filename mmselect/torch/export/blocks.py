@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError
+from mmselect.pool.blocks import Alike, as_array, to_numpy
 from mmselect.pool.ids import as_text
-from mmselect.pool.schema import match, place_of
+from mmselect.pool.presence import PRESENT, blank, mask_over
+from mmselect.pool.schema import match, names_in, place_of
 from mmselect.pool.values import bad_rows
-from mmselect.pool.writing import Alike, as_array, to_numpy
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -82,7 +83,9 @@ def arrived(block: Block, alike: Alike, dtype: Any = None) -> Arrays:
         event.synchronize()
     arrays = {path: stored_text(path, as_array(path, x)) for path, x in block.values.items()}
     alike.accept(arrays)
+    present = {name: arrays[f"{PRESENT}/{name}"] for name in names_in(PRESENT, arrays)}
     for path, array in arrays.items():
+        blank(array, mask_over(path, present))
         if dtype is not None and place_of(path).dataset.kind == "float":
             arrays[path] = _narrowed(path, array, torch.empty(0, dtype=dtype).numpy().dtype)
         for problem, bad in bad_rows(place_of(path), array, alike.axes.sizes).items():

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import ParameterError, SchemaError
-from mmselect.pool.writing import to_numpy
+from mmselect.pool.blocks import to_numpy
+from mmselect.pool.presence import PRESENT
+from mmselect.pool.schema import names_in
 from mmselect.torch.export.outputs import submodule
 from mmselect.torch.export.plan import Plan
 from mmselect.torch.export.running import fused_logits
@@ -34,8 +36,12 @@ def constants(plan: Plan, found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     if plan.ask.classifier is not None:
         features = [path for path in found if path.startswith("/features/")]
         z = {path.removeprefix("/features/"): found[path] for path in features}
+        logits = fused_logits(plan, found)
         weight, bias = _linear_layer(plan, {name: each.shape[1] for name, each in z.items()})
-        _check_order(plan, z, weight, bias, fused_logits(plan, found))
+        masks = [to_numpy(found[f"{PRESENT}/{name}"]) for name in names_in(PRESENT, found)]
+        rows = np.flatnonzero(np.logical_and.reduce([np.ones(len(logits), bool), *masks]))
+        there = {name: each[rows] for name, each in z.items()}  # W z + b needs all of z
+        _check_order(plan, there, weight, bias, logits[rows])
         blocks = weight.split([each.shape[1] for each in z.values()], dim=1)
         out = {f"/classifier/weight/{m}": to_numpy(w) for m, w in zip(z, blocks, strict=True)}
         if bias is not None:
@@ -55,7 +61,7 @@ def _linear_layer(plan: Plan, widths: Mapping[str, int]) -> tuple[Tensor, Tensor
     SchemaError
         If its columns are not as many as the features together.
     """
-    name = plan.ask.classifier
+    name = plan.ask.classifier or ""
     layer = submodule(plan.model, name)
     weight, bias = (getattr(layer, part, None) for part in ("weight", "bias"))
     if not isinstance(weight, torch.Tensor) or weight.ndim != 2:

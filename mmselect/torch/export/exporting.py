@@ -65,6 +65,9 @@ def export_pool(
         What of a batch the model gets. None is everything that is not written to the pool.
     ids, labels, labeled : key, position, or function of the batch, optional
         Where they are in a batch. Without ids, a sample is called by its row number.
+    present : mapping of modality to key, position, or function of the batch, optional
+        Where the mask of the samples that have this modality is in a batch, booleans or 0 and 1.
+        What the model makes of it in other rows may be nan; zeros are written there.
     metadata : mapping of column to key, position, or function of the batch, optional
     class_names : sequence of str, optional
     n : int, optional

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mmselect.errors import PoolError, SchemaError, few
+from mmselect.pool.blocks import Alike, as_array, to_numpy
 from mmselect.pool.checking import name_problems
 from mmselect.pool.schema import place_of
 from mmselect.pool.values import like_probabilities
-from mmselect.pool.writing import Alike, as_array, to_numpy
 from mmselect.torch.export.batches import column
 from mmselect.torch.export.blocks import Arrays, Block, arrived, leaving, stored_text
 from mmselect.torch.export.classifier import constants

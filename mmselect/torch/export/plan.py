@@ -76,6 +76,7 @@ class Exporting(Asked):
     ids: Key | None = option(None, parse=anything)
     labels: Key | None = option(None, parse=anything)
     labeled: Key | None = option(None, parse=anything)
+    present: Mapping[str, Key] | None = option(None, parse=_mapping(f"modality {_KEYS}"))
     metadata: Mapping[str, Key] | None = option(None, parse=_mapping(f"column {_KEYS}"))
     class_names: Sequence[str] | None = option(None, parse=_texts)
     n: int | None = option(None, parse=whole(1))

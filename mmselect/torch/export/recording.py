@@ -83,7 +83,7 @@ class Memory:
         present = [own for path, own in self.features.items() if path not in absent]
         if present and len(self.features) == 1:
             return again
-        kept = [(memo[id(own)], own.clone()) for own in present]
+        kept = [(memo[id(own)], own.clone()) for own in present if own is not None]
         for tensor in memo.values():
             if isinstance(tensor, torch.Tensor):
                 _blank(tensor)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmselect.core.scores.coalitions import coalition_names
 from mmselect.errors import ParameterError, located
+from mmselect.pool.blocks import to_numpy
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.schema import match, names_in
-from mmselect.pool.writing import to_numpy
 from mmselect.torch.export.batches import arguments, check_arguments, column, moved
 from mmselect.torch.export.blocks import allclose_to_largest
 from mmselect.torch.export.modes import dropping, seeded
@@ -62,14 +64,15 @@ class Runs:
             return plan.model(*args, **kwargs)
 
         self._call, self._memories = call, {}
+        columns = {path: column(batch, path, key) for path, key in plan.columns.items()}
         with torch.autocast(plan.device.type, ask.amp) if ask.amp else nullcontext():
             found = self._collect(list(plan.picks))
             _check_numbers(found)
             if ask.coalitions:
-                found |= self._coalition_logits(found, check=first)
+                found |= self._coalition_logits(found, columns if first else None)
             if ask.dropout_passes:
                 found["/dropout_logits"] = self._dropout_logits(row)
-        return found | {path: column(batch, path, key) for path, key in plan.columns.items()}
+        return found | columns
 
     def _collect(self, wanted: list[str]) -> dict[str, Any]:
         """Run once: what the hooks picked, in the user's order, and what `function` gave.
@@ -123,8 +126,13 @@ class Runs:
             raise ParameterError(f"dropout_passes: {message}")
         return torch.stack(passes, dim=1)
 
-    def _coalition_logits(self, found: Mapping[str, Any], check: bool) -> dict[str, Tensor]:
-        """Run again for every coalition but the full one, whose logits are its own."""
+    def _coalition_logits(
+        self, found: Mapping[str, Any], columns: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Run again for every coalition but the full one, whose logits are its own.
+
+        With `columns`, which say who has what, it is checked that every modality counts.
+        """
         names = names_in("/features", found)
         self._check_encoders(names)
 
@@ -134,12 +142,15 @@ class Runs:
                 return self._logits()
 
         again = {name: logits(name.split("+")) for name in coalition_names(names)[:-1]}
-        if check:
+        if columns is not None:
             full = fused_logits(self.plan, found)
             _check_repeated(full, logits(names))
             for name in names:
+                mask = columns.get(f"{PRESENT}/{name}", np.ones(len(full)))
+                rows = np.flatnonzero(to_numpy(mask))
                 without = again["+".join(other for other in names if other != name) or "none"]
-                if found[f"/features/{name}"].any() and torch.equal(without, full):
+                heard = not torch.equal(without[rows], full[rows])
+                if found[f"/features/{name}"][rows].nan_to_num().any() and not heard:
                     encoder = self.plan.picks[f"/features/{name}"].module
                     message = f"expected logits that change where {encoder} returns zeros"
                     hint = "name the submodule whose output goes into them, or use function="

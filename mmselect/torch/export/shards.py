@@ -130,7 +130,7 @@ class Shards:
     def ids(self) -> Iterator[Any]:
         """Go through the ids in the finished shards, as stored."""
         for path in self.finished(self._own):
-            with open_pool(path) as shard:
+            with open_pool(path, masks=False) as shard:
                 yield from shard.ids.values.tolist()
 
     def _begin(self) -> None:
@@ -159,7 +159,7 @@ class Shards:
         """
         for path in self.finished(self._own):
             self._check_settings(self.settings_file)
-            with open_pool(path) as shard:
+            with open_pool(path, masks=False) as shard:
                 about = shard.layout.shards[0].source.handle.attrs
                 if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
                     message = f"expected the shard of batch {self.batches + 1}, found another"
@@ -193,12 +193,12 @@ class Shards:
         if rows != self.last_rows:
             expected = f"expected {self.last_rows} rows in batch {self.batches}, as before"
             raise SchemaError(f"{expected}, found {rows}", file=str(path))
-        with open_pool(path) as shard:
+        with open_pool(path, masks=False) as shard:
             start = shard.n - self.last_rows
             before = {name: column[start:] for name, column in shard.columns.items()}
         for name in {**arrays, **before}:
-            pair = [each.get(name, np.empty(0)) for each in (before, arrays)]
-            if not allclose_to_largest(*pair):
+            old, new = (each.get(name, np.empty(0)) for each in (before, arrays))
+            if not allclose_to_largest(old, new):
                 message = "expected the numbers written before, found others: is it the same model?"
                 every = list(range(rows))
                 raise SchemaError(message, file=str(path), dataset=name, rows=every)

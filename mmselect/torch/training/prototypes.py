@@ -124,8 +124,8 @@ class UnimodalPrototypes:
         self.assigned, distance = _nearest_of_all(features, centres, n)
         _check_finite(distance)
         self.centroids = functional.normalize(centres, dim=1)
-        found = (tensor.cpu().numpy() for tensor in (distance, self.assigned))
-        phi = concentrations(*found, self.k, self.tau, self.smoothing)
+        found, owner = distance.cpu().numpy(), self.assigned.cpu().numpy()
+        phi = concentrations(found, owner, self.k, self.tau, self.smoothing)
         self.concentration = torch.from_numpy(phi).to(centres)
 
     def sampled_rows(self, n: int) -> NDArray[np.int64]:
