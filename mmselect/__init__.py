@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmselect.errors import MmselectError
+    from mmselect.packing.pack import pack
+    from mmselect.packing.report import Packed
     from mmselect.pool.reading import Pool, open_pool
     from mmselect.pool.writing import write_pool
     from mmselect.selection import Scores, Selection, score, select
@@ -19,8 +21,10 @@ from mmselect.version import __version__
 
 _HOME = {
     "MmselectError": "mmselect.errors",
+    "Packed": "mmselect.packing.report",
     "Pool": "mmselect.pool.reading",
     "open_pool": "mmselect.pool.reading",
+    "pack": "mmselect.packing.pack",
     "write_pool": "mmselect.pool.writing",
     "Scores": "mmselect.selection",
     "Selection": "mmselect.selection",
@@ -37,6 +41,7 @@ __all__ = [
     "Batch",
     "MmselectError",
     "Need",
+    "Packed",
     "Parameter",
     "Picks",
     "Pool",
@@ -45,6 +50,7 @@ __all__ = [
     "Strategy",
     "__version__",
     "open_pool",
+    "pack",
     "score",
     "select",
     "write_pool",

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmselect.cli import pools, select, study
+from mmselect.cli import pack, pools, select, study
 from mmselect.cli.options import OnceCommand
 from mmselect.errors import MmselectError, UsageError
 from mmselect.terminal import fail
@@ -31,6 +31,7 @@ app = typer.Typer(
 
 for command in (
     pools.demo,
+    pack.pack,
     pools.check,
     pools.info,
     pools.strategies,

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("mmselect demo", "mmselect demo somewhere-else"),
+    "pack": (
+        "mmselect pack -o small.h5 --features image=emoji.h5:/features/image \\\n"
+        "    --id emoji.h5:/id",
+        "mmselect pack -o round2.h5 --from emoji.h5 \\\n"
+        "    --multimodal-logits emoji.h5:/unimodal_logits/text",
+    ),
     "check": ("mmselect check emoji.h5", "mmselect check -q emoji.h5 --memory 64MB"),
     "info": ("mmselect info emoji.h5", "mmselect info emoji.h5 --format json"),
     "strategies": (

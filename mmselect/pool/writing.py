@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import SchemaError, located
-from mmselect.pool.blocks import Alike, Tensor, as_array
+from mmselect.pool.blocks import Alike
+from mmselect.pool.conversion import Tensor, as_array
 from mmselect.pool.ids import Ids, as_stored, check_ids
+from mmselect.pool.linked import Link
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
     FORMAT,
@@ -48,6 +50,8 @@ class PoolWriter:
         takes their room once more.
     attributes : mapping, optional
         Attributes of the file besides those of the format.
+    links : mapping of dataset path to Link, optional
+        What lies in other files; where it is all there is, `rows` must be given.
 
     Examples
     --------
@@ -68,11 +72,13 @@ class PoolWriter:
         *,
         rows: int | None = None,
         attributes: Mapping[str, Any] | None = None,
+        links: Mapping[str, Link] | None = None,
     ) -> None:
         self.path, self.rows, self._expected = Path(path), 0, rows
         self._constants = {name: as_array(name, value) for name, value in (constants or {}).items()}
         self._attributes = {"format": FORMAT, "format_version": VERSION, **(attributes or {})}
-        self._alike = Alike(self._constants)
+        self._links = dict(links or {})
+        self._alike = Alike(self._constants, self._links)
 
     def __enter__(self) -> Self:
         with ExitStack() as files:
@@ -128,12 +134,17 @@ class PoolWriter:
         self._pool.handle.attrs.update(self._attributes)
         for name, values in self._constants.items():
             self._pool.store(name, values)
+        for name, link in self._links.items():
+            link.store(self._pool.handle, name)
         for name, values in block.items():
             self._draft.reserve(name, values, self._expected)
 
     def _finish(self) -> None:
         if not self._alike.first:
-            raise SchemaError("expected at least one array with a row per sample, found none")
+            if not self._links:
+                raise SchemaError("expected at least one array with a row per sample, found none")
+            self._begin({})
+            self.rows = self._expected or 0
         if self._expected not in (None, self.rows):
             raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
         if self._draft is not self._pool:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError
-from mmselect.pool.blocks import Alike, as_array, to_numpy
+from mmselect.pool.blocks import Alike
+from mmselect.pool.conversion import as_array, to_numpy
 from mmselect.pool.ids import as_text
 from mmselect.pool.presence import PRESENT, blank, mask_over
 from mmselect.pool.schema import match, names_in, place_of

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import ParameterError, SchemaError
-from mmselect.pool.blocks import to_numpy
+from mmselect.pool.conversion import to_numpy
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.schema import names_in
 from mmselect.torch.export.outputs import submodule

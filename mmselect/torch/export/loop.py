@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmselect.errors import PoolError, SchemaError, few
-from mmselect.pool.blocks import Alike, as_array, to_numpy
+from mmselect.pool.blocks import Alike
 from mmselect.pool.checking import name_problems
+from mmselect.pool.conversion import as_array, to_numpy
 from mmselect.pool.schema import place_of
 from mmselect.pool.values import like_probabilities
 from mmselect.torch.export.batches import column

@@ -12,7 +12,7 @@ import torch
 
 from mmselect.core.scores.coalitions import coalition_names
 from mmselect.errors import ParameterError, located
-from mmselect.pool.blocks import to_numpy
+from mmselect.pool.conversion import to_numpy
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.schema import match, names_in
 from mmselect.torch.export.batches import arguments, check_arguments, column, moved
