@@ -114,6 +114,15 @@ class Column:
         """Count rows that no shard holds in full."""
         return sum(len(part.unwritten()) for part in self.parts)
 
+    def chunk_end(self, row: int) -> int:
+        """First row, from `row` on, with which a chunk begins, or a shard."""
+        first = 0
+        for part in self.parts:
+            if row <= first + len(part):
+                return first + part.chunk_end(max(row - first, 0))
+            first += len(part)
+        return row
+
     def announce(self, start: int, stop: int) -> None:
         """Tell the system that these rows are read next."""
         for part, a, b in self._pieces(start, min(stop, len(self))):
