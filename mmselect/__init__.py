@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmselect.errors import MmselectError
+    from mmselect.looking.page import look
     from mmselect.packing.pack import pack
     from mmselect.packing.report import Packed
     from mmselect.pool.reading import Pool, open_pool
@@ -28,6 +29,7 @@ _HOME = {
     "write_pool": "mmselect.pool.writing",
     "Scores": "mmselect.selection",
     "Selection": "mmselect.selection",
+    "look": "mmselect.looking.page",
     "score": "mmselect.selection",
     "select": "mmselect.selection",
     "Batch": "mmselect.strategies.record",
@@ -49,6 +51,7 @@ __all__ = [
     "Selection",
     "Strategy",
     "__version__",
+    "look",
     "open_pool",
     "pack",
     "score",

@@ -103,6 +103,28 @@ class Selecting(Scoring):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looking(Scoring):
+    """What ``look`` may be told."""
+
+    image: str | None = option(
+        None, "Column of pictures; default: one that is evidently that.", "COLUMN", text
+    )
+    text: Sequence[str] | None = option(
+        None, "Columns to read; default: those that are evidently text.", "COLUMN,…", names
+    )
+    columns: Sequence[str] | None = option(
+        None, "Columns to show besides; default: the first twelve.", "COLUMN,…", names
+    )
+    thumbnail: int = option(160, "Pixels of a picture's longer side.", "N", whole(16))
+    cards: int = option(2000, "Show the first so many picks.", "N", whole(1))
+    map: str = option("pca", "How the map is drawn.", "pca|tsne", one_of("pca", "tsne"))
+    budget: int | str | None = option(
+        None, "Without PICKS: pick so many, with --strategy.", "N|P%", count_or_share, BUDGET
+    )
+    seed: int = _seed("Without PICKS: equal seeds give equal picks.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embedding(Ask):
     """What ``embed`` may be told."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
-from mmselect.errors import BudgetError, UsageError
+from mmselect.errors import BudgetError, UsageError, suggestion
 from mmselect.lists import ListFile
 
 LARGEST = 2**63 - 1
@@ -43,7 +43,7 @@ class Condition(NamedTuple):
         return f"where {self.column}{self.operator}{self.value[:LONGEST]}{cut}"
 
 
-def refuse(name: str, expected: str, found: Any) -> UsageError:
+def refuse(name: str, expected: str, found: Any, near: str = "") -> UsageError:
     """Say what an option takes, and what was given instead."""
     try:
         shown = repr(found)
@@ -51,7 +51,7 @@ def refuse(name: str, expected: str, found: Any) -> UsageError:
         shown = "a number of too many digits"
     if len(shown) > LONGEST:
         shown = f"{shown[:LONGEST]}… of {len(shown):,} characters"
-    return UsageError(f"{name}: expected {expected}, found {shown}")
+    return UsageError(f"{name}: expected {expected}, found {shown}{near}")
 
 
 def text(name: str, value: Any) -> str:
@@ -74,7 +74,7 @@ def one_of(*allowed: str) -> Parser:
 
     def parse(name: str, value: Any) -> str:
         if value not in allowed:
-            raise refuse(name, expected, value)
+            raise refuse(name, expected, value, suggestion(value, allowed))
         return str(value)
 
     return parse

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmselect.cli import pack, pools, select, study
+from mmselect.cli import look, pack, pools, select, study
 from mmselect.cli.options import OnceCommand
 from mmselect.errors import MmselectError, UsageError
 from mmselect.terminal import fail
@@ -37,6 +37,7 @@ for command in (
     pools.strategies,
     select.score,
     select.select,
+    look.look,
     select.embed,
     study.align,
     study.replay,
