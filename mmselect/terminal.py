@@ -1,13 +1,14 @@
-"""One-line messages on stderr: the same words in a pipe, with colour on a terminal only.
+"""What people are told on stderr: the same words in a pipe, colour and bars on a terminal only.
 
-What others wrote (names, ids, paths) may stand in any of them, so all are made printable here.
+What others wrote (names, ids, paths) may stand in any of it, so all lines are made printable here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mmselect.errors import printable
 
@@ -23,6 +24,21 @@ def notices(lines: Sequence[str], quiet: bool, mark: str = "note") -> None:
     """Print notices to stderr, unless nobody wants them."""
     for line in () if quiet else lines:
         print(f"{_style(f'{mark}:', '36')} {printable(line)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def bar(text: str = "", hidden: bool = False) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield a progress report that draws a bar, or None where there is no terminal."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        task = drawn.add_task(text, total=None)
+        yield lambda done, total: drawn.update(task, completed=done, total=total)
 
 
 def _style(text: str, codes: str) -> str:
