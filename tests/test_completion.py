@@ -35,9 +35,10 @@ def complete(shell: str, line: str, folder: Path) -> tuple[list[str], list[str]]
     )
     assert "Traceback" not in found.stderr
     offered = [word.split("\t")[0] for word in found.stdout.split("\n") if word]
-    if shell == "zsh":  # _arguments '*: :((word word))', each in quotes
-        offered = [w.strip("'\"") for w in found.stdout.partition("((")[2].partition("))")[0].split()]
-    return [word.partition("\\:")[0] for word in offered], found.stderr.split()
+    if shell == "zsh":  # _arguments '*: :(("word" "word"))'
+        inside = found.stdout.partition("((")[2].partition("))")[0]
+        offered = [word.strip('"').replace("\\", "") for word in inside.split()]
+    return offered, found.stderr.split()
 
 
 SHELLS = ["bash", "zsh", "fish"]
@@ -62,7 +63,7 @@ LINES = {
     "mmselect select pool.h5 --format ": [*SELECT],
     "mmselect score --format p": ["parquet"],
     "mmselect info pool.h5 --format ": ["text", "json"],
-    "mmselect select pool.h5 --strategy=bad": ["badge"],
+    "mmselect select pool.h5 --strategy bad": ["badge"],
     "mmselect select pool.h5 -s smem -p a": ["alpha.image=", "alpha.text=", "activation="],
     "mmselect select pool.h5 -s column:": ["column:caption", "column:loss"],
     "mmselect replay pool.h5 -s bmmal,ba": ["bmmal,bald", "bmmal,badge"],
@@ -79,7 +80,7 @@ LINES = {
 @pytest.mark.parametrize("line", LINES)
 def test_lines(line: str, pool: Path) -> None:
     (pool.parent / "no-pool.txt").write_text("no pool")
-    assert complete("bash", line.replace("--strategy=", "--strategy "), pool.parent)[0] == LINES[line]
+    assert complete("bash", line, pool.parent)[0] == LINES[line]
 
 
 def test_the_names_that_are_completed_are_those_of_the_registry() -> None:

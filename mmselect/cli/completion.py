@@ -55,7 +55,8 @@ def quietly(complete: Completer) -> Callable[..., list[str]]:
         except Exception:  # a message in the middle of what is typed would help nobody
             return []
 
-    completing.__annotations__ = {"incomplete": str}  # by these or by names typer tells arguments apart
+    # typer tells arguments apart by their types or names, and takes no types that are text
+    completing.__annotations__ = {"incomplete": str}
     return completing
 
 
@@ -74,19 +75,19 @@ def several(complete: Completer, mark: str = ",") -> Completer:
     return completing
 
 
-def strategy_names(ctx: Any, _incomplete: str) -> Iterable[str]:
+def strategy_names(ctx: Any, incomplete: str) -> Iterable[str]:
     """Complete strategies, with the pool's columns for ``column:NAME``."""
     known = [name for name in PARAMETERS if name != "column:NAME"]
-    ranked = [f"column:{name}" for name in column_names(ctx, "")] if _incomplete[:3] == "col" else []
-    return ["auto", *known, *(ranked or ["column:"])]
+    columns = column_names(ctx, "") if incomplete.startswith("col") else ()
+    return ["auto", *known, *([f"column:{name}" for name in columns] or ["column:"])]
 
 
 def parameter_names(ctx: Any, _incomplete: str) -> Iterable[str]:
     """Complete ``NAME=`` with parameters of the strategy on the line, else of all."""
     strategy = ctx.params.get("strategy") or "auto"
     stem = "column:NAME" if str(strategy).startswith("column:") else strategy
-    known = PARAMETERS.get(stem) or tuple(dict.fromkeys(p for ps in PARAMETERS.values() for p in ps))
-    for name in known:
+    every = dict.fromkeys(name for names in PARAMETERS.values() for name in names)
+    for name in PARAMETERS.get(stem, every):
         before, per_modality, _ = name.partition("{modality}")
         for modality in _in_pool(ctx, "features", "unimodal_logits") if per_modality else ("",):
             yield f"{before}{modality}="

@@ -111,6 +111,7 @@ def strategies(
 def _named(paths: list[str]) -> tuple[str | None, list[str]]:
     """Part the name of a strategy and the files of a pool; what is a file is no name."""
     first = paths[0] if paths else ""
-    if not first or first not in PARAMETERS and (Path(first).exists() or first.endswith(".h5")):
+    file = first not in PARAMETERS and (Path(first).exists() or first.endswith(".h5"))
+    if file or not first:
         return None, paths
     return first, paths[1:]
