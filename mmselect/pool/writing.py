@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import DataError, SchemaError, located
-from mmselect.pool.conversion import Tensor, as_array
+from mmselect.pool.conversion import Tensor, arrays_of, as_array
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.linked import Link
 from mmselect.pool.presence import check_present
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
     FORMAT,
-    SCHEMA,
     VERSION,
     Axes,
     axes_of,
@@ -220,8 +219,8 @@ def write_pool(
     metadata : mapping of column to (n,) array or sequence, optional
         None and nan in a column of text are stored as empty text.
 
-    Arrays are NumPy arrays, sequences, or anything with ``__dlpack__`` or ``.cpu().numpy()``, such
-    as torch tensors on any device.
+    Arrays are NumPy arrays, columns of pandas, polars or pyarrow (of lists, too), sequences, or
+    anything with ``__dlpack__`` or ``.cpu().numpy()``, such as torch tensors on any device.
 
     Raises
     ------
@@ -242,16 +241,7 @@ def write_pool(
     ...     pool.n, pool.ids.text([1])
     (2, ['b'])
     """
-    given: dict[str, NDArray[Any]] = {}
-    for dataset in SCHEMA:
-        values = arrays.pop(dataset.argument, None)
-        if not dataset.named:
-            named = {dataset.path: values}
-        else:
-            named = {f"{dataset.group}/{name}": array for name, array in (values or {}).items()}
-        given |= {name: as_array(name, each) for name, each in named.items() if each is not None}
-    if arrays:
-        raise TypeError(f"write_pool() got an unexpected keyword argument {min(arrays)!r}")
+    given = arrays_of(arrays)
     n = axes_of(given).sizes["n"]
     fixed = {name: array for name, array in given.items() if not per_sample(name)}
     with PoolWriter(path, fixed, rows=n) as writer:
