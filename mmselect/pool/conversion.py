@@ -42,10 +42,8 @@ def arrays_of(arguments: Mapping[str, Tensor | Mapping[str, Tensor] | None]) -> 
         if values is None:
             continue
         if dataset.named and not isinstance(values, Mapping):
-            found = f"found {type(values).__name__}"
-            raise SchemaError(
-                f"expected a mapping of names to arrays, {found}", dataset=dataset.group
-            )
+            message = f"expected a mapping of names to arrays, found {type(values).__name__}"
+            raise SchemaError(message, dataset=dataset.group)
         named = {dataset.group: values}
         if dataset.named:
             named = {f"{dataset.group}/{name}": each for name, each in values.items()}
@@ -115,7 +113,7 @@ def as_array(name: str, values: Tensor) -> NDArray[Any]:
         array = _unboxed(name, array, kind)
     if array.dtype.kind in "mM":
         return np.where(np.isnat(array), "", array.astype(str)).astype(object)
-    if kind == "integer" and array.dtype.kind == "f":
+    if kind == "integer" and array.dtype.kind == "f" and np.isnan(array).any():
         return _classes(array)
     if kind == "boolean" and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
         return array.astype(bool)
@@ -134,7 +132,7 @@ def _unboxed(name: str, array: NDArray[Any], kind: Kind) -> NDArray[Any]:
     """Make rows of lists, and numbers of objects that are some; leave text as it is."""
     items = array.tolist()
     there = [item for item in items if not _is_missing(item)]
-    if there and hasattr(there[0], "__len__") and not isinstance(there[0], str | bytes):
+    if kind == "float" and there and hasattr(there[0], "__len__"):
         return _stacked(name, items, len(there[0]))
     if kind == "integer" and not there:
         return np.full(len(items), np.nan)
