@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
 from mmselect.engine import Engine, map_rows, processors
-from mmselect.errors import NeedsError, SelectionError, UsageError, few
+from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
@@ -164,6 +164,8 @@ def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
         lacks = f"needs {' and '.join(missing)}, which the pool does not have"
         message = f"strategy {record.name} {lacks}; can run: {', '.join(runnable(pool))}"
         raise NeedsError(message, file=pool.files[0])
+    if not record.installed:
+        raise NeedsError(missing_extra(f"strategy {record.name}", record.extra, record.extra))
     return Choice(record, resolved, spread, warnings)
 
 
@@ -192,7 +194,7 @@ def runnable(pool: Pool) -> list[str]:
     return [
         name
         for name, record in registry.BUILT_IN.items()
-        if name != "column:NAME" and not lacking(record, pool)
+        if name != "column:NAME" and record.installed and not lacking(record, pool)
     ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -283,6 +284,8 @@ class Strategy:
         ``constants -> constants``.
     compares : tuple of str
         Datasets or groups in which two samples are equal if their distance is 0.
+    extra : str
+        A package that it needs and not everybody has; the extra that installs it has its name.
     """
 
     name: str
@@ -300,6 +303,12 @@ class Strategy:
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
     prepare: Callable[[Arrays], Arrays] = _as_they_are
     compares: tuple[str, ...] = ("/features",)
+    extra: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs beside the pool is there; looked for without importing it."""
+        return not self.extra or find_spec(self.extra) is not None
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
