@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError, SchemaError
-from mmselect.pool.schema import SCHEMA, Kind, match
+from mmselect.pool.schema import SCHEMA, Kind, by_path, match
 
 Tensor = Any
 """NumPy array, column of a data frame, sequence, or ``__dlpack__`` or ``.cpu().numpy()`` of it."""
@@ -36,18 +36,12 @@ def arrays_of(arguments: Mapping[str, Tensor | Mapping[str, Tensor] | None]) -> 
     """
     if unknown := sorted(arguments.keys() - {*ARGUMENTS}):
         raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
-    given: dict[str, NDArray[Any]] = {}
     for dataset in SCHEMA:
         values = arguments.get(dataset.argument)
-        if values is None:
-            continue
-        if dataset.named and not isinstance(values, Mapping):
+        if dataset.named and not isinstance(values, Mapping | None):
             message = f"expected a mapping of names to arrays, found {type(values).__name__}"
             raise SchemaError(message, dataset=dataset.group)
-        named = {dataset.group: values}
-        if dataset.named:
-            named = {f"{dataset.group}/{name}": each for name, each in values.items()}
-        given |= {path: as_array(path, each) for path, each in named.items() if each is not None}
+    given = {path: as_array(path, values) for path, values in by_path(arguments).items()}
     if "/label" in given and given["/label"].dtype.kind in "OSU":
         message = "expected class indices, found text; mmselect.pack makes classes of names"
         raise SchemaError(message, dataset="/label")

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from mmselect.errors import UsageError, located
+from mmselect.pool.blocks import check_arrays
 from mmselect.pool.conversion import ARGUMENTS, arrays_of, to_numpy
 from mmselect.pool.ids import as_stored
 from mmselect.pool.layout import Layout
@@ -15,7 +16,6 @@ from mmselect.pool.parts import ArrayPart
 from mmselect.pool.presence import lay_masks
 from mmselect.pool.reading import Column, Pool, PoolPath
 from mmselect.pool.schema import axes_of, per_sample
-from mmselect.pool.writing import check_arrays
 
 HELD = "arrays"
 """What errors and provenance call a pool that is in no file."""

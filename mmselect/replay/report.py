@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from mmselect.errors import printable
 from mmselect.files import make_folder
 from mmselect.output.emitting import emit
 from mmselect.replay.plots import FORMS as FIGURE_FORMS
@@ -79,9 +80,9 @@ def page(found: Replay, summary: dict[str, Any], drawn: dict[str, bytes], comman
         for m, title in titles.items()
     )
     return Template(TEMPLATE.read_text()).substitute(
-        title=html.escape(f"Replay of {files}"),
-        verdict="".join(f"<li>{html.escape(line)}</li>" for line in verdict(summary)),
-        baseline=html.escape(summary["baseline"]),
+        title=_shown(f"Replay of {files}"),
+        verdict="".join(f"<li>{_shown(line)}</li>" for line in verdict(summary)),
+        baseline=_shown(summary["baseline"]),
         table=_table(summary_rows(summary, names)),
         heads=_table(head_rows(summary, names, modalities)),
         curves=_svg(drawn["learning-curves.svg"]),
@@ -89,10 +90,14 @@ def page(found: Replay, summary: dict[str, Any], drawn: dict[str, bytes], comman
         pairs=pairs,
         chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
         settings=_table([("", ""), *settings_rows(found)], head=False),
-        command=html.escape(command),
-        warnings="".join(f"<li>{html.escape(line)}</li>" for line in found.warnings)
-        or "<li>none</li>",
+        command=_shown(command),
+        warnings="".join(f"<li>{_shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
     )
+
+
+def _shown(text: str) -> str:
+    """Escape what a browser would take for markup, or a terminal for a command."""
+    return html.escape(printable(text))
 
 
 def _pairs(
@@ -111,18 +116,18 @@ def _pairs(
         style = f"background: rgb(0 114 178 / {0.4 * shade:.2f})"
         return f'<td style="{style}"><b>{shown}</b><br><small>{difference}</small></td>'
 
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{_shown(name)}</th>" for name in names)
     body = "".join(
-        f"<tr><th>{html.escape(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
+        f"<tr><th>{_shown(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
         for i, name in enumerate(names)
     )
     table = f"<table><tr><th></th>{head}</tr>{body}</table>"
-    return f"<h3>{html.escape(title)}</h3><div class=wide>{table}</div>"
+    return f"<h3>{_shown(title)}</h3><div class=wide>{table}</div>"
 
 
 def _table(rows: Sequence[Sequence[str]], head: bool = True) -> str:
     def line(tag: str, row: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{_shown(cell)}</{tag}>' for cell in row)}</tr>"
 
     first = line("th", rows[0]) if head else ""
     body = "".join(line("td", row) for row in rows[1:])

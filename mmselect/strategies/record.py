@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.limits import LIMITS, Limits
 from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few, suggestion
@@ -217,6 +218,9 @@ class Batch:
     labels : (l,) integer array, optional
         Classes of the rows in `labeled`, -1 = unknown, for a strategy that needs ``/label``. Those
         of other rows are not to be had: `columns` leaves ``/label`` out.
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; to be told of each pick. None: any that
+        is not picked yet.
     """
 
     columns: Mapping[str, Any]
@@ -227,6 +231,7 @@ class Batch:
     engine: Engine
     progress: Progress
     labels: NDArray[np.intp] | None = None
+    allowed: Allowed | None = None
 
     def rows(self, path: str) -> NDArray[Any]:
         """Candidates' rows of a dataset, in memory."""
@@ -284,6 +289,8 @@ class Strategy:
         ``constants -> constants``.
     compares : tuple of str
         Datasets or groups in which two samples are equal if their distance is 0.
+    constrained : bool
+        Whether a batch strategy asks `Batch.allowed`, where there is one, before each pick.
     extra : str
         A package that it needs and not everybody has; the extra that installs it has its name.
     """
@@ -303,6 +310,7 @@ class Strategy:
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
     prepare: Callable[[Arrays], Arrays] = _as_they_are
     compares: tuple[str, ...] = ("/features",)
+    constrained: bool = False
     extra: str = ""
 
     @property
