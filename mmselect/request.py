@@ -20,7 +20,8 @@ from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
 from mmselect.option import parse_budget
 from mmselect.pool.reading import Column, Pool
-from mmselect.pool.schema import match
+from mmselect.pool.presence import PRESENT
+from mmselect.pool.schema import match, modalities_in
 from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
 from mmselect.rows import choose_rows
 from mmselect.strategies import registry
@@ -81,6 +82,7 @@ class Request:
     def spread_columns(self) -> dict[str, Column]:
         """Per-sample datasets over which the picks are spread."""
         paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
+        paths += _masks_of(self.pool, paths)
         return {path: self._watched(path) for path in paths}
 
     def _watched(self, path: str) -> Column:
@@ -104,6 +106,11 @@ class Request:
         return {path: known[path] for path in self.reads if path in known}
 
 
+def _masks_of(pool: Pool, paths: Sequence[str]) -> list[str]:
+    """Masks of the modalities, of those that datasets are of, that some samples lack."""
+    return sorted(f"{PRESENT}/{name}" for name in {*modalities_in(paths)} & pool.present.keys())
+
+
 class Choice(NamedTuple):
     """A strategy that a pool has the data for, complete parameters, and what the user is told."""
 
@@ -123,6 +130,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     """
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
+    reads += _masks_of(pool, reads)
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
