@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmselect.errors import MmselectError
+    from mmselect.looking.page import look
+    from mmselect.packing.pack import pack
+    from mmselect.packing.report import Packed
     from mmselect.pool.reading import Pool, open_pool
     from mmselect.pool.writing import write_pool
     from mmselect.selection import Scores, Selection, score, select
@@ -19,11 +22,14 @@ from mmselect.version import __version__
 
 _HOME = {
     "MmselectError": "mmselect.errors",
+    "Packed": "mmselect.packing.report",
     "Pool": "mmselect.pool.reading",
     "open_pool": "mmselect.pool.reading",
+    "pack": "mmselect.packing.pack",
     "write_pool": "mmselect.pool.writing",
     "Scores": "mmselect.selection",
     "Selection": "mmselect.selection",
+    "look": "mmselect.looking.page",
     "score": "mmselect.selection",
     "select": "mmselect.selection",
     "Batch": "mmselect.strategies.record",
@@ -37,6 +43,7 @@ __all__ = [
     "Batch",
     "MmselectError",
     "Need",
+    "Packed",
     "Parameter",
     "Picks",
     "Pool",
@@ -44,7 +51,9 @@ __all__ = [
     "Selection",
     "Strategy",
     "__version__",
+    "look",
     "open_pool",
+    "pack",
     "score",
     "select",
     "write_pool",

@@ -23,11 +23,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from typing import Protocol, SupportsInt
 
 MOST_NAMED = 5
 """How many rows or ids an error names before it says how many more there are."""
+
+LONGEST_NAME = 60
+"""Characters of an unknown name that are compared with the known ones."""
 
 
 class MmselectError(Exception):
@@ -183,3 +187,35 @@ def few(things: list[int] | list[str], total: int | None = None) -> str:
     named = ", ".join(str(thing) for thing in things[:MOST_NAMED])
     more = total - min(len(things), MOST_NAMED)
     return f"{named} and {more:,} more" if more else named
+
+
+@contextlib.contextmanager
+def needing(what: str, package: str, extra: str = "") -> Iterator[None]:
+    """Say how to install a package that an import in the block lacks, before any work is done.
+
+    Raises
+    ------
+    NeedsError
+        Naming the extra, or the package where none has it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        name = f"'mmselect[{extra}]'" if extra else package
+        message = f"{what} needs {package}; install it with: pip install {name}"
+        raise NeedsError(message) from None
+
+
+def suggestion(found: object, known: Iterable[str]) -> str:
+    """Name the known name that a wrong one is most like; nothing where none is like it.
+
+    Examples
+    --------
+    >>> suggestion("Entrpoy", ["margin", "entropy"]), suggestion("x", ["margin", "entropy"])
+    ("; did you mean 'entropy'?", '')
+    """
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(str(found)[:LONGEST_NAME].lower(), names, n=1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
-from mmselect.errors import BudgetError, UsageError
+from mmselect.errors import BudgetError, UsageError, suggestion
 from mmselect.lists import ListFile
 
 LARGEST = 2**63 - 1
@@ -43,7 +43,7 @@ class Condition(NamedTuple):
         return f"where {self.column}{self.operator}{self.value[:LONGEST]}{cut}"
 
 
-def refuse(name: str, expected: str, found: Any) -> UsageError:
+def refuse(name: str, expected: str, found: Any, near: str = "") -> UsageError:
     """Say what an option takes, and what was given instead."""
     try:
         shown = repr(found)
@@ -51,7 +51,7 @@ def refuse(name: str, expected: str, found: Any) -> UsageError:
         shown = "a number of too many digits"
     if len(shown) > LONGEST:
         shown = f"{shown[:LONGEST]}… of {len(shown):,} characters"
-    return UsageError(f"{name}: expected {expected}, found {shown}")
+    return UsageError(f"{name}: expected {expected}, found {shown}{near}")
 
 
 def text(name: str, value: Any) -> str:
@@ -74,7 +74,7 @@ def one_of(*allowed: str) -> Parser:
 
     def parse(name: str, value: Any) -> str:
         if value not in allowed:
-            raise refuse(name, expected, value)
+            raise refuse(name, expected, value, suggestion(value, allowed))
         return str(value)
 
     return parse
@@ -220,6 +220,58 @@ def assignments(name: str, value: Any) -> dict[str, Any]:
             raise UsageError(f"-p: expected {name} once, found it twice")
         parameters[name] = given
     return parameters
+
+
+def anything(name: str, value: Any) -> Any:
+    """Take text that is not empty, or any other value."""
+    return text(name, value) if isinstance(value, str) else value
+
+
+def sources(name: str, value: Any) -> dict[str, Any]:
+    """Take ``NAME=SOURCE`` texts, or a mapping of names to anything.
+
+    Examples
+    --------
+    >>> sources("features", ["image=clip.npz:x=1"])
+    {'image': 'clip.npz:x=1'}
+    """
+    if not isinstance(value, Mapping):
+        each = _several(name, "NAME=SOURCE, or a mapping", value, str)
+        value = dict(_assignments(name, "NAME=SOURCE", each))
+    return {str(key): anything(name, each) for key, each in value.items()}
+
+
+def _assignments(name: str, expected: str, said: Iterable[Any]) -> Iterable[tuple[str, str]]:
+    """Cut each text at its first ``=``; a name may be given once."""
+    seen = set[str]()
+    for each in said:
+        found = re.fullmatch(r"([A-Za-z0-9_.+-]+)=(.+)", str(each), re.DOTALL)
+        if found is None:
+            raise refuse(name, expected, each)
+        if found[1] in seen:
+            raise UsageError(f"{name}: expected {found[1]} once, found it twice")
+        seen.add(found[1])
+        yield found[1], found[2]
+
+
+def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
+    """Take ``NAME=SOURCE`` or ``SOURCE`` texts, or a mapping; a source may have its own name.
+
+    Examples
+    --------
+    >>> columns("metadata", ["split=a.csv:split", "a.csv:loss"])
+    (('split', 'a.csv:split'), (None, 'a.csv:loss'))
+    """
+    if isinstance(value, Mapping):
+        return tuple((str(key), anything(name, each)) for key, each in value.items())
+    made: list[tuple[str | None, Any]] = []
+    for each in _several(name, "[NAME=]SOURCE, or a mapping", value, str):
+        if isinstance(each, tuple):  # as this function made it
+            made.append(each)
+            continue
+        found = re.fullmatch(r"([A-Za-z0-9_.-]+)=(.+)", str(each), re.DOTALL)
+        made.append((found[1], found[2]) if found else (None, anything(name, each)))
+    return tuple(made)
 
 
 def names(name: str, value: Any) -> tuple[str, ...]:

@@ -74,10 +74,7 @@ def choose_rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask, 
 def _fits(pool: Pool, condition: Condition) -> Mask:
     """Which rows fulfil a condition on a metadata column."""
     column, sign, value = condition
-    if (path := f"/metadata/{column}") not in pool.columns:
-        known = ", ".join(pool.names("/metadata")) or "none is there"
-        message = f"{condition}: expected a column of /metadata ({known}), found {column!r}"
-        raise SelectionError(message, file=pool.files[0])
+    path = pool.metadata(column, str(condition)).path
     values = pool.columns[path][:]
     compare = COMPARE[sign]
     if values.dtype.kind in "OSU":

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
 from mmselect.engine import Progress, ranges, silent
-from mmselect.errors import NeedsError, few
+from mmselect.errors import NeedsError, few, needing
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
 from mmselect.strategies.record import Batch, Picks
+
+if TYPE_CHECKING:
+    import pandas
 
 COPY_ROWS = 1024
 """Picks whose features are read at a time to find copies among them."""
@@ -49,6 +52,18 @@ class Scores:
     def __repr__(self) -> str:
         what = f"{len(self.ids):,} candidates by {self.provenance['strategy']}"
         return f"Scores({what}, with {', '.join(['score', *self.components])}: {few(self.ids)})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Table with a row per candidate: ``id``, ``index``, ``score`` and the components.
+
+        Raises
+        ------
+        NeedsError
+            If pandas is not installed.
+        """
+        return _frame(
+            {"id": self.ids, "index": self.indices, "score": self.score, **self.components}
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,25 @@ class Selection:
     def __repr__(self) -> str:
         what = f"{len(self.ids):,} picks by {self.provenance['strategy']}"
         return f"Selection({what}: {few(self.ids)})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Table with a row per pick, in pick order: ``rank``, ``index``, ``id``, ``score``.
+
+        Raises
+        ------
+        NeedsError
+            If pandas is not installed.
+        """
+        ranks = np.arange(1, len(self.ids) + 1)
+        fields = {"rank": ranks, "index": self.indices, "id": self.ids, "score": self.scores}
+        return _frame(fields)
+
+
+def _frame(fields: dict[str, Any]) -> pandas.DataFrame:
+    """Make a table of columns; with a copy of them, so that changing it changes no result."""
+    with needing("to_frame", "pandas"):
+        import pandas
+    return pandas.DataFrame(fields, copy=True)
 
 
 @accepts(Scoring)

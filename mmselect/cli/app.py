@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmselect.cli import pools, select, study
+from mmselect.cli import look, pack, pools, select, study
 from mmselect.cli.options import OnceCommand
 from mmselect.errors import MmselectError, UsageError
 from mmselect.terminal import fail
@@ -31,11 +31,13 @@ app = typer.Typer(
 
 for command in (
     pools.demo,
+    pack.pack,
     pools.check,
     pools.info,
     pools.strategies,
     select.score,
     select.select,
+    look.look,
     select.embed,
     study.align,
     study.replay,

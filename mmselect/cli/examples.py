@@ -8,6 +8,12 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("mmselect demo", "mmselect demo somewhere-else"),
+    "pack": (
+        "mmselect pack -o small.h5 --features image=emoji.h5:/features/image \\\n"
+        "    --id emoji.h5:/id",
+        "mmselect pack -o round2.h5 --from emoji.h5 \\\n"
+        "    --multimodal-logits emoji.h5:/unimodal_logits/text",
+    ),
     "check": ("mmselect check emoji.h5", "mmselect check -q emoji.h5 --memory 64MB"),
     "info": ("mmselect info emoji.h5", "mmselect info emoji.h5 --format json"),
     "strategies": (
@@ -18,12 +24,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "score": (
         "mmselect score emoji.h5 --strategy smem -o scores.csv",
         "mmselect score emoji.h5 -s smem -p gamma=0 --where vendor=google",
-        "mmselect score emoji.h5 -s entropy --format npy -o scores.npy",
+        "mmselect score emoji.h5 -s entropy --columns name,vendor -o entropy.jsonl",
     ),
     "select": (
         "mmselect select emoji.h5 --budget 60 --where split=train -o picks.txt",
         "mmselect select emoji.h5 -b 5% -s bmmal --exclude picks.txt --seed 1",
-        "mmselect select emoji.h5 -b 60 -s smem --spread d2 --format json",
+        "mmselect select emoji.h5 -b 60 -s smem --spread d2 -o picks.json",
+    ),
+    "look": (
+        "mmselect look emoji.h5 picks.txt -o page.html",
+        "mmselect look emoji.h5 --budget 60 --where split=train -o page.html",
+        "mmselect look emoji.h5 picks.txt --text name --columns vendor -o page.html",
     ),
     "embed": (
         "mmselect embed emoji.h5 -o factors.h5",

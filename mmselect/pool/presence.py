@@ -107,8 +107,10 @@ def blank(block: NDArray[Any], present: Mask | None) -> NDArray[Any]:
     return block
 
 
-def check_present(arrays: Mapping[str, NDArray[Any]]) -> None:
+def check_present(arrays: Mapping[str, NDArray[Any]], others: Collection[str] = ()) -> None:
     """Hold the masks among some arrays by dataset path against the other datasets.
+
+    `others` are datasets of the same pool that are not among the arrays.
 
     Raises
     ------
@@ -118,8 +120,8 @@ def check_present(arrays: Mapping[str, NDArray[Any]]) -> None:
         If a sample has no modality.
     """
     masks = {name: arrays[f"{PRESENT}/{name}"].astype(bool) for name in names_in(PRESENT, arrays)}
-    known = modalities_in(arrays)
-    for problem in presence_problems(arrays):
+    known = modalities_in([*arrays, *others])
+    for problem in presence_problems([*arrays, *others]):
         raise problem
     if bare := bare_rows(masks, known).tolist():
         raise DataError(NOTHING, dataset=PRESENT, rows=bare)

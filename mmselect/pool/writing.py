@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import DataError, SchemaError, located
+from mmselect.pool.conversion import Tensor, as_array
 from mmselect.pool.ids import Ids, as_stored, check_ids
+from mmselect.pool.linked import Link
 from mmselect.pool.presence import check_present
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
@@ -27,15 +28,11 @@ from mmselect.pool.schema import (
     Axes,
     axes_of,
     in_schema_order,
-    match,
     per_sample,
     place_of,
 )
 from mmselect.pool.storage import Storage, created, draft
 from mmselect.pool.values import bad_rows
-
-Tensor = Any
-"""NumPy array, sequence, or anything with ``__dlpack__`` or ``.cpu().numpy()``."""
 
 
 class PoolWriter:
@@ -55,6 +52,8 @@ class PoolWriter:
         takes their room once more.
     attributes : mapping, optional
         Attributes of the file besides those of the format.
+    links : mapping of dataset path to Link, optional
+        What lies in other files; where it is all there is, `rows` must be given.
 
     Examples
     --------
@@ -75,11 +74,13 @@ class PoolWriter:
         *,
         rows: int | None = None,
         attributes: Mapping[str, Any] | None = None,
+        links: Mapping[str, Link] | None = None,
     ) -> None:
         self.path, self.rows, self._expected = Path(path), 0, rows
         self._constants = {name: as_array(name, value) for name, value in (constants or {}).items()}
         self._attributes = {"format": FORMAT, "format_version": VERSION, **(attributes or {})}
         self._axes, self._first = Axes(), dict[str, NDArray[Any]]()
+        self._links = dict(links or {})
 
     def __enter__(self) -> Self:
         with ExitStack() as files:
@@ -119,10 +120,10 @@ class PoolWriter:
         block = {name: as_array(name, values) for name, values in arrays.items()}
         with located(file=str(self.path), rows=range(self.rows, sys.maxsize)):
             if not self._first:
-                check_arrays({**self._constants, **block}, self._axes)
+                check_arrays({**self._constants, **block}, self._axes, self._links)
                 self._begin(block)
             else:
-                check_arrays(block, self._axes)
+                check_arrays(block, self._axes, self._links)
                 check_alike(self._first, block)
             start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
             if self._expected is not None and self.rows > self._expected:
@@ -138,13 +139,18 @@ class PoolWriter:
         self._pool.handle.attrs.update(self._attributes)
         for name, values in self._constants.items():
             self._pool.store(name, values)
+        for name, link in self._links.items():
+            link.store(self._pool.handle, name)
         for name, values in block.items():
             self._draft.reserve(name, values, self._expected)
         self._first = {name: values[:0].copy() for name, values in block.items()}
 
     def _finish(self) -> None:
         if not self._first:
-            raise SchemaError("expected at least one array with a row per sample, found none")
+            if not self._links:
+                raise SchemaError("expected at least one array with a row per sample, found none")
+            self._begin({})
+            self.rows = self._expected or 0
         if self._expected not in (None, self.rows):
             raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
         if self._draft is not self._pool:
@@ -331,50 +337,12 @@ def check_shards(
     return first.constants, rows, dtypes
 
 
-def to_numpy(values: Tensor) -> NDArray[Any]:
-    """Turn an array, a tensor of any library on any device, or a sequence into a NumPy array.
-
-    Examples
-    --------
-    >>> to_numpy(["a", "b"]), to_numpy((1, 2)).dtype.kind
-    (array(['a', 'b'], dtype='<U1'), 'i')
-    """
-    if isinstance(values, np.ndarray | h5py.Dataset):
-        return np.asarray(values)
-    if hasattr(values, "detach"):
-        values = values.detach()
-    if hasattr(values, "cpu"):
-        values = values.cpu()
-    if str(getattr(values, "dtype", "")).endswith("bfloat16"):  # NumPy has no such type
-        values = values.float()
-    if hasattr(values, "numpy"):
-        return np.asarray(values.numpy())
-    if hasattr(values, "__dlpack__"):
-        return np.from_dlpack(values)
-    return np.asarray(values)
-
-
-def as_array(name: str, values: Tensor) -> NDArray[Any]:
-    """Turn what is given for a dataset into an array, of its own type or, failing one, its table's.
-
-    Examples
-    --------
-    >>> as_array("/labeled", [0, 1]), as_array("/metadata/caption", ["a", float("nan")])
-    (array([False,  True]), array(['a', nan], dtype=object))
-    """
-    array, place = to_numpy(values), match(name)
-    kind = place.dataset.kind if place else "float"
-    if array.size == 0 and not hasattr(values, "dtype") and kind != "float":
-        return array.astype({"boolean": bool, "integer": np.int64}.get(kind, object))
-    if array.dtype.kind == "U" and not isinstance(values, np.ndarray):
-        return np.array(values, object)  # NumPy makes words of the None and nan among text
-    if kind == "boolean" and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
-        return array.astype(bool)
-    return array
-
-
-def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -> None:
+def check_arrays(
+    arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None, others: Collection[str] = ()
+) -> None:
     """Hold arrays against the schema, and ids, labels and masks against what a pool may hold.
+
+    `others` are datasets of the same pool that are written elsewhere.
 
     Raises
     ------
@@ -391,4 +359,4 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None) -
         if place_of(name).dataset.kind in ("integer", "boolean"):
             for problem, rows in bad_rows(place_of(name), array, axes.sizes).items():
                 raise DataError(problem, dataset=name, rows=rows.tolist())
-    check_present(arrays)
+    check_present(arrays, others)

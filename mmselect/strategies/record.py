@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmselect.core.presence import Mask
 from mmselect.core.limits import LIMITS, Limits
 from mmselect.engine import Engine, Progress
-from mmselect.errors import ParameterError, few
+from mmselect.errors import ParameterError, few, suggestion
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
@@ -361,7 +361,8 @@ class Strategy:
     def _unknown(self, name: str, known: list[str], modalities: Sequence[str]) -> str:
         stem, _, last = name.rpartition(".")
         if f"{stem}.{{modality}}" in {p.name for p in self.parameters}:
-            found = f"found modality {last!r} in {name!r}"
+            found = f"found modality {last!r} in {name!r}{suggestion(name, known)}"
             return f"expected one of the pool's modalities ({few(list(modalities))}), {found}"
         expected = f"one of {', '.join(known)}" if known else "no parameters"
-        return f"strategy {self.name}: expected {expected}, found {name!r}"
+        near = suggestion(name, known)
+        return f"strategy {self.name}: expected {expected}, found {name!r}{near}"

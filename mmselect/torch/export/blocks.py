@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError
+from mmselect.pool.conversion import as_array, to_numpy
 from mmselect.pool.ids import as_stored
 from mmselect.pool.schema import Axes, match, place_of
 from mmselect.pool.values import bad_rows
-from mmselect.pool.writing import as_array, check_arrays, to_numpy
+from mmselect.pool.writing import check_arrays
 from mmselect.torch.export.trees import Tensor
 
 Arrays = dict[str, NDArray[Any]]

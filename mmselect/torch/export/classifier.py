@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmselect.errors import ParameterError, SchemaError
-from mmselect.pool.writing import to_numpy
+from mmselect.pool.conversion import to_numpy
 from mmselect.torch.export.outputs import submodule
 from mmselect.torch.export.running import Plan, fused_logits
 from mmselect.torch.export.trees import Tensor, shown

@@ -13,9 +13,10 @@ from typing import Any
 
 from mmselect.errors import PoolError, SchemaError, few
 from mmselect.pool.checking import name_problems
+from mmselect.pool.conversion import as_array, to_numpy
 from mmselect.pool.schema import Axes, place_of
 from mmselect.pool.values import like_probabilities
-from mmselect.pool.writing import as_array, check_alike, to_numpy
+from mmselect.pool.writing import check_alike
 from mmselect.torch.export.batches import column
 from mmselect.torch.export.blocks import Arrays, Block, arrived, as_text, leaving
 from mmselect.torch.export.classifier import constants

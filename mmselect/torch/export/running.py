@@ -11,8 +11,8 @@ import torch
 
 from mmselect.core.scores.coalitions import coalition_names
 from mmselect.errors import ParameterError
+from mmselect.pool.conversion import to_numpy
 from mmselect.pool.schema import match, names_in
-from mmselect.pool.writing import to_numpy
 from mmselect.torch.export.batches import Inputs, Key, arguments, check_arguments, column, moved
 from mmselect.torch.export.blocks import allclose_to_largest
 from mmselect.torch.export.modes import dropping, seeded

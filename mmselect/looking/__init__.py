@@ -1,0 +1,1 @@
+"""The page of the picks: what a person sees before labeling."""

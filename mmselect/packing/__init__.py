@@ -1,0 +1,1 @@
+"""A pool from the files people have: found by their extension, read in row blocks, or linked to."""

@@ -1,0 +1,203 @@
+"""Make a pool of the files people have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmselect.arrays import Array
+from mmselect.ask import Packing
+from mmselect.engine import Progress, ranges, silent
+from mmselect.errors import UsageError, few
+from mmselect.files import check_targets
+from mmselect.option import accepts
+from mmselect.packing.gathering import gather
+from mmselect.packing.linking import link_to, links_of
+from mmselect.packing.plan import Item, Plan, check_axes, make_plan
+from mmselect.packing.report import Origin, Packed, report
+from mmselect.packing.source import Files
+from mmselect.pool.linked import Link
+from mmselect.pool.reading import Pool, open_pool
+from mmselect.pool.schema import in_schema_order
+from mmselect.pool.writing import PoolWriter
+
+SHARE = 8
+"""Into so many parts memory is divided: a block, what it is made of, and what HDF5 keeps."""
+
+OUTPUTS = (
+    "/unimodal_logits",
+    "/multimodal_logits",
+    "/coalition_logits",
+    "/classifier",
+    "/dropout_logits",
+)
+"""What a model gives: of an older model than new logits, if it comes from another pool."""
+
+
+@accepts(Packing)
+def pack(
+    path: str | os.PathLike[str],
+    table: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+    **asked: Any,
+) -> Packed:
+    r"""Make a pool of the files people have, in row blocks: it need not fit in memory.
+
+    A source is text, ``FILE`` or ``FILE:KEY``: npy, a folder of npy, npz, safetensors, pt, csv,
+    parquet, h5, h5ad, h5mu; or an array, as :func:`mmselect.write_pool` takes it.
+
+    Parameters
+    ----------
+    path : path
+        The pool to write; an existing file is replaced.
+    table : path, optional
+        A file of columns; a source may then be the name of one.
+    progress : callable, optional
+        Told ``(rows done, rows in all)`` now and then.
+    {options}
+
+    Returns
+    -------
+    Packed
+        What was written, which strategies can run, and what one more file would add.
+
+    Raises
+    ------
+    MmselectError
+        Of the kind that fits, naming source, key and row. Nothing is written then.
+
+    Examples
+    --------
+    >>> import mmselect, numpy as np, tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> np.save(folder / "clip.npy", np.eye(3, dtype="f4"))
+    >>> _ = (folder / "about.csv").write_text("name,kind\na,cat\nb,dog\nc,\n")
+    >>> made = mmselect.pack(
+    ...     folder / "pool.h5",
+    ...     folder / "about.csv",
+    ...     features={"image": folder / "clip.npy"},
+    ...     ids="name",
+    ...     labels="kind",
+    ... )
+    >>> with mmselect.open_pool(folder / "pool.h5") as pool:
+    ...     pool.ids.text([0, 2]), pool.columns["/label"][:].tolist()
+    (['a', 'c'], [0, 1, -1])
+    """
+    return carry_out(Packing(**asked), Path(path), table, progress)
+
+
+def carry_out(
+    ask: Packing,
+    target: Path,
+    table: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Packed:
+    """Make a pool of what was asked for; see :func:`pack`."""
+    with Files() as files:
+        base = files.enter_context(open_pool(ask.base)) if ask.base is not None else None
+        found = gather(ask, None if table is None else Path(table), base, files)
+        read = [str(source.path) for source in found.sources.values()]
+        check_targets([target], [*read, *(base.files if base else ())])
+        folder = Path(os.path.realpath(target)).parent
+        plan = make_plan(found.sources, base, ask.join, ask.dtype, folder, files)
+        links = _base_links(ask, plan, base, target) | _links(ask, plan, target)
+        for name in links:
+            plan.items.pop(name, None)
+        rows = check_axes(plan, links, in_schema_order)
+        _write(plan, links, rows, target, ask.memory, progress or silent)
+        origins = dict(_origins(plan, links, ask.base, found.sources))
+    return report(target, origins, [*found.notices, *plan.notices])
+
+
+def _base_links(ask: Packing, plan: Plan, base: Pool | None, target: Path) -> dict[str, Link]:
+    """Point at what another pool has and nobody gave anew."""
+    if base is None:
+        return {}
+    left_out = [f"/{name.strip('/')}" for name in ask.without or ()]
+    for name in left_out:
+        if not any(path == name or path.startswith(f"{name}/") for path in base.paths):
+            raise UsageError(f"without: expected a dataset of {ask.base}, found {name!r}")
+    given = plan.items.keys() | plan.constants.keys()
+    out = {p for p in base.paths for n in left_out if p == n or p.startswith(f"{n}/")}
+    paths = in_schema_order(base.paths - given - out)
+    old = [path for path in paths if path.startswith(OUTPUTS)]
+    if old and any(path.startswith(OUTPUTS) for path in given):
+        plan.notices.append(
+            f"{few(old)} still come from {ask.base}; if that is an older model, "
+            "give them anew or leave them out with --without"
+        )
+    return links_of(base, paths, target)
+
+
+def _links(ask: Packing, plan: Plan, target: Path) -> dict[str, Link]:
+    """Point at sources that need no change, where that was asked for."""
+    links: dict[str, Link] = {}
+    for path, item in plan.items.items() if ask.link else ():
+        if item.place.dataset.kind != "float" or item.source.path.name == "array":
+            continue  # small, or in no file
+        same = item.rows is None and item.dtype == item.source.column.dtype
+        link = link_to(item.source, target) if same else None
+        if link is None:
+            why = "HDF5 cannot point at such a file" if same else "its rows or its type change"
+            plan.notices.append(f"{item.source.name}: copied, since {why}")
+        else:
+            links[path] = link
+    return links
+
+
+def _write(
+    plan: Plan,
+    links: Mapping[str, Link],
+    rows: int,
+    target: Path,
+    memory: int,
+    progress: Progress,
+) -> None:
+    """Copy all items, block by block."""
+    items = plan.items
+    row = sum(item.row_bytes for item in items.values())
+    step = max(memory // SHARE // max(row, 1), 1)
+    rooms = {path: _room(item, min(step, rows)) for path, item in items.items()}
+    with PoolWriter(target, plan.constants, rows=rows, links=links) as writer:
+        for start, stop in ranges(0, rows if items else 0, step):
+            progress(start, rows)
+            for item in items.values():
+                item.announce(stop, stop + step)
+            writer.append(
+                {
+                    path: items[path].read(start, stop, room(rooms[path], stop - start))
+                    for path in items
+                }
+            )
+        progress(rows, rows)
+
+
+def _room(item: Item, rows: int) -> Array | None:
+    """Memory that is used again for every block, of numbers that are stored as they come."""
+    dtype = item.source.column.dtype
+    if item.rows is not None or item.dtype != dtype or dtype.kind == "O":
+        return None
+    return np.empty((rows, *item.shape[1:]), dtype)
+
+
+def room(memory: Array | None, rows: int) -> Array | None:
+    """Take as much of it as a block needs."""
+    return None if memory is None else memory[:rows]
+
+
+def _origins(
+    plan: Plan, links: Mapping[str, Link], base: str | None, sources: Mapping[str, Any]
+) -> Iterator[tuple[str, Origin]]:
+    """Say of each dataset what it is and where it comes from."""
+    every: dict[str, Any] = {**plan.items, **plan.constants, **links}
+    for path in in_schema_order(every):
+        each = every[path]
+        source = sources.get(path)
+        name = base if source is None and path in links else "" if source is None else source.name
+        kind = "text" if each.dtype.kind in "OSU" else str(each.dtype)
+        yield path, Origin(tuple(each.shape), kind, name or "", path in links)

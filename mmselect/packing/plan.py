@@ -1,0 +1,374 @@
+"""What goes into a pool, from where and in which order; everything decided, no numbers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.arrays import Array, Index
+from mmselect.errors import DataError, RowNumbers, SchemaError, UsageError, few, located
+from mmselect.packing.fitting import Turn, check_values, fitted
+from mmselect.packing.joining import Match, first_difference, ids_in, match, spooled
+from mmselect.packing.kinds import ids_of
+from mmselect.packing.source import Files, Source
+from mmselect.pool.ids import Ids
+from mmselect.pool.parts import ArrayPart
+from mmselect.pool.presence import mask_over
+from mmselect.pool.reading import Pool
+from mmselect.pool.schema import Axes, Place, axes_of, per_sample, place_of
+
+OF_ONE = ("/features", "/unimodal_logits")
+"""Groups whose datasets a sample may lack: it then lacks that modality."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One dataset of the new pool: the rows of a source, each at its sample's place.
+
+    Attributes
+    ----------
+    place : Place
+    source : Source
+    dtype : dtype
+        In the pool.
+    turn : callable
+        Turns the source's values into those of the pool.
+    rows : (n,) integer array, optional
+        Row of the source for each sample, -1 where there is none; None: the same row.
+    there : (n,) boolean array, optional
+        Samples that have it; the others are filled and not checked.
+    """
+
+    place: Place
+    source: Source
+    dtype: np.dtype[Any]
+    turn: Turn
+    rows: Index | None = None
+    there: NDArray[np.bool_] | None = None
+
+    @property
+    def path(self) -> str:
+        """Its name in the pool."""
+        group, name = self.place.dataset.group, self.place.name
+        return group if name is None else f"{group}/{name}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of a NumPy array."""
+        shape = self.source.column.shape
+        return shape if self.rows is None else (len(self.rows), *shape[1:])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row while it is packed; of text, what is usual."""
+        column = self.source.column
+        if column.dtype.kind == "O":
+            return 150
+        return prod(column.shape[1:]) * (column.dtype.itemsize + self.dtype.itemsize)
+
+    def read(self, start: int, stop: int, room: Array | None = None) -> Array:
+        """Rows of samples `start` to `stop`, checked; in `room`, where they need no change.
+
+        Raises
+        ------
+        MmselectError
+            Naming the source, its key and its row.
+        """
+        column, there = self.source.column, None if self.there is None else self.there[start:stop]
+        numbers: RowNumbers = range(start, stop)
+        if self.rows is None:
+            block = column.read(start, stop, room)
+        else:
+            numbers = self.rows[start:stop]
+            there = self.rows[start:stop] >= 0 if there is None else there
+            block = column.take(np.maximum(self.rows[start:stop], 0))
+        dataset = self.source.key or self.path
+        with located(rows=numbers, place=self.source.place, dataset=dataset):
+            if there is not None and not there.all():
+                return self._filled(block, there)
+            block = self.turn(block)
+            check_values(self.place, block, None)
+        return block
+
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next, so that it reads while we write."""
+        if self.rows is None:
+            self.source.column.announce(start, stop)
+
+    def _filled(self, block: Array, there: NDArray[np.bool_]) -> Array:
+        out = np.full(block.shape, _fill(self.place, self.dtype), self.dtype)
+        kept = np.flatnonzero(there)
+        with located(rows=kept):
+            out[kept] = self.turn(block[kept])
+        check_values(self.place, out, there)
+        return out
+
+
+def _fill(place: Place, dtype: np.dtype[Any]) -> Any:
+    """Say what stands where a sample has nothing."""
+    if dtype.kind == "O":
+        return b""
+    if place.dataset.kind in ("integer", "boolean"):
+        return -1 if place.dataset.kind == "integer" else False
+    return np.nan
+
+
+@dataclass
+class Plan:
+    """All that goes into a pool besides links.
+
+    Attributes
+    ----------
+    items : dict of path to Item
+    constants : dict of path to array
+    ids : Ids, optional
+    notices : list of str
+    """
+
+    items: dict[str, Item] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    ids: Ids | None = None
+    notices: list[str] = field(default_factory=list)
+
+
+def make_plan(
+    sources: Mapping[str, Source],
+    base: Pool | None,
+    join: str | None,
+    floats: str | None,
+    folder: Path,
+    files: Files,
+) -> Plan:
+    """Decide which row of each source is which sample, and what becomes of its values.
+
+    Parameters
+    ----------
+    sources : mapping of dataset path to Source
+    base : Pool, optional
+        What the other datasets come from.
+    join : {"order", "id"}, optional
+        None: by order, unless ids say that it is not the same.
+    floats : str, optional
+        Type of features and logits.
+    folder : Path
+        Where rows wait that cannot be read out of order.
+    files : Files
+
+    Raises
+    ------
+    MmselectError
+        If sources cannot be joined, or hold what the datasets may not.
+    """
+    plan = Plan(ids=base.ids if base is not None and "/id" in base.columns else None)
+    for path, source in sources.items():
+        plan.notices += source.notices
+        if not per_sample(path):
+            plan.constants[path] = _constant(path, source)
+    rows = {path: source for path, source in sources.items() if per_sample(path)}
+    if "/id" in rows:
+        plan.ids = ids_in(rows["/id"])
+    matches = _matches(plan, rows, join, files)
+    for path, source in rows.items():
+        plan.items[path] = _item(place_of(path), source, matches.get(path), floats)
+    _mark_absent(plan, base)
+    if "/label" in rows and "/labeled" not in rows:
+        _mark_labeled(plan)
+    for path, item in plan.items.items():
+        if item.rows is not None and item.source.in_order:
+            plan.items[path] = replace(item, source=spooled(item.source, folder, files))
+    return plan
+
+
+def _constant(path: str, source: Source) -> Array:
+    with located(file=str(source.path), dataset=source.key or path):
+        _, turn = fitted(place_of(path), source.column.dtype, None)
+        return turn(source.column[:])
+
+
+def _item(place: Place, source: Source, found: Match | None, floats: str | None) -> Item:
+    with located(file=str(source.path), dataset=source.key or place.dataset.path):
+        dtype, turn = fitted(place, source.column.dtype, floats)
+        if found is None or found.same_order:
+            return Item(place, source, dtype, turn)
+        holes = found.missing.size and dtype.kind in "iub" and place.dataset.group == "/metadata"
+        if holes:  # integers and truth have nothing that says "none"
+            return Item(place, source, np.dtype("f8"), lambda b: b.astype("f8"), found.rows)
+        return Item(place, source, dtype, turn, found.rows)
+
+
+def _matches(
+    plan: Plan, rows: Mapping[str, Source], join: str | None, files: Files
+) -> dict[str, Match]:
+    """Find the samples in each source, by ids where they are asked for; check that they agree."""
+    if join == "order":
+        return {}
+    names = [rows["/id"].key] if "/id" in rows and rows["/id"].key else []
+    carried: dict[str, Ids | None] = {}
+    known: dict[str, Ids] = {}
+    for path, source in rows.items():
+        holder = None if path == "/id" else ids_of(source, files, names)
+        if holder is not None and holder.name not in known and (join or plan.ids):
+            known[holder.name] = ids_in(holder)
+        carried[path] = None if holder is None else known.get(holder.name)
+        if holder is not None and plan.ids is None and join is None:
+            plan.notices.append(f"{holder.name} may be ids: --id {holder.name} takes them along")
+            return {}
+    if join is None:
+        _check_order(plan, rows, carried)
+        return {}
+    plan.ids = plan.ids or next(filter(None, carried.values()), None)
+    if plan.ids is None:
+        raise UsageError("join: expected ids in a source, found none; give them with --id")
+    found = {}
+    for path, ids in carried.items():
+        if path != "/id":
+            found[path] = _match(plan, rows[path], ids)
+    return found
+
+
+def _match(plan: Plan, source: Source, ids: Ids | None) -> Match:
+    assert plan.ids is not None
+    if ids is None:
+        if len(source.column) != len(plan.ids):
+            message = f"expected ids, or {len(plan.ids):,} rows in the order of the samples"
+            found = f"found {len(source.column):,} rows without ids"
+            raise SchemaError(f"{message}, {found}", file=source.name)
+        said = f"{source.name}: has no ids, so its rows are taken in the order of the samples"
+        plan.notices.append(said)
+        return Match(np.arange(len(plan.ids)), 0)
+    if len(ids) != len(source.column):
+        message = f"expected an id for each of {len(source.column):,} rows, found {len(ids):,}"
+        raise SchemaError(message, file=source.name)
+    met = match(plan.ids, ids)
+    if met.missing.size == len(plan.ids):
+        message = f"expected ids such as {few(plan.ids.text(range(min(2, len(plan.ids)))))}"
+        raise DataError(
+            f"{message}, found {few(ids.text(range(min(2, len(ids)))))}", file=source.name
+        )
+    if met.others:
+        plan.notices.append(f"{source.name}: {met.others:,} rows of other ids are left out")
+    return met
+
+
+def _check_order(plan: Plan, rows: Mapping[str, Source], carried: Mapping[str, Ids | None]) -> None:
+    """Refuse to join by order what ids say is not in order."""
+    for path, ids in carried.items():
+        if ids is None or plan.ids is None:
+            continue
+        row = first_difference(plan.ids, ids)
+        if row is not None:
+            a, b = (x.shown(row) if row < len(x) else "none" for x in (plan.ids, ids))
+            message = (
+                f"its ids differ from those of the samples from row {row:,} on: expected {a}, "
+                f"found {b}; --join id puts rows in order, --join order takes them as they are"
+            )
+            raise DataError(message, file=rows[path].name)
+
+
+def _mark_absent(plan: Plan, base: Pool | None) -> None:
+    """Say in ``/present`` which samples lack a modality; refuse what no sample may lack."""
+    lacking: dict[str, list[NDArray[np.bool_]]] = {}
+    for path, item in plan.items.items():
+        missing = _missing(item)
+        if missing is None or not missing.any():
+            continue
+        if item.place.dataset.group in OF_ONE:
+            lacking.setdefault(item.place.name or "", []).append(missing)
+        elif item.place.dataset.kind == "float" and item.place.dataset.group != "/metadata":
+            rows = np.flatnonzero(missing)
+            named = few(plan.ids.text(rows[:6])) if plan.ids else few(rows.tolist())
+            message = f"lacks {len(rows):,} of the samples: {named}"
+            raise DataError(message, file=item.source.name, dataset=path)
+        else:
+            count, total = int(missing.sum()), len(missing)
+            plan.notices.append(
+                f"{item.source.name}: has nothing for {count:,} of {total:,} samples"
+            )
+    _apply_absent(plan, lacking, base)
+
+
+def _mark_labeled(plan: Plan) -> None:
+    """Say in ``/labeled`` which samples have a label, where some have none and nobody says it."""
+    item = plan.items["/label"]
+    known = item.read(0, item.shape[0]) >= 0
+    if known.all() or not known.any():
+        what = "every sample has" if known.all() else "no sample has"
+        plan.notices.append(f"labels: {what} one; --labeled says which count as labeled")
+        return
+    plan.notices.append(f"labeled: the {int(known.sum()):,} samples that have a label")
+    plan.items["/labeled"] = _item(place_of("/labeled"), in_memory("/labeled", known), None, None)
+
+
+def _missing(item: Item) -> NDArray[np.bool_] | None:
+    """Find samples for which a source has no row, or nothing in it."""
+    empty = None if item.source.absent is None else item.source.absent()
+    if item.rows is None:
+        return empty
+    missing: NDArray[np.bool_] = item.rows < 0
+    return missing if empty is None else missing | empty[np.maximum(item.rows, 0)]
+
+
+def _apply_absent(
+    plan: Plan, lacking: Mapping[str, list[NDArray[np.bool_]]], base: Pool | None
+) -> None:
+    """Complete the masks of presence, and tell the items of a modality which rows are there."""
+    masks = {} if base is None else dict(base.present)
+    for item in plan.items.values():
+        if item.place.dataset.group == "/present":
+            masks[item.place.name or ""] = item.read(0, item.shape[0])
+    for name, missing in lacking.items():
+        absent = np.logical_or.reduce(missing)
+        given = masks.get(name)
+        masks[name] = ~absent if given is None else given & ~absent
+        plan.notices.append(f"{name}: {int(absent.sum()):,} of {len(absent):,} samples have none")
+        source = in_memory(f"/present/{name}", masks[name])
+        plan.items[f"/present/{name}"] = _item(place_of(f"/present/{name}"), source, None, None)
+    for path, item in plan.items.items():
+        there = mask_over(path, masks)
+        if there is not None and len(there) == item.shape[0] and not there.all():
+            plan.items[path] = replace(item, there=there)
+
+
+def in_memory(path: str, values: Array) -> Source:
+    """Make a source of an array."""
+    part = ArrayPart("array", path, values.shape, values.dtype, values)
+    return Source(Path("array"), path, (part,))
+
+
+def check_axes(
+    plan: Plan, others: Mapping[str, Any], order: Callable[[Sequence[str]], Sequence[str]]
+) -> int:
+    """Hold all datasets against the format and each other; return the number of samples.
+
+    Raises
+    ------
+    SchemaError
+        Naming the source.
+    """
+    axes = Axes()
+    together = {**others, **plan.constants, **plan.items}
+    for path in order([*together]):
+        each = together[path]
+        source = each.source if isinstance(each, Item) else None
+        with located(file=None if source is None else source.name):
+            if "n" not in axes.sizes and not per_sample(path):
+                continue
+            _check_one(path, each, axes)
+    if "n" not in axes.sizes:
+        raise SchemaError("expected at least one array with a row per sample, found none")
+    return axes.sizes["n"]
+
+
+def _check_one(path: str, each: Any, axes: Axes) -> None:
+    try:
+        axes_of({path: each}, axes)
+    except SchemaError as error:
+        if "rows, as in" in error.message:
+            error.message += "; where both have ids, --join id joins by them"
+        raise
