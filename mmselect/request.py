@@ -19,8 +19,8 @@ from mmselect.ask import Ask, Selecting
 from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few
 from mmselect.option import parse_budget
-from mmselect.pool.reading import Column, Pool
 from mmselect.pool.presence import PRESENT
+from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match, modalities_in
 from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
 from mmselect.rows import choose_rows

@@ -12,8 +12,8 @@ import numpy as np
 from mmselect.arrays import Array, Index
 from mmselect.engine import Progress, compute_rows, join_rows, map_rows
 from mmselect.errors import located
-from mmselect.request import Request
 from mmselect.pool.presence import PRESENT
+from mmselect.request import Request
 from mmselect.strategies.record import Arrays, Columns
 
 TASK_BLOCKS = 2

@@ -143,7 +143,7 @@ def patterns_of(present: Present, names: Sequence[str], n: int) -> Patterns:
 
 
 def bits_of(present: Present, names: Sequence[str], n: int) -> Index:
-    """Number the set of modalities of each sample, (n,): bit m is set if it has number m.
+    """Write each sample's modalities as a number, (n,): bit m is set if it has number m.
 
     Examples
     --------

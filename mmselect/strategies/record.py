@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.core.presence import Mask
 from mmselect.core.limits import LIMITS, Limits
+from mmselect.core.presence import Mask
 from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few, suggestion
 
