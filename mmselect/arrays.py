@@ -66,9 +66,12 @@ def dense(rows: Index) -> bool:
     >>> dense(np.array([3, 5, 6])), dense(np.array([3, 9]))
     (True, False)
     """
-    if not len(rows):
-        return False
-    return int(rows[-1] - rows[0]) < 2 * len(rows) and bool(np.all(np.diff(rows) > 0))
+    return bool(len(rows)) and int(rows[-1] - rows[0]) < 2 * len(rows) and increasing(rows)
+
+
+def increasing(rows: Index) -> bool:
+    """Whether each of `rows` is larger than the one before."""
+    return bool(np.all(np.diff(rows) > 0))
 
 
 def take(
@@ -106,6 +109,38 @@ def take(
     else:
         block = read(first, stop, memory[: stop - first])
     return block if stop - first == len(rows) else block[rows - first]
+
+
+class Pieces:
+    """Rows of a source, read a piece at a time, so that no chunk is decompressed twice.
+
+    Parameters
+    ----------
+    source : Rows
+        Where it is chunked, with ``chunk_end(row)``: the first row, from `row` on, that begins one.
+    rows : (n,) ndarray of int
+    most : int
+        Rows up to which a piece may grow to the end of a chunk.
+    """
+
+    def __init__(self, source: Rows, rows: Index, most: int) -> None:
+        self.source, self.rows, self.most = source, rows, most
+        self.blocks: list[tuple[int, Array]] = []
+        self.stop = 0
+
+    def take(self, start: int, stop: int, ahead: int) -> Array:
+        """Rows at positions from `start` to `stop`; where that needs a piece, one up to `ahead`."""
+        if stop > self.stop:
+            end, chunk_end = ahead, getattr(self.source, "chunk_end", None)
+            if chunk_end and self.most:
+                border = chunk_end(int(self.rows[ahead - 1]) + 1)
+                whole = int(np.searchsorted(self.rows, border))
+                end = max(ahead, min(whole, self.stop + self.most))
+            self.blocks.append((self.stop, take(self.source, self.rows[self.stop : end])))
+            self.stop = end
+        self.blocks = [(first, x) for first, x in self.blocks if first + len(x) > start]
+        found = [x[max(start - first, 0) : stop - first] for first, x in self.blocks]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:
@@ -194,6 +229,40 @@ def check_rows(
     if len(outside):
         raise SelectionError(f"{what}: expected row numbers below {n:,}", rows=outside.tolist())
     return checked
+
+
+def check_labels(labels: Index, labeled: Index, classes: int | None = None) -> None:
+    """Accept the classes of labeled rows: one for each, known, and one that the head has.
+
+    Parameters
+    ----------
+    labels : (l,) ndarray of int
+        -1 = unknown.
+    labeled : (l,) ndarray of int
+        Their rows, for errors.
+    classes : int, optional
+        How many there are; None: any number.
+
+    Raises
+    ------
+    ParameterError
+        If there is not one label for each row.
+    DataError
+        If a label is not a class, naming the rows.
+
+    Examples
+    --------
+    >>> check_labels(np.array([0, 2]), np.array([5, 7]), 2)
+    Traceback (most recent call last):
+    mmselect.errors.DataError: row 7: expected a class from 0 to 1, found 2 of a labeled sample
+    """
+    if labels.shape != labeled.shape:
+        raise ParameterError(f"labels: expected {len(labeled):,}, found shape {labels.shape}")
+    wrong = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    if (bad := np.flatnonzero(wrong)).size:
+        expected = "a class from 0 on" if classes is None else f"a class from 0 to {classes - 1}"
+        message = f"expected {expected}, found {labels[bad[0]]} of a labeled sample"
+        raise DataError(message, rows=labeled[bad].tolist())
 
 
 def same_length(sources: Sequence[Rows]) -> int:

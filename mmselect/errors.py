@@ -173,6 +173,18 @@ def printable(text: str) -> str:
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def missing_extra(what: str, package: str, extra: str = "") -> str:
+    """Say how to install a package that not everybody needs.
+
+    Examples
+    --------
+    >>> missing_extra("align", "torch", "torch")
+    "align needs torch; install it with: pip install 'mmselect[torch]'"
+    """
+    name = f"'mmselect[{extra}]'" if extra else package
+    return f"{what} needs {package}; install it with: pip install {name}"
+
+
 def few(things: list[int] | list[str], total: int | None = None) -> str:
     """Name the first few of many.
 
@@ -203,8 +215,7 @@ def needing(what: str, package: str, extra: str = "") -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        name = f"'mmselect[{extra}]'" if extra else package
-        message = f"{what} needs {package}; install it with: pip install {name}"
+        message = missing_extra(what, package, extra)
         raise NeedsError(message) from None
 
 

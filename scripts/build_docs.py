@@ -175,7 +175,7 @@ def strategy_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, record in registry.BUILT_IN.items():
-        needs = "; ".join(f"`{need}`" for need in record.needs).replace(" or ", "` or `") or "–"
+        needs = [*(f"`{need}`" for need in record.needs), *([record.extra] * bool(record.extra))]
         parameters = "<br>".join(
             f"`{p.name}`" + ("" if p.default != p.default else f" = {p.default}") + f": {p.meaning}"
             for p in record.parameters
@@ -184,7 +184,7 @@ def strategy_table() -> str:
             f"`{name}`",
             record.kind,
             record.summary,
-            needs,
+            "; ".join(needs).replace(" or ", "` or `") or "–",
             parameters or "–",
             record.reference,
         )

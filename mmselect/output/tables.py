@@ -116,7 +116,15 @@ def whole_fields(result: Scores) -> Fields:
 def pick_fields(result: Selection) -> Fields:
     """Columns of a selection's table."""
     ranks = np.arange(1, len(result.ids) + 1)
-    return {"rank": ranks, "index": result.indices, "id": result.ids, "score": result.scores}
+    fields: Fields = {
+        "rank": ranks,
+        "index": result.indices,
+        "id": result.ids,
+        "score": result.scores,
+    }
+    if result.costs is None:
+        return fields
+    return {**fields, "cost": result.costs, "cost_sum": np.cumsum(result.costs)}
 
 
 def _blocks(fields: Fields) -> Iterator[list[list[Any]]]:

@@ -37,6 +37,7 @@ def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) 
             k,
             labeled=labeled,
             present=present,
+            allowed=batch.allowed,
             engine=batch.engine,
             progress=batch.progress,
         )

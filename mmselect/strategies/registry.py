@@ -16,6 +16,7 @@ from mmselect.strategies import (
     coldstart,
     facility,
     gradients,
+    networks,
     smem,
     systems,
     uncertainty,
@@ -26,7 +27,7 @@ GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems, networks)
     for strategy in family.STRATEGIES
 }
 
