@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmselect.core.scores.shapley import contributions
 from mmselect.files import make_folder, replacing
+from mmselect.looking.page import look
 from mmselect.output.emitting import write
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
@@ -84,6 +85,11 @@ def play(folder: Path) -> Iterator[str]:
         yield from _first_picks(pool, picks)
         yield ""
         yield from _comparison(pool, picks, table.indices)
+        yield ""
+        page = folder / "picks.html"
+        yield f"$ mmselect look {here} {budget} -o {shlex.quote(str(page))}"
+        look(pool, picks, output=page, where=[WHERE])
+        yield "  The same picks on one page: open it in a browser."
     yield ""
     listed = shlex.quote(str(picks_file))
     yield "Next, for example:"
