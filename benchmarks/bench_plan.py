@@ -112,7 +112,8 @@ def main() -> int:
     parser.add_argument("--formats", default="ids")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     given = parser.parse_args()
-    every = [n.replace("NAME", "loss") for n in registry.BUILT_IN]
+    installed = [name for name, record in registry.BUILT_IN.items() if record.installed]
+    every = [name.replace("NAME", "loss") for name in installed]
     strategies = given.strategies.split(",") if given.strategies else every
     failures = 0
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:

@@ -196,6 +196,40 @@ def check_rows(
     return checked
 
 
+def check_labels(labels: Index, labeled: Index, classes: int | None = None) -> None:
+    """Accept the classes of labeled rows: one for each, known, and one that the head has.
+
+    Parameters
+    ----------
+    labels : (l,) ndarray of int
+        -1 = unknown.
+    labeled : (l,) ndarray of int
+        Their rows, for errors.
+    classes : int, optional
+        How many there are; None: any number.
+
+    Raises
+    ------
+    ParameterError
+        If there is not one label for each row.
+    DataError
+        If a label is not a class, naming the rows.
+
+    Examples
+    --------
+    >>> check_labels(np.array([0, 2]), np.array([5, 7]), 2)
+    Traceback (most recent call last):
+    mmselect.errors.DataError: row 7: expected a class from 0 to 1, found 2 of a labeled sample
+    """
+    if labels.shape != labeled.shape:
+        raise ParameterError(f"labels: expected {len(labeled):,}, found shape {labels.shape}")
+    wrong = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    if (bad := np.flatnonzero(wrong)).size:
+        expected = "a class from 0 on" if classes is None else f"a class from 0 to {classes - 1}"
+        message = f"expected {expected}, found {labels[bad[0]]} of a labeled sample"
+        raise DataError(message, rows=labeled[bad].tolist())
+
+
 def same_length(sources: Sequence[Rows]) -> int:
     """Count the samples, the same in every source.
 

@@ -23,11 +23,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from typing import Protocol, SupportsInt
 
 MOST_NAMED = 5
 """How many rows or ids an error names before it says how many more there are."""
+
+LONGEST_NAME = 60
+"""Characters of an unknown name that are compared with the known ones."""
 
 
 class MmselectError(Exception):
@@ -169,6 +173,18 @@ def printable(text: str) -> str:
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def missing_extra(what: str, package: str, extra: str = "") -> str:
+    """Say how to install a package that not everybody needs.
+
+    Examples
+    --------
+    >>> missing_extra("align", "torch", "torch")
+    "align needs torch; install it with: pip install 'mmselect[torch]'"
+    """
+    name = f"'mmselect[{extra}]'" if extra else package
+    return f"{what} needs {package}; install it with: pip install {name}"
+
+
 def few(things: list[int] | list[str], total: int | None = None) -> str:
     """Name the first few of many.
 
@@ -183,3 +199,34 @@ def few(things: list[int] | list[str], total: int | None = None) -> str:
     named = ", ".join(str(thing) for thing in things[:MOST_NAMED])
     more = total - min(len(things), MOST_NAMED)
     return f"{named} and {more:,} more" if more else named
+
+
+@contextlib.contextmanager
+def needing(what: str, package: str, extra: str = "") -> Iterator[None]:
+    """Say how to install a package that an import in the block lacks, before any work is done.
+
+    Raises
+    ------
+    NeedsError
+        Naming the extra, or the package where none has it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        message = missing_extra(what, package, extra)
+        raise NeedsError(message) from None
+
+
+def suggestion(found: object, known: Iterable[str]) -> str:
+    """Name the known name that a wrong one is most like; nothing where none is like it.
+
+    Examples
+    --------
+    >>> suggestion("Entrpoy", ["margin", "entropy"]), suggestion("x", ["margin", "entropy"])
+    ("; did you mean 'entropy'?", '')
+    """
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(str(found)[:LONGEST_NAME].lower(), names, n=1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""Lists of ids as people have them: lines, tables, JSON, exports of Label Studio.
+"""Lists of ids as people have them: lines, tables, JSON, exports of labeling tools.
 
 What a file is, is decided once the pool is known. If its first line is an id of the pool, every
 line is an id, commas and all. Else what starts with a bracket is JSON or JSON lines, and what has
@@ -24,6 +24,16 @@ from mmselect.files import reason
 
 HEADER = re.compile(r"(.*[,;\t])?\"?ids?\"?([,;\t].*)?", re.IGNORECASE)
 """A line with a field that other programs call ID, Id or ids."""
+
+LISTS = ("labeled", "exclude", "among")
+"""Kinds of lists that a selection may be given."""
+
+DOCUMENTS = {"picks": "", "ids": "", "images": "file_name", "samples": "mmselect_id", "items": "id"}
+"""Lists in one JSON document, and what has the id in an entry where it is not called so: picks of
+mmselect, its list for FiftyOne, COCO (CVAT), FiftyOne's own export, Datumaro (CVAT)."""
+
+INNER = ("data", "meta")
+"""What holds the id in tasks of Label Studio, always, and of Prodigy."""
 
 TABLES, JSONS = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson")
 
@@ -156,11 +166,17 @@ def _entries(text: str) -> list[tuple[str, Any]]:
             if line.strip()
         ]
     if isinstance(whole, dict):
-        picks = whole.get("picks")
-        whole = picks if isinstance(picks, list) else [whole]
+        inside = (name for name in DOCUMENTS if isinstance(whole.get(name), list))
+        name = next(inside, None)
+        whole = [whole] if name is None else [_inner(e, DOCUMENTS[name]) for e in whole[name]]
     if not isinstance(whole, list):
         raise InputError(f"expected a list in JSON, found {json.dumps(whole):.60}")
     return [(f"entry {number}", entry) for number, entry in enumerate(whole, start=1)]
+
+
+def _inner(entry: Any, place: str) -> Any:
+    """Take what stands in an entry under a name; the entry itself where there is none."""
+    return {"id": entry.get(place)} if place and isinstance(entry, dict) else entry
 
 
 def _json_line(line: str, number: int) -> Any:
@@ -171,13 +187,15 @@ def _json_line(line: str, number: int) -> Any:
 
 
 def _id_of(entry: Any, where: str) -> str:
-    """Find the id of an entry: in ``data`` where it has that, as tasks of Label Studio do."""
+    """Find the id of an entry: in ``data`` or ``meta`` where tasks of labeling tools have it."""
     found, name = entry, "id"
-    if isinstance(entry, dict) and isinstance(entry.get("data"), dict):
-        found, name = entry["data"].get("id"), "data.id"
-    elif isinstance(entry, dict):
-        _refuse_short_export(entry)
-        found = entry.get("id")
+    if isinstance(entry, dict):
+        inner = next((name for name in INNER if isinstance(entry.get(name), dict)), None)
+        if inner == "data" or (inner and "id" not in entry):
+            found, name = entry[inner].get("id"), f"{inner}.id"
+        else:
+            _refuse_short_export(entry)
+            found = entry.get("id")
     if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
         raise InputError(f"{where}: expected an id in {name}, found {json.dumps(found):.60}")
     return str(found)

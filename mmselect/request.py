@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect import constraining, feasibility
 from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
+from mmselect.constraining import Constraints, amount
 from mmselect.engine import Engine, map_rows, processors
-from mmselect.errors import NeedsError, SelectionError, UsageError, few
+from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
 from mmselect.pool.reading import Column, Pool
 from mmselect.pool.schema import match
@@ -50,6 +52,8 @@ class Request:
         Row numbers, increasing.
     reads : list of str
         Datasets that the strategy reads.
+    constraints : Constraints, optional
+        What is demanded of the picks together.
     asked : dict
         Which rows were asked for, as provenance tells it: lists, conditions, no mask.
     engine : Engine
@@ -68,6 +72,7 @@ class Request:
     labeled: NDArray[np.intp]
     reads: list[str]
     engine: Engine
+    constraints: Constraints | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     watches: dict[str, Watch] = field(default_factory=dict)
@@ -126,6 +131,11 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
+    engine = Engine(ask.threads or processors(), ask.memory)
+    constraints = constraining.read(pool, ask, candidates, engine)
+    if constraints and choice.strategy.kind == "batch" and not choice.strategy.constrained:
+        message = f"strategy {choice.strategy.name}: knows no constraints"
+        raise NeedsError(f"{message}, found {' '.join(constraints.asked)}")
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
@@ -135,10 +145,21 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         candidates=candidates,
         labeled=np.flatnonzero(labeled),
         reads=reads,
-        engine=Engine(ask.threads or processors(), ask.memory),
-        asked=asked,
+        engine=engine,
+        constraints=constraints,
+        asked={**asked, "given": _as_given(ask)},
         warnings=warnings,
     )
+
+
+def _as_given(ask: Ask) -> dict[str, Any]:
+    """Tell what was said, before defaults and shares were filled in, so that it can be said again.
+
+    Numbers stand as text, which loses no digit.
+    """
+    said = {name: getattr(ask, name, None) for name in ("budget", "clip_budget")}
+    told = {"parameters": {name: str(value) for name, value in _given(ask).items()}}
+    return {**{name: value for name, value in said.items() if value}, **told}
 
 
 def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
@@ -164,6 +185,8 @@ def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
         lacks = f"needs {' and '.join(missing)}, which the pool does not have"
         message = f"strategy {record.name} {lacks}; can run: {', '.join(runnable(pool))}"
         raise NeedsError(message, file=pool.files[0])
+    if not record.installed:
+        raise NeedsError(missing_extra(f"strategy {record.name}", record.extra, record.extra))
     return Choice(record, resolved, spread, warnings)
 
 
@@ -192,7 +215,7 @@ def runnable(pool: Pool) -> list[str]:
     return [
         name
         for name, record in registry.BUILT_IN.items()
-        if name != "column:NAME" and not lacking(record, pool)
+        if name != "column:NAME" and record.installed and not lacking(record, pool)
     ]
 
 
@@ -226,27 +249,55 @@ def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     return notices + [f"{p}: {NEVER_WRITTEN.format(rows)}" for p, rows in unwritten.items() if rows]
 
 
-def count_budget(ask: Selecting, request: Request) -> int:
-    """Turn a budget into a number of picks.
+def count_budget(ask: Selecting, request: Request) -> int | float:
+    """Turn a budget into a number of picks, or with costs into what all picks may cost.
 
     Raises
     ------
     SelectionError
-        If it is more than the candidates, and not to be clipped.
+        If it is more than the candidates or the constraints allow, and not to be clipped; or if a
+        constraint cannot be met.
     """
-    k = parse_budget(ask.budget, request.pool.n)
+    budget = _budget(ask, request)
     available = len(request.candidates)
-    if k <= available:
-        return k
     if available == 0:
         taken = "are labeled or taken away by the lists and conditions"
         message = f"no candidates are left: all {request.pool.n:,} samples {taken}"
         raise SelectionError(message, file=request.pool.files[0])
-    if not ask.clip_budget:
-        message = f"budget: expected at most {available:,} candidates, found {k:,}"
+    if isinstance(budget, int) and budget > available:
+        _clip(ask, request, budget, available, f"{available:,} candidates")
+        budget = available
+    if given := request.constraints:
+        most, why = feasibility.clipped(given, budget)
+        if most < budget:
+            _clip(ask, request, budget, most, f"{amount(most)}: {why}")
+            budget = most
+        feasibility.check(given, budget)
+    return budget
+
+
+def _budget(ask: Selecting, request: Request) -> int | float:
+    """Read a budget: a share is one of all rows of the pool, or of what they cost."""
+    pool, given = request.pool, request.constraints
+    if given is None or given.costs is None or given.cost is None:
+        return parse_budget(ask.budget, pool.n)
+    said = str(ask.budget).strip()
+    if said.endswith("%"):
+        everything = constraining.read_costs(pool, given.cost, np.arange(pool.n))
+        return float(said[:-1]) / 100 * float(everything.sum())
+    budget, least = float(said), float(given.costs.min(initial=np.inf))
+    if budget < least < np.inf:
+        message = f"budget: the cheapest candidate costs {amount(least)} of {given.cost}"
+        raise SelectionError(f"{message}, found {amount(budget)}", file=pool.files[0])
+    return budget
+
+
+def _clip(ask: Selecting, request: Request, budget: float, most: float, why: str) -> None:
+    """Warn of a budget that is clipped, or refuse it."""
+    if not ask.clip_budget or not most:
+        message = f"budget: expected at most {why}, found {amount(budget)}"
         raise SelectionError(message, file=request.pool.files[0])
-    request.warnings.append(f"budget clipped from {k:,} to the {available:,} candidates")
-    return available
+    request.warnings.append(f"budget clipped from {amount(budget)} to the {why}")
 
 
 def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp]) -> list[str]:
@@ -304,6 +355,7 @@ def provenance(request: Request, **more: Any) -> dict[str, Any]:
         **({"spread": request.spread} if request.spread else {}),
         **more,
         **request.asked,
+        "constraints": list(request.constraints.asked) if request.constraints else [],
         "candidates": len(request.candidates),
         "labeled": len(request.labeled),
         "pool": {"paths": request.pool.files, "fingerprint": fingerprint(request.pool)},

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
+from mmselect.constraint import joined
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import take_highest
 from mmselect.engine import Progress, ranges, silent
-from mmselect.errors import NeedsError, few
+from mmselect.errors import NeedsError, SelectionError, few, needing
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
 from mmselect.strategies.record import Batch, Picks
+
+if TYPE_CHECKING:
+    import pandas
 
 COPY_ROWS = 1024
 """Picks whose features are read at a time to find copies among them."""
@@ -49,6 +55,18 @@ class Scores:
     def __repr__(self) -> str:
         what = f"{len(self.ids):,} candidates by {self.provenance['strategy']}"
         return f"Scores({what}, with {', '.join(['score', *self.components])}: {few(self.ids)})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Table with a row per candidate: ``id``, ``index``, ``score`` and the components.
+
+        Raises
+        ------
+        NeedsError
+            If pandas is not installed.
+        """
+        return _frame(
+            {"id": self.ids, "index": self.indices, "score": self.score, **self.components}
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,8 @@ class Selection:
         What made them: strategy, parameters, seed, budget, pool, version, warnings.
     nearest : Neighbours, optional
         Where it was asked for: which pick stands for each candidate.
+    costs : (k,) float64 array, optional
+        With ``cost``: what each pick costs.
     """
 
     ids: list[str]
@@ -90,10 +110,30 @@ class Selection:
     scores: NDArray[np.float64]
     provenance: dict[str, Any]
     nearest: Neighbours | None = None
+    costs: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         what = f"{len(self.ids):,} picks by {self.provenance['strategy']}"
         return f"Selection({what}: {few(self.ids)})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Table with a row per pick, in pick order: ``rank``, ``index``, ``id``, ``score``.
+
+        Raises
+        ------
+        NeedsError
+            If pandas is not installed.
+        """
+        ranks = np.arange(1, len(self.ids) + 1)
+        fields = {"rank": ranks, "index": self.indices, "id": self.ids, "score": self.scores}
+        return _frame(fields)
+
+
+def _frame(fields: dict[str, Any]) -> pandas.DataFrame:
+    """Make a table of columns; with a copy of them, so that changing it changes no result."""
+    with needing("to_frame", "pandas"):
+        import pandas
+    return pandas.DataFrame(fields, copy=True)
 
 
 @accepts(Scoring)
@@ -157,8 +197,9 @@ def carry_out_scores(request: Request, progress: Progress | None = None) -> Scor
 def select(
     pool: Pool | PoolPath | Sequence[PoolPath],
     strategy: str = "auto",
-    budget: int | str = 1,
+    budget: int | float | str = 1,
     *,
+    constraints: Sequence[str] = (),
     nearest: bool = False,
     progress: Progress | None = None,
     **asked: Any,
@@ -171,7 +212,10 @@ def select(
         As in :func:`score`.
     budget : int or str
         How many samples to pick: a count, or a share of all rows of the pool such as ``"5%"``,
-        rounded down, at least 1.
+        rounded down, at least 1. With `cost`, in its unit, or a share of what all rows cost.
+    constraints : sequence of str
+        The options `group`, `at_most`, `at_least`, `balance` and `cost` as texts, as provenance
+        tells them: ``["--group video:2", "--cost seconds"]``; the dashes may be left out.
     nearest : bool
         Also find which pick stands for each candidate.
     {options}
@@ -193,7 +237,7 @@ def select(
     >>> mmselect.select(EMOJI, strategy="smem", budget=3)
     Selection(3 picks by smem: twitter/derelict-house, google/key, twitter/warning)
     """
-    ask = Selecting(strategy=strategy, budget=budget, **asked)
+    ask = Selecting(strategy=strategy, budget=budget, **joined(asked, constraints))
     with opened_pool(pool) as opened:
         request = prepare(opened, ask)
         return carry_out(request, count_budget(ask, request), ask.seed, progress, nearest)
@@ -201,23 +245,27 @@ def select(
 
 def carry_out(
     request: Request,
-    k: int,
+    budget: int | float,
     seed: int,
     progress: Progress | None = None,
     nearest: bool = False,
 ) -> Selection:
-    """Pick, and name the picks; for parameters see :func:`select`."""
+    """Pick, and name the picks; for parameters see :func:`select`.
+
+    The budget is a number of picks, or with costs what they may cost together.
+    """
     if nearest:
         require_distance(request)
-    picks = pick(request, k, seed, progress)
+    picks = pick(request, budget, seed, progress)
     indices = request.candidates[picks.positions]
-    scores = np.full(k, np.nan) if picks.scores is None else picks.scores
-    made = provenance(request, seed=seed, budget=k, **picks.details)
+    scores = np.full(len(indices), np.nan) if picks.scores is None else picks.scores
+    made = provenance(request, seed=seed, budget=budget, **picks.details)
+    costs = request.constraints.costs if request.constraints else None
     with request.pool.located():
         ids = request.pool.ids.text(indices)
-    return Selection(
-        ids, indices, scores, made, _neighbours(request, picks, ids) if nearest else None
-    )
+    near = _neighbours(request, picks, ids) if nearest else None
+    paid = None if costs is None else costs[picks.positions]
+    return Selection(ids, indices, scores, made, near, paid)
 
 
 def require_distance(request: Request) -> None:
@@ -244,9 +292,17 @@ def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
     return Neighbours(request.pool.ids.text(request.candidates), names, found.distance)
 
 
-def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
-    """Pick `k` candidates: by a batch strategy, or the top of a score, or the score spread out."""
-    rng, batch = np.random.default_rng(seed), batch_of(request, progress)
+def pick(
+    request: Request, budget: int | float, seed: int, progress: Progress | None = None
+) -> Picks:
+    """Pick candidates: by a batch strategy, or the top of a score, or the score spread out."""
+    given = request.constraints
+    allowed = given.allowed(budget) if given else None
+    if allowed and allowed.done:
+        message = "the constraints together allow no candidate"
+        raise SelectionError(message, file=request.pool.files[0])
+    k = allowed.expected if allowed else int(budget)
+    rng, batch = np.random.default_rng(seed), batch_of(request, progress, allowed)
     with request.pool.located():
         if request.strategy.kind == "batch":
             picks: Picks = request.strategy.function(batch, k, rng)
@@ -255,10 +311,14 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
             if request.spread:
                 picks = diversity.spread(batch, values, k, rng, request.spread)
             else:
-                best = top(values, k)
+                best = take_highest(values, allowed) if allowed else top(values, k)
                 picks = Picks(best, values[best])
         copies = _copies(request, batch, picks) if len(batch.group(FEATURES)) else 0
     request.warnings.extend([*picks.warnings, *request.empty_rows()])
+    if given and allowed:
+        if picks.positions.tolist() != allowed.taken:
+            raise NeedsError(f"strategy {request.strategy.name}: picks that it did not tell")
+        request.warnings.extend(given.shortfalls(allowed, budget))
     if copies:
         found = f"{copies:,} of the picks are copies of others"
         request.warnings.append(f"{found}: {' and '.join(request.strategy.compares)} are equal")
@@ -279,7 +339,9 @@ def _copies(request: Request, batch: Batch, picks: Picks) -> int:
     return len(rows) - len(seen)
 
 
-def batch_of(request: Request, progress: Progress | None = None) -> Batch:
+def batch_of(
+    request: Request, progress: Progress | None = None, allowed: Allowed | None = None
+) -> Batch:
     """Collect what a batch strategy may see: of the labels only those of labeled rows."""
     columns = {**request.columns, **request.spread_columns}
     labels = columns.pop("/label", None)
@@ -292,6 +354,7 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         engine=request.engine,
         progress=progress or silent,
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
+        allowed=allowed,
     )
 
 

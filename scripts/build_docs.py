@@ -61,12 +61,18 @@ def run(command: str, folder: str) -> str:
     return "\n".join(line.rstrip() for line in found.stdout.rstrip("\n").split("\n"))
 
 
+def furnish(folder: str) -> None:
+    """Put into a folder what the commands in the docs start from."""
+    run("mmselect demo .", folder)
+    run(f"python {ROOT / 'examples' / 'emoji_files.py'} .", folder)
+
+
 def fill_console(page: str) -> str:
     """Run the commands of a page's console blocks and put their output below them."""
     if "```console" not in page:
         return page
     with tempfile.TemporaryDirectory() as folder:
-        run("mmselect demo .", folder)
+        furnish(folder)
 
         def fill(block: re.Match[str]) -> str:
             commands = [line for line in block[1].split("\n") if line.startswith("$ ")]
@@ -112,7 +118,7 @@ def failing_examples() -> list[str]:
     failed, skipped = [], set() if find_spec("torch") else {"align"}
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
-        run("mmselect demo .", folder)
+        furnish(folder)
         os.chdir(folder)
         try:
             for command in (name for name in EXAMPLES if name not in skipped):
@@ -169,7 +175,7 @@ def strategy_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, record in registry.BUILT_IN.items():
-        needs = "; ".join(f"`{need}`" for need in record.needs).replace(" or ", "` or `") or "–"
+        needs = [*(f"`{need}`" for need in record.needs), *([record.extra] * bool(record.extra))]
         parameters = "<br>".join(
             f"`{p.name}`" + ("" if p.default != p.default else f" = {p.default}") + f": {p.meaning}"
             for p in record.parameters
@@ -178,7 +184,7 @@ def strategy_table() -> str:
             f"`{name}`",
             record.kind,
             record.summary,
-            needs,
+            "; ".join(needs).replace(" or ", "` or `") or "–",
             parameters or "–",
             record.reference,
         )

@@ -16,12 +16,19 @@ from hypothesis import settings
 
 import mmselect
 from mmselect.cli import run
+from mmselect.strategies import registry
 
 settings.register_profile("mmselect", deadline=None)  # a busy machine is no failure
 settings.load_profile("mmselect")
 
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """First line of a program that hears Ctrl-C even where the tests run in a shell's background."""
+
+
+WITHOUT_EXTRAS = [
+    name for name, record in registry.BUILT_IN.items() if name != "column:NAME" and not record.extra
+]
+"""Strategies that run everywhere; the others have tests of their own in ``torch_helper``."""
 
 
 class Result(NamedTuple):

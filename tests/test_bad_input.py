@@ -386,11 +386,11 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
         f"{LISTENING}"
         "import os, sys, time\n"
         "from mmselect.output import emitting\n"
-        "def slowly(result, pool):\n"
+        "def slowly(result, pool, how):\n"
         "    yield b'half a line'\n"
         "    print('writing', file=sys.stderr, flush=True)\n"
         "    time.sleep(60)\n"
-        "emitting.SCORE_FORMS['csv'] = slowly\n"
+        "emitting.SCORE_FORMS['csv'] = emitting.Form(slowly, ('.csv',))\n"
         "from mmselect.cli import run\n"
         f"sys.exit(run(['score', {str(pool)!r}, '-s', 'smem', '-o', {str(target)!r}]))\n"
     )

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import WITHOUT_EXTRAS
 
 import mmselect
 from mmselect.demo import EMOJI
-from mmselect.strategies import registry
 
 TABLE = Path(__file__).with_suffix(".json")
 BUDGET = 40
@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "typiclust unit=true": {"unit": True},
 }
 NAMES = [
-    *(name for name in registry.BUILT_IN if name not in ("auto", "column:NAME")),
+    *WITHOUT_EXTRAS,  # training amplifies rounding: those of networks depend on the processor
     "column:loss",
     *VARIANTS,
 ]

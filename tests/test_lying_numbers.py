@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import WITHOUT_EXTRAS, arrays
 
 import mmselect
 from mmselect.strategies import registry
@@ -18,13 +18,13 @@ FILL = 9.96921e36
 
 READS_FEATURES = [
     name
-    for name, record in registry.BUILT_IN.items()
-    if any("/features" in need.any_of for need in record.needs)
+    for name in WITHOUT_EXTRAS
+    if any("/features" in need.any_of for need in registry.BUILT_IN[name].needs)
 ]
 READS_LOGITS = [
     name
-    for name, record in registry.BUILT_IN.items()
-    if any("/multimodal_logits" in need.any_of for need in record.needs)
+    for name in WITHOUT_EXTRAS
+    if any("/multimodal_logits" in need.any_of for need in registry.BUILT_IN[name].needs)
 ]
 BATCH = [name for name in READS_FEATURES if registry.BUILT_IN[name].kind == "batch"]
 

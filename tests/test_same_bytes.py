@@ -10,13 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import WITHOUT_EXTRAS, arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmselect
 from mmselect import engine
-from mmselect.strategies import registry
 
 N = 700
 CONSTANT = ("classifier_weight", "classifier_bias", "class_names")
@@ -50,9 +49,8 @@ def chunked(path: Path) -> None:
 @pytest.fixture(scope="module")
 def expected(whole: Path) -> dict[str, str]:
     found = {}
-    for name in registry.BUILT_IN:
-        if name != "column:NAME":
-            found[name] = digest_of_picks(whole, name, threads=1)
+    for name in WITHOUT_EXTRAS:
+        found[name] = digest_of_picks(whole, name, threads=1)
     found["score"] = digest(mmselect.score(whole, "smem", threads=1).score)
     return found
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,27 @@ def test_align_without_torch_says_so_before_it_reads() -> None:
     assert (
         found.stderr == "error: align needs torch; install it with: pip install 'mmselect[torch]'\n"
     )
+
+
+@pytest.mark.parametrize("command", [("select", "-b", "3"), ("select", "-b", "3", "--dry-run")])
+def test_a_network_without_torch_says_so_in_one_line(pool: Path, command: tuple[str, ...]) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from mmselect.cli import run; "
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    for name in ("vaal", "sraal", "learning-loss"):
+        asked = [command[0], str(pool), "-s", name, *command[1:]]
+        found = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)
+        way_out = "install it with: pip install 'mmselect[torch]'"
+        assert (found.returncode, found.stdout) == (1, "")
+        assert found.stderr == f"error: strategy {name} needs torch; {way_out}\n"
+
+
+def test_other_strategies_import_no_torch(pool: Path) -> None:
+    code = (
+        "import sys; from mmselect.cli import run; code = run(sys.argv[1:]); "
+        "sys.exit(f'{code} ' + str('torch' in sys.modules))"
+    )
+    for asked in (["select", str(pool), "-b", "3", "-q"], ["strategies"], ["info", str(pool)]):
+        found = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)
+        assert found.stderr == "0 False\n"

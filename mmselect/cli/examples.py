@@ -24,17 +24,25 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "score": (
         "mmselect score emoji.h5 --strategy smem -o scores.csv",
         "mmselect score emoji.h5 -s smem -p gamma=0 --where vendor=google",
-        "mmselect score emoji.h5 -s entropy --format npy -o scores.npy",
+        "mmselect score emoji.h5 -s entropy --columns name,vendor -o entropy.jsonl",
     ),
     "select": (
         "mmselect select emoji.h5 --budget 60 --where split=train -o picks.txt",
         "mmselect select emoji.h5 -b 5% -s bmmal --exclude picks.txt --seed 1",
-        "mmselect select emoji.h5 -b 60 -s smem --spread d2 --format json",
+        "mmselect select emoji.h5 -b 60 -s smem --spread d2 -o picks.json",
     ),
     "look": (
         "mmselect look emoji.h5 picks.txt -o page.html",
         "mmselect look emoji.h5 --budget 60 --where split=train -o page.html",
         "mmselect look emoji.h5 picks.txt --text name --columns vendor -o page.html",
+    ),
+    "verify": (
+        "mmselect verify picks.json",
+        "mmselect verify picks.json emoji.h5 --format json",
+    ),
+    "diff": (
+        "mmselect diff picks.json picks.txt",
+        "mmselect diff picks.json picks.txt emoji.h5 --columns vendor,group",
     ),
     "embed": (
         "mmselect embed emoji.h5 -o factors.h5",

@@ -15,15 +15,19 @@ import typer
 from typer.core import TyperCommand
 
 from mmselect.cli.examples import EXAMPLES
-from mmselect.errors import NeedsError, UsageError
+from mmselect.errors import UsageError, suggestion
 from mmselect.lists import read_list
-from mmselect.option import Asked, Option, options
+from mmselect.option import Asked, Option, names, options
 from mmselect.terminal import notices
 
 if TYPE_CHECKING:
     from mmselect.ask import Ask
     from mmselect.describe.report import Table
+    from mmselect.output.tables import How
     from mmselect.request import Request
+
+UNBROKEN = "\u2011"
+"""A hyphen at which no line is broken, while help is laid out."""
 
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -45,12 +49,22 @@ HDF5File = Annotated[
 ]
 
 
-def form_option(words: str) -> Any:
-    """Make the option that says as what a result is written."""
-    return typer.Option("--format", metavar=words, help="As what to write it.")
+def form_option(*names: str) -> Any:
+    """Make the option that says as what a result is written; the first one is the default."""
+    listed = ", ".join(names)
+    help = f"{listed}. Without it the ending of -o decides, else it is {names[0]}."
+    return typer.Option("--format", metavar="FORMAT", help=help)
 
 
-TextOrJson = Annotated[str, form_option("text|json")]
+TextOrJson = Annotated[
+    str, typer.Option("--format", metavar="text|json", help="As what to print it.")
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="NAME,…", help="Columns of /metadata that go along with each sample."
+    ),
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -95,7 +109,12 @@ class OnceCommand(TyperCommand):
             records = [record for p in params if (record := p.get_help_record(ctx))]
             if records:
                 with formatter.section(f"{kind.title()}s"):
-                    formatter.write_dl([(name.split(" <")[0], text) for name, text in records])
+                    shown = [(n.split(" <")[0], text.replace("-", UNBROKEN)) for n, text in records]
+                    formatter.write_dl(shown)
+
+    def get_help(self, ctx: Any) -> str:
+        """Make the page, in which no name was broken at its hyphen."""
+        return str(super().get_help(ctx)).replace(UNBROKEN, "-")
 
 
 def takes(ask: type[Asked]) -> Callable[[Command], Command]:
@@ -153,12 +172,38 @@ def _read(ask: type[Asked], said: dict[str, Any]) -> Asked:
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a word that is not among those allowed."""
     if value not in allowed:
-        raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+        near = suggestion(value, allowed)
+        raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}{near}")
+
+
+def how_to(columns: str | None, predict: str | None = None) -> How:
+    """Read what goes along with a result."""
+    from mmselect.output.tables import How
+
+    along = None if columns is None else names("columns", columns)
+    if predict is None:
+        return How(along)
+    control, colon, shown = predict.partition(":")
+    if not control or not colon or not shown:
+        raise UsageError(f"predict: expected FROM:TO, found {predict!r}")
+    return How(along, (control, shown))
 
 
 def target_of(output: str | None) -> Path | None:
     """Where to write; None for standard output, by any of its names."""
     return None if output is None or output in STDOUT else Path(output)
+
+
+def parts_of(output: str | None, split: int | None) -> list[Path | None]:
+    """Where to write: one target, or as many as the picks are dealt to."""
+    if split is None:
+        return [target_of(output)]
+    if split < 1:
+        raise UsageError(f"split: expected a whole number of at least 1, found {split}")
+    if output is None or output.count("{}") != 1:
+        expected = "{} once in -o, where the number of each file goes"
+        raise UsageError(f"split: expected {expected}, found {output or 'no -o'!r}")
+    return [Path(output.replace("{}", str(part + 1))) for part in range(split)]
 
 
 def targets(*outputs: str | None) -> list[Path]:
@@ -221,15 +266,3 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def needing(what: str, package: str, extra: str) -> Iterator[None]:
-    """Say how to install a package that an import in the block lacks, before any work is done."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != package:
-            raise
-        message = f"{what} needs {package}; install it with: pip install 'mmselect[{extra}]'"
-        raise NeedsError(message) from None

@@ -9,13 +9,15 @@ import typer
 
 from mmselect.ask import Embedding, Scoring, Selecting
 from mmselect.cli.options import (
+    ColumnNames,
     HDF5File,
     OutputFile,
     Pools,
     Quiet,
     file_target,
     form_option,
-    one_of,
+    how_to,
+    parts_of,
     prepared,
     progress_bar,
     show,
@@ -28,13 +30,19 @@ from mmselect.cli.options import (
 from mmselect.errors import UsageError
 from mmselect.files import check_targets
 
+SCORE = ("csv", "jsonl", "npy", "h5", "parquet")
+TOOLS = ("label-studio", "cvat", "fiftyone", "prodigy", "argilla")
+SELECT = ("ids", "indices", "csv", "jsonl", "json", *TOOLS, "npy")
+"""Formats, named here so that help needs no numerical library; ``output/emitting.py`` has them."""
+
 
 @takes(Scoring)
 def score(
     pools: Pools,
     ask: Scoring,
     output: OutputFile = None,
-    form: Annotated[str, form_option("csv|jsonl|npy|h5")] = "csv",
+    form: Annotated[str | None, form_option(*SCORE)] = None,
+    columns: ColumnNames = None,
     quiet: Quiet = False,
 ) -> None:
     """Score every candidate, one row per sample.
@@ -42,15 +50,17 @@ def score(
     Candidates are the samples that are neither labeled nor excluded. Larger = label first.
     Columns: id, score, and the strategy's components.
     """
-    from mmselect.output.emitting import SCORE_FORMS, write
+    from mmselect.output.emitting import SCORE_FORMS, check_form, decide, endings, write
     from mmselect.selection import carry_out_scores
 
-    one_of("format", form, tuple(SCORE_FORMS))
+    target, how = target_of(output), how_to(columns)
     check_targets(targets(output), pools)
+    name = decide(endings(SCORE_FORMS), form, target)
     with prepared(pools, ask, scores_only=True) as request:
+        check_form(SCORE_FORMS, name, how, target, request.pool)
         with told(request, quiet), progress_bar(quiet) as progress:
             result = carry_out_scores(request, progress)
-        write(result, form, target_of(output), request.pool)
+        write(result, name, target, request.pool, how)
 
 
 @takes(Selecting)
@@ -58,7 +68,22 @@ def select(
     pools: Pools,
     ask: Selecting,
     output: OutputFile = None,
-    form: Annotated[str, form_option("ids|indices|csv|jsonl|json|label-studio|npy")] = "ids",
+    form: Annotated[str | None, form_option(*SELECT)] = None,
+    columns: ColumnNames = None,
+    predict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO",
+            help="Label Studio: add the fused head's class, for these control and object tags.",
+        ),
+    ] = None,
+    split: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Deal the picks to N files in turn; -o has {} where the number goes.",
+        ),
+    ] = None,
     nearest: Annotated[
         str | None,
         typer.Option(
@@ -77,17 +102,28 @@ def select(
     """
     from mmselect.describe.report import as_data
     from mmselect.describe.request import describe_request
-    from mmselect.output.emitting import SELECT_FORMS, write, write_neighbours
+    from mmselect.output.emitting import (
+        SELECT_FORMS,
+        check_form,
+        check_parts,
+        decide,
+        deliver,
+        endings,
+        write_neighbours,
+    )
     from mmselect.request import count_budget
     from mmselect.selection import carry_out, require_distance
 
-    one_of("format", form, tuple(SELECT_FORMS))
     if nearest == "-":
         raise UsageError("nearest: expected a file, found '-': standard output takes the picks")
-    check_targets(targets(output, nearest), pools)
+    to, how = parts_of(output, split), how_to(columns, predict)
+    check_targets([*filter(None, to), *targets(nearest)], pools)
+    name = decide(endings(SELECT_FORMS), form, to[0])
     with prepared(pools, ask) as request:
+        check_form(SELECT_FORMS, name, how, to[0], request.pool)
         with told(request, quiet):
             k = count_budget(ask, request)
+            check_parts(len(to), k)
             if nearest is not None:
                 require_distance(request)
             if not dry_run:
@@ -99,7 +135,7 @@ def select(
             return
         if nearest is not None and result.nearest is not None:
             write_neighbours(result.nearest, Path(nearest))
-        write(result, form, target_of(output), request.pool)
+        deliver(result, name, to, request.pool, how)
 
 
 @takes(Embedding)

@@ -20,7 +20,6 @@ from mmselect.cli.options import (
     TextOrJson,
     file_target,
     form_option,
-    needing,
     one_of,
     progress_bar,
     show,
@@ -29,6 +28,7 @@ from mmselect.cli.options import (
     target_of,
     targets,
 )
+from mmselect.errors import needing
 from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices
 
@@ -82,7 +82,7 @@ def replay(
         ),
     ] = None,
     output: OutputFile = None,
-    form: Annotated[str, form_option("text|csv|json")] = "text",
+    form: Annotated[str | None, form_option("text", "csv", "json")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Play active learning on a pool with known labels.
@@ -90,12 +90,12 @@ def replay(
     Which strategy to trust on this data: select, reveal labels, refit linear heads, measure, for
     every strategy and seed. Says which differences are more than noise.
     """
-    from mmselect.output.emitting import emit
+    from mmselect.output.emitting import REPORT_ENDINGS, decide, emit
     from mmselect.replay.runs import play_all
     from mmselect.replay.summary import check_target, summarize
     from mmselect.replay.tables import FORMS
 
-    one_of("format", form, tuple(FORMS))
+    form = decide(REPORT_ENDINGS, form, target_of(output))
     check_target(target)
     check_targets(targets(output), pools)
     if report:

@@ -2,41 +2,192 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmselect.errors import UsageError
+from mmselect.errors import UsageError, needing, suggestion
 from mmselect.files import replacing, writing
 from mmselect.output import tables, tools
+from mmselect.output.columns import beside, columns_along
+from mmselect.output.tables import Fields, How
 from mmselect.pool.reading import Pool
 from mmselect.selection import Neighbours, Scores, Selection
 
-SCORE_FORMS: dict[str, Callable[[Any, Pool], Iterable[bytes]]] = {
-    "csv": lambda result, _: tables.as_csv(tables.score_fields(result)),
-    "jsonl": lambda result, _: tables.as_jsonl(tables.score_fields(result)),
-    "npy": lambda result, _: tables.as_npy(tables.as_records(result)),
-    "h5": lambda result, _: tables.as_h5(result),
+Result = Scores | Selection
+
+ALONE = How()
+
+
+class Form(NamedTuple):
+    """A format.
+
+    Attributes
+    ----------
+    make : callable
+        ``(result, pool, how) -> chunks of bytes``.
+    endings : tuple of str
+        Names of files that it may be written to end with one of them, if they have a known ending.
+    binary : bool
+        Whether no terminal can show it.
+    takes : tuple of str
+        What may go along: fields of :class:`How`.
+    most : int
+        Columns that it takes at most.
+    package : str
+        What has to be installed for it; the extra is called as the format.
+    """
+
+    make: Callable[[Any, Pool, How], Iterable[bytes]]
+    endings: tuple[str, ...]
+    binary: bool = False
+    takes: tuple[str, ...] = ("columns",)
+    most: int = sys.maxsize
+    package: str = ""
+
+
+def _table(
+    fields: Callable[[Any], Fields], write: Callable[[Fields, Any], Iterable[bytes]]
+) -> Callable[[Any, Pool, How], Iterable[bytes]]:
+    """Make a format of a result's fields, with the columns beside them that were asked for."""
+
+    def make(result: Any, pool: Pool, how: How) -> Iterable[bytes]:
+        along = columns_along(pool, how.columns or (), result.indices)
+        return write(beside(fields(result), along), result)
+
+    return make
+
+
+CSV, JSONL, JSON, NPY = (".csv",), (".jsonl", ".ndjson"), (".json",), (".npy",)
+TEXT = ()  # no ending says it: any text may stand in a .txt
+
+SCORE_FORMS: dict[str, Form] = {
+    "csv": Form(_table(tables.score_fields, lambda f, _: tables.as_csv(f)), CSV),
+    "jsonl": Form(_table(tables.score_fields, lambda f, _: tables.as_jsonl(f)), JSONL),
+    "npy": Form(
+        _table(tables.whole_fields, lambda f, _: tables.as_npy(tables.as_records(f))), NPY, True
+    ),
+    "h5": Form(
+        _table(tables.whole_fields, lambda f, r: tables.as_h5(f, r.provenance)),
+        (".h5", ".hdf5"),
+        True,
+    ),
+    "parquet": Form(
+        _table(tables.whole_fields, lambda f, r: tables.as_parquet(f, r.provenance)),
+        (".parquet",),
+        True,
+        package="pyarrow",
+    ),
 }
 
-SELECT_FORMS: dict[str, Callable[[Any, Pool], Iterable[bytes]]] = {
-    "ids": lambda result, _: tables.as_lines(result.ids),
-    "indices": lambda result, _: tables.as_lines(result.indices.tolist()),
-    "csv": lambda result, _: tables.as_csv(tables.pick_fields(result)),
-    "jsonl": lambda result, _: tables.as_jsonl(tables.pick_fields(result)),
-    "json": lambda result, _: tables.picks_json(tables.pick_fields(result), result.provenance),
-    "label-studio": tools.label_studio,
-    "npy": lambda result, _: tables.as_npy(result.indices),
+SELECT_FORMS: dict[str, Form] = {
+    "ids": Form(lambda result, *_: tables.as_lines(result.ids), TEXT, takes=()),
+    "indices": Form(lambda result, *_: tables.as_lines(result.indices.tolist()), TEXT, takes=()),
+    "csv": Form(_table(tables.pick_fields, lambda f, _: tables.as_csv(f)), CSV),
+    "jsonl": Form(_table(tables.pick_fields, lambda f, _: tables.as_jsonl(f)), JSONL),
+    "json": Form(_table(tables.pick_fields, lambda f, r: tables.picks_json(f, r.provenance)), JSON),
+    "label-studio": Form(tools.label_studio, JSON, takes=("columns", "predict")),
+    "cvat": Form(tools.cvat, TEXT, most=1),
+    "fiftyone": Form(tools.fiftyone, JSON),
+    "prodigy": Form(tools.prodigy, JSONL),
+    "argilla": Form(tools.argilla, JSONL),
+    "npy": Form(lambda result, *_: tables.as_npy(result.indices), NPY, True, takes=()),
 }
 
-BINARY = frozenset({"npy", "h5"})
-"""Formats that no terminal can show."""
+REPORT_ENDINGS = {"text": TEXT, "csv": CSV, "json": JSON}
+"""Of formats in which a report is written."""
 
 
-def write(result: Scores | Selection, form: str, target: Path | None, pool: Pool) -> None:
-    """Write a result in one of :data:`FORMS` to a file, or to standard output.
+def endings(forms: Mapping[str, Form]) -> dict[str, tuple[str, ...]]:
+    """List the endings of names of files, by format."""
+    return {name: form.endings for name, form in forms.items()}
+
+
+KNOWN = {e for forms in (SCORE_FORMS, SELECT_FORMS) for es in endings(forms).values() for e in es}
+
+
+def decide(known: Mapping[str, tuple[str, ...]], said: str | None, target: Path | None) -> str:
+    """Find the format: the one that was said, else that of the target's ending, else the first.
+
+    Raises
+    ------
+    UsageError
+        If the format is unknown, or the target's name says another.
+
+    Examples
+    --------
+    >>> forms = {"ids": (), "csv": (".csv",), "json": (".json",)}
+    >>> decide(forms, None, Path("a.csv")), decide(forms, None, None), decide(forms, "csv", None)
+    ('csv', 'ids', 'csv')
+    >>> decide(forms, "json", Path("a.csv"))
+    Traceback (most recent call last):
+    mmselect.errors.UsageError: format: expected a name that ends with .json for json, found 'a.csv'
+    """
+    ending = target.suffix.lower() if target else ""
+    if said is not None and said not in known:
+        expected = f"format: expected one of {', '.join(known)}"
+        raise UsageError(f"{expected}, found {said!r}{suggestion(said, known)}")
+    if ending not in KNOWN:
+        return said or next(iter(known))
+    able = [said] if said else list(known)
+    fitting = [name for name in able if ending in known[name]]
+    if fitting:
+        return fitting[0]
+    ends = " or ".join(dict.fromkeys(e for name in able for e in known[name])) or "no other format"
+    expected = f"format: expected a name that ends with {ends}{f' for {said}' if said else ''}"
+    raise UsageError(f"{expected}, found {str(target)!r}")
+
+
+def check_form(
+    forms: Mapping[str, Form], name: str, how: How, target: Path | None, pool: Pool
+) -> None:
+    """Refuse what this format cannot hold, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        If it is binary and would go to a terminal, or takes no columns or predictions.
+    NeedsError
+        If a package that it takes is not installed, or the pool has no fused head to predict with.
+    SelectionError
+        If the pool does not have a column that was asked for.
+    """
+    form = forms[name]
+    if target is None and form.binary and sys.stdout.isatty():
+        raise UsageError(f"format: {name} is binary; give a file with -o, or a pipe")
+    for what in ("columns", "predict"):
+        if getattr(how, what) is not None and what not in form.takes:
+            able = ", ".join(n for n, f in forms.items() if what in f.takes) or "another command"
+            raise UsageError(f"{what}: expected a format of {able}, found {name}")
+    if len(how.columns or ()) > form.most:
+        raise UsageError(f"columns: {name} takes one, found {', '.join(how.columns or ())}")
+    if form.package:
+        with needing(f"format {name}", form.package, name):
+            import_module(form.package)
+    for column in how.columns or ():
+        pool.metadata(column, "columns")
+    if how.predict:
+        tools.check_predictable(pool)
+
+
+def write(
+    result: Result,
+    form: str,
+    target: Path | None,
+    pool: Pool,
+    how: How = ALONE,
+) -> None:
+    """Write a result in one of :data:`SCORE_FORMS` or :data:`SELECT_FORMS`.
+
+    Parameters
+    ----------
+    target : path, optional
+        None is standard output.
 
     Raises
     ------
@@ -45,13 +196,49 @@ def write(result: Scores | Selection, form: str, target: Path | None, pool: Pool
     UsageError
         If the format is unknown, or needs a file.
     """
-    table = SCORE_FORMS if isinstance(result, Scores) else SELECT_FORMS
-    if form not in table:
-        raise UsageError(f"format: expected one of {', '.join(table)}, found {form!r}")
-    make = table[form]
-    if target is None and form in BINARY and sys.stdout.isatty():
-        raise UsageError(f"format: {form} is binary; give a file with -o, or a pipe")
-    emit(make(result, pool), target)
+    forms = SCORE_FORMS if isinstance(result, Scores) else SELECT_FORMS
+    name = decide(endings(forms), form, target)
+    check_form(forms, name, how, target, pool)
+    emit(forms[name].make(result, pool, how), target)
+
+
+def deliver(
+    result: Selection, form: str, targets: Sequence[Path | None], pool: Pool, how: How
+) -> None:
+    """Write picks to their target, or deal them to several in turn, as one deals cards.
+
+    All files are written before the first one takes its place.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written; none of the targets is changed then.
+    """
+    if len(targets) == 1:
+        write(result, form, targets[0], pool, how)
+        return
+    with contextlib.ExitStack() as stack:
+        for i, target in enumerate(filter(None, targets)):
+            file = stack.enter_context(replacing(target))
+            file.writelines(SELECT_FORMS[form].make(deal(result, i, len(targets)), pool, how))
+            file.flush()
+
+
+def check_parts(parts: int, k: int) -> None:
+    """Refuse to deal fewer picks than there are parts."""
+    if parts > max(k, 1):
+        raise UsageError(f"split: expected at most {k:,} parts for {k:,} picks, found {parts:,}")
+
+
+def deal(result: Selection, part: int, parts: int) -> Selection:
+    """Every picks' `parts`-th, from number `part` on; its provenance says so."""
+    return replace(
+        result,
+        ids=result.ids[part::parts],
+        indices=result.indices[part::parts],
+        scores=result.scores[part::parts],
+        provenance={**result.provenance, "split": {"part": part + 1, "parts": parts}},
+    )
 
 
 def emit(chunks: Iterable[bytes], target: Path | None) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
@@ -86,15 +87,44 @@ def as_json(value: Any, indent: int | None = None) -> str:
 Fields = dict[str, Sequence[Any] | NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class How:
+    """What goes along with a result.
+
+    Attributes
+    ----------
+    columns : tuple of str, optional
+        Columns of ``/metadata``; None: what the format takes where nothing is asked for.
+    predict : (str, str), optional
+        Names of the control and the object that a prediction is for.
+    """
+
+    columns: tuple[str, ...] | None = None
+    predict: tuple[str, str] | None = None
+
+
 def score_fields(result: Scores) -> Fields:
     """Columns of a score's table."""
     return {"id": result.ids, "score": result.score, **result.components}
 
 
+def whole_fields(result: Scores) -> Fields:
+    """Columns of a score's table with the row numbers, for formats that hold numbers whole."""
+    return {"index": result.indices, **score_fields(result)}
+
+
 def pick_fields(result: Selection) -> Fields:
     """Columns of a selection's table."""
     ranks = np.arange(1, len(result.ids) + 1)
-    return {"rank": ranks, "index": result.indices, "id": result.ids, "score": result.scores}
+    fields: Fields = {
+        "rank": ranks,
+        "index": result.indices,
+        "id": result.ids,
+        "score": result.scores,
+    }
+    if result.costs is None:
+        return fields
+    return {**fields, "cost": result.costs, "cost_sum": np.cumsum(result.costs)}
 
 
 def _blocks(fields: Fields) -> Iterator[list[list[Any]]]:
@@ -124,17 +154,26 @@ def as_csv(fields: Fields) -> Iterator[bytes]:
 
 def as_jsonl(fields: Fields) -> Iterator[bytes]:
     """Turn columns into JSON lines."""
+    return json_lines(_rows(fields))
+
+
+def _rows(fields: Fields) -> Iterator[dict[str, Any]]:
     for columns in _blocks(fields):
         for row in zip(*columns, strict=True):
-            yield f"{as_json(dict(zip(fields, row, strict=True)))}\n".encode()
+            yield dict(zip(fields, row, strict=True))
+
+
+def json_lines(entries: Iterable[Any]) -> Iterator[bytes]:
+    """Turn entries into one line of JSON each."""
+    for entry in entries:
+        yield f"{as_json(entry)}\n".encode()
 
 
 def picks_json(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
     """Turn picks into one JSON document, with what made them."""
-    rows = (row for columns in _blocks(fields) for row in zip(*columns, strict=True))
     whole = as_json({"provenance": provenance, "picks": []}, indent=1)
     yield whole.removesuffix("[]\n}").encode()
-    yield from json_list((dict(zip(fields, row, strict=True)) for row in rows), depth=1)
+    yield from json_list(_rows(fields), depth=1)
     yield b"\n}\n"
 
 
@@ -167,38 +206,52 @@ def as_npy(array: NDArray[Any]) -> Iterator[bytes]:
     yield buffer.getvalue()
 
 
-def as_records(result: Scores) -> NDArray[Any]:
-    """Scores as a structured array; ids as fixed-width text, so that no pickle is needed.
+def as_records(fields: Fields) -> NDArray[Any]:
+    """Columns as a structured array; ids as fixed-width text, so that no pickle is needed.
 
     Raises
     ------
     OutputError
         If a few long ids would make the array far larger than all ids are.
     """
-    widest, text = max(map(len, result.ids), default=0), sum(map(len, result.ids))
-    if widest * len(result.ids) > MOST_PADDING + 16 * text:
-        found = f"an id of {widest:,} characters among {len(result.ids):,}"
+    ids = fields["id"]
+    widest, text = max(map(len, ids), default=0), sum(map(len, ids))
+    if widest * len(ids) > MOST_PADDING + 16 * text:
+        found = f"an id of {widest:,} characters among {len(ids):,}"
         raise OutputError(f"npy pads all ids to one length, found {found}; use h5, csv or jsonl")
-    columns = {"index": result.indices, **score_fields(result)}
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
-    records = np.empty(len(result.ids), [(name, a.dtype) for name, a in arrays.items()])
+    arrays = {name: np.asarray(values[:]) for name, values in fields.items()}
+    records = np.empty(len(ids), [(name, a.dtype) for name, a in arrays.items()])
     for name, array in arrays.items():
         records[name] = array
     return records
 
 
-def as_h5(result: Scores) -> Iterator[bytes]:
-    """Turn scores into an HDF5 file: a dataset per column."""
+def as_h5(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
+    """Turn columns into an HDF5 file: a dataset per column."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as handle:
-        handle.attrs["provenance"] = as_json(result.provenance)
-        handle.create_dataset("id", data=result.ids, dtype=h5py.string_dtype(), track_times=False)
-        for name, values in {"index": result.indices, **score_fields(result)}.items():
-            if name != "id":
-                handle.create_dataset(name, data=values, track_times=False)
+        handle.attrs["provenance"] = as_json(provenance)
+        for name, values in fields.items():
+            column = values[:]
+            text = len(column) > 0 and isinstance(column[0], str)
+            dtype = h5py.string_dtype() if text or name == "id" else None
+            handle.create_dataset(name, data=column, dtype=dtype, track_times=False)
     yield buffer.getvalue()
 
 
-def plain(values: NDArray[Any]) -> list[Any]:
+def as_parquet(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
+    """Turn columns into a Parquet file; what made them stands in its metadata."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({name: pyarrow.array(values[:]) for name, values in fields.items()})
+    buffer = pyarrow.BufferOutputStream()
+    made = {"provenance": as_json(provenance)}
+    parquet.write_table(table.replace_schema_metadata(made), buffer)
+    yield buffer.getvalue().to_pybytes()
+
+
+def plain(values: NDArray[Any] | Sequence[Any]) -> list[Any]:
     """Turn stored values into Python's own, text decoded."""
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]
+    listed = np.asarray(values).tolist()
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in listed]

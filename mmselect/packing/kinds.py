@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ def open_source(said: str | os.PathLike[str], files: Files, table: Path | None =
     (3812, 64)
     """
     text = os.fspath(said)
-    if table is not None and text in keys_of(table):
+    if table is not None and _names_column(text, table):
         return kind_of(table).open(table, text, files)
     path, key = split(text)
     if path is not None:
@@ -121,6 +122,12 @@ def open_source(said: str | os.PathLike[str], files: Files, table: Path | None =
             f"expected one of its columns ({known}) or a file, found {text!r}", file=str(table)
         )
     raise InputError("no such file", file=text)
+
+
+def _names_column(text: str, table: Path) -> bool:
+    """Whether it is a column of a table, or a pattern that some of its columns fit."""
+    names = keys_of(table)
+    return text in names or ("*" in text and any(fnmatchcase(name, text) for name in names))
 
 
 def keys_of(path: Path) -> list[str]:

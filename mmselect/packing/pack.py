@@ -166,6 +166,8 @@ def _write(
     with PoolWriter(target, plan.constants, rows=rows, links=links) as writer:
         for start, stop in ranges(0, rows if items else 0, step):
             progress(start, rows)
+            for item in items.values():
+                item.announce(stop, stop + step)
             writer.append(
                 {
                     path: items[path].read(start, stop, room(rooms[path], stop - start))

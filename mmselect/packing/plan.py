@@ -96,6 +96,11 @@ class Item:
             check_values(self.place, block, None)
         return block
 
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are read next, so that it reads while we write."""
+        if self.rows is None:
+            self.source.column.announce(start, stop)
+
     def _filled(self, block: Array, there: NDArray[np.bool_]) -> Array:
         out = np.full(block.shape, _fill(self.place, self.dtype), self.dtype)
         kept = np.flatnonzero(there)
@@ -172,6 +177,8 @@ def make_plan(
     for path, source in rows.items():
         plan.items[path] = _item(place_of(path), source, matches.get(path), floats)
     _mark_absent(plan, base)
+    if "/label" in rows and "/labeled" not in rows:
+        _mark_labeled(plan)
     for path, item in plan.items.items():
         if item.rows is not None and item.source.in_order:
             plan.items[path] = replace(item, source=spooled(item.source, folder, files))
@@ -284,6 +291,18 @@ def _mark_absent(plan: Plan, base: Pool | None) -> None:
                 f"{item.source.name}: has nothing for {count:,} of {total:,} samples"
             )
     _apply_absent(plan, lacking, base)
+
+
+def _mark_labeled(plan: Plan) -> None:
+    """Say in ``/labeled`` which samples have a label, where some have none and nobody says it."""
+    item = plan.items["/label"]
+    known = item.read(0, item.shape[0]) >= 0
+    if known.all() or not known.any():
+        what = "every sample has" if known.all() else "no sample has"
+        plan.notices.append(f"labels: {what} one; --labeled says which count as labeled")
+        return
+    plan.notices.append(f"labeled: the {int(known.sum()):,} samples that have a label")
+    plan.items["/labeled"] = _item(place_of("/labeled"), in_memory("/labeled", known), None, None)
 
 
 def _missing(item: Item) -> NDArray[np.bool_] | None:

@@ -28,7 +28,7 @@ OTHER_FILTERS = {
     32026: "blosc2",
 }
 
-MOST_EXPANDED, SPARE = 1100, 16 << 20
+MOST_EXPANDED, SPARE = 1100, 1 << 20
 """Deflate shrinks nothing more than 1032 times; what is smaller than `SPARE` harms nobody."""
 
 
@@ -108,9 +108,18 @@ def check_size(
     """
     item, stored = dataset.get_type().get_size(), dataset.get_storage_size()
     chunk = properties.get_chunk() if properties.get_layout() == h5d.CHUNKED else ()
-    largest = max(prod(shape), prod(chunk)) * item
-    if largest > SPARE + MOST_EXPANDED * stored:
-        declared = f"expected data for the {format_bytes(largest)} that it declares"
+    check_declared(max(prod(shape), prod(chunk)) * item, stored)
+
+
+def check_declared(size: int, stored: int) -> None:
+    """Refuse a size that what is stored cannot fill.
+
+    Raises
+    ------
+    SchemaError
+    """
+    if size > SPARE + MOST_EXPANDED * stored:
+        declared = f"expected data for the {format_bytes(size)} that it declares"
         raise SchemaError(f"{declared}, found {stored:,} bytes")
 
 

@@ -31,6 +31,7 @@ from mmselect.pool.schema import (
     type_problem,
 )
 from mmselect.pool.source import Folder, Source
+from mmselect.pool.texts import attribute
 
 _GROUPS = {dataset.group for dataset in SCHEMA if dataset.named} | {"/classifier"}
 
@@ -90,6 +91,7 @@ def survey(paths: Iterable[Path]) -> Layout:
             continue
         layout.shards.append(shard)
         layout.problems += _version_problems(shard)
+        shard.source.medium.seen = None
         layout.problems += _find(shard, shard.source, "/", "")
         layout.problems += _size_problems(shard, axes)
     layout.problems += _shard_problems(layout.shards)
@@ -99,9 +101,7 @@ def survey(paths: Iterable[Path]) -> Layout:
 
 def _version_problems(shard: Shard) -> Iterator[MmselectError]:
     try:
-        with hdf5(shard.file):
-            attributes = shard.source.handle.attrs
-            name, version = (_text(attributes.get(key)) for key in ("format", "format_version"))
+        name, version = (attribute(shard.source, key) for key in ("format", "format_version"))
     except FormatError as error:
         yield error
         return
@@ -114,12 +114,6 @@ def _version_problems(shard: Shard) -> Iterator[MmselectError]:
     elif version.split(".")[0] != VERSION.split(".")[0]:
         message = f"expected format version {VERSION.split('.')[0]}.x, found {version:.60}"
         yield FormatError(message, file=shard.file)
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return None if value is None else str(value)
 
 
 def _find(shard: Shard, source: Source, group: Any, prefix: str) -> Iterator[MmselectError]:

@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import FormatError
+from mmselect.errors import FormatError, located
 from mmselect.pool.hdf5 import hdf5
+from mmselect.pool.texts import Lengths
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,14 @@ class Part:
 class Stored(Part):
     """Read through HDF5: in chunks, behind filters, or of a type that HDF5 has to convert.
 
-    `texts` says where the lengths and places of texts lie, if they do so in a row, and how long the
+    `lengths` finds how long the texts in some rows say that they are, and `room` is how long the
     file is.
     """
 
     dataset: h5py.Dataset
     filtered: bool
-    texts: tuple[BinaryIO, int, int] | None = None
+    lengths: Lengths | None = None
+    room: int = 0
 
     @property
     def plain(self) -> bool:
@@ -124,14 +126,14 @@ class Stored(Part):
 
     def _check_texts(self, start: int, stop: int) -> None:
         """Refuse texts longer than the file: HDF5 takes memory for them before it looks."""
-        if self.texts is not None:
-            file, place, size = self.texts
-            found = os.pread(file.fileno(), 16 * (stop - start), place + 16 * start)
-            lengths = np.frombuffer(found[: len(found) // 16 * 16], "<u4")[::4]
-            if (lengths > size).any():
-                rows = np.flatnonzero(lengths > size) + start
-                message = f"expected text shorter than the file, found {lengths.max():,} bytes"
-                raise FormatError(message, file=self.file, dataset=self.path, rows=rows.tolist())
+        if self.lengths is None:
+            return
+        with hdf5(self.file, self.path), located(file=self.file, dataset=self.path):
+            found = self.lengths(start, stop)
+        if (total := int(found.sum(dtype=np.int64))) > self.room:
+            most = int(found.argmax()) + start
+            message = f"expected text shorter than the file, found {total:,} bytes"
+            raise FormatError(message, file=self.file, dataset=self.path, rows=[most])
 
     def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
         """Whole chunks, each once."""

@@ -20,7 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
-from mmselect.errors import DataError, MmselectError, RowNumbers, SchemaError, located, printable
+from mmselect.errors import (
+    DataError,
+    MmselectError,
+    RowNumbers,
+    SchemaError,
+    SelectionError,
+    located,
+    printable,
+    suggestion,
+)
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
@@ -234,6 +243,21 @@ class Pool:
             for problem, rows in bad_rows(place_of("/labeled"), mask, self.sizes).items():
                 raise DataError(problem, dataset="/labeled", rows=rows.tolist())
         return mask.astype(bool)
+
+    def metadata(self, name: str, asked: str) -> Column:
+        """Find the column ``/metadata/{name}``; `asked` is the option that names it.
+
+        Raises
+        ------
+        SelectionError
+            If the pool has none of that name.
+        """
+        if (column := self.columns.get(f"/metadata/{name}")) is not None:
+            return column
+        known = self.names("/metadata")
+        expected = f"expected a column of /metadata ({', '.join(known) or 'none is there'})"
+        message = f"{asked}: {expected}, found {name!r}{suggestion(name, known)}"
+        raise SelectionError(message, file=self.files[0])
 
     def place(self, rows: Sequence[int]) -> tuple[str, list[int]]:
         """Name the file that holds the first of `rows`, and which of its own rows they are."""

@@ -23,9 +23,10 @@ from h5py import h5d, h5g, h5l, h5o, h5s
 
 from mmselect.errors import FormatError, SchemaError
 from mmselect.files import reason
-from mmselect.pool.hdf5 import check_filters, check_size, hdf5, is_native
+from mmselect.pool.hdf5 import check_declared, check_filters, check_size, hdf5, is_native
 from mmselect.pool.parts import Box, Part, Plain, Stored, Virtual
 from mmselect.pool.storage import Medium
+from mmselect.pool.texts import lengths_of
 
 DEEPEST, MOST_FOLLOWED = 32, 1_000_000
 """Links and virtual datasets within each other, and all of them together, before it is an error."""
@@ -40,6 +41,7 @@ class Source:
     path: Path
     folder: Path
     file: BinaryIO
+    medium: Medium
     handle: h5py.File
     state: os.stat_result
 
@@ -66,6 +68,8 @@ class Folder:
     pool: Path
     sources: dict[str, Source] = field(default_factory=dict)
     files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    parts: dict[tuple[str, int, str], Part] = field(default_factory=dict)
+    room: dict[str, int] = field(default_factory=dict)
     followed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +98,9 @@ class Folder:
             raise FormatError("expected an HDF5 file, found something else", file=str(path))
         try:
             with hdf5(str(path)):
-                handle = h5py.File(Medium(file), "r")
+                medium = Medium(file)
+                medium.seen = []
+                handle = h5py.File(medium, "r")
                 self.files.callback(handle.close)
                 if handle.id.get_create_plist().get_sizes() != (8, 8):
                     raise FormatError("expected addresses of 8 bytes", file=str(path))
@@ -103,7 +109,7 @@ class Folder:
                 lengths = f"expected {int(stored[1]):,} bytes, found {state.st_size:,}"
                 error.message = f"truncated: {lengths}"
             raise
-        source = self.sources[key] = Source(path, Path(key).parent, file, handle, state)
+        source = self.sources[key] = Source(path, Path(key).parent, file, medium, handle, state)
         return source
 
     def part(self, place: Place, path: str) -> Part:
@@ -157,6 +163,7 @@ class Folder:
             other = self._beside(what, source, file)
             try:
                 opened = self.open(other)
+                opened.medium.seen = None
             except FormatError as error:
                 message = f"{what} {name!r}, which HDF5 cannot open: {error.message}"
                 raise SchemaError(message) from None
@@ -188,6 +195,12 @@ class Folder:
         if not isinstance(found, h5d.DatasetID):
             raise SchemaError("expected a dataset, found something else")
         self._count(depth)
+        key = str(source.path), h5o.get_info(found).addr, path
+        if key not in self.parts:  # a source may fill many places of a virtual dataset
+            self.parts[key] = self._new_part(source, found, path, depth)
+        return self.parts[key]
+
+    def _new_part(self, source: Source, found: Any, path: str, depth: int) -> Part:
         where, properties = str(source.path), found.get_create_plist()
         if properties.get_layout() == h5d.VIRTUAL:
             return self._virtual(source, found, path, depth)
@@ -201,9 +214,9 @@ class Folder:
         check_size(found, properties, shape)
         offset, size = found.get_offset(), prod(shape) * dtype.itemsize
         if offset is None or not size or not is_native(dataset):
-            in_a_row = offset is not None and size and dtype.kind == "O"
-            texts = (source.file, offset, source.state.st_size) if in_a_row else None
-            return Stored(where, path, shape, dtype, dataset, filtered, texts)
+            texts = lengths_of(dataset, source.file) if dtype.kind == "O" else None
+            room = source.state.st_size
+            return Stored(where, path, shape, dtype, dataset, filtered, texts, room)
         if offset + size > source.state.st_size:
             held = f"{source.state.st_size:,} bytes of file"
             raise SchemaError(f"expected numbers up to byte {offset + size:,}, found {held}")
@@ -214,6 +227,7 @@ class Folder:
         what, pieces = "external storage's source", []
         if not is_native(dataset):
             raise SchemaError(f"expected plain numbers in external storage, found {dataset.dtype}")
+        self._check_room(dataset)
         left = prod(dataset.shape) * dataset.dtype.itemsize
         for name, offset, size in _externals(dataset):
             file, state = self._regular(self._beside(what, source, name))
@@ -248,12 +262,17 @@ class Folder:
             if not np.can_cast(part.dtype, dataset.dtype, "same_kind"):
                 raise SchemaError(f"{what}: expected {dataset.dtype}, found {part.dtype}")
             boxes.append(Box(here, there, part))
+        self._check_room(dataset)
         boxes.sort(key=lambda box: [cut.start for cut in box.here])
         if not _fills(boxes, 0, dataset.shape):
             raise SchemaError("expected a source for every row of a virtual dataset, once each")
         starts = [box.here[0].start for box in boxes]
         shape = str(source.path), path, dataset.shape, dataset.dtype
         return Virtual(*shape, tuple(boxes), starts)
+
+    def _check_room(self, dataset: h5py.Dataset) -> None:
+        """Refuse a dataset that is put together of the same few numbers again and again."""
+        check_declared(prod(dataset.shape) * dataset.dtype.itemsize, sum(self.room.values()))
 
     def _count(self, depth: int) -> None:
         self.followed += 1
@@ -272,10 +291,12 @@ class Folder:
             if not (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode)):
                 raise FormatError("expected a regular file, found none", file=str(path))
             file = self.files.enter_context(path.open("rb", buffering=0))
-            return file, os.fstat(file.fileno())
+            state = os.fstat(file.fileno())
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise FormatError(f"cannot be read: {why}", file=str(path)) from None
+        self.room[os.path.realpath(path)] = state.st_size
+        return file, state
 
 
 def _text(name: bytes) -> str:

@@ -26,6 +26,9 @@ from mmselect.pool.ids import as_stored
 
 TEXT = h5py.string_dtype()
 
+SIZES = {b"GCOL": (8, 8), b"HEAP": (8, 8), b"BTHD": (6, 4)}
+"""Where structures of HDF5 say how large they are: a heap of strings, of names, nodes of a tree."""
+
 
 class Medium:
     """The file object that HDF5 reads, or writes to."""
@@ -34,6 +37,7 @@ class Medium:
         self._file, self._fd, self._place = file, file.fileno(), 0
         self._size = os.fstat(self._fd).st_size
         self.error: BaseException | None = None
+        self.seen: list[tuple[int, int]] | None = None
         self._lost: list[tuple[int, bytes]] = []
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -54,18 +58,38 @@ class Medium:
         """As of a file; what could not be written is there all the same."""
         view, place = memoryview(buffer).cast("B"), self._place
         got = os.preadv(self._fd, [view], place)
+        if self.seen is not None:
+            self.seen.append((place, place + got))
         for start, data in self._lost:
             low, high = max(start, place), min(start + len(data), place + len(view))
             if low < high:
                 view[low - place : high - place] = data[low - start : high - start]
-        if bytes(view[:4]) == b"GCOL" and not self._lost and not self._heap_ends():
-            raise OSError("a heap of strings is damaged")
+        if not self._lost:
+            self._check(bytes(view[:16]))
         return len(view) if self._lost else got
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Parts of the file that were read since `seen` is a list, joined where they touch."""
+        start = stop = 0
+        for low, high in sorted(self.seen or ()):
+            if low > stop:
+                yield start, stop
+                start = low
+            stop = max(stop, high)
+        yield start, stop
+
+    def _check(self, head: bytes) -> None:
+        """Refuse structures that say they are larger than the file: HDF5 takes memory for them."""
+        at, width = SIZES.get(head[:4], (0, 0))
+        if int.from_bytes(head[at : at + width], "little") > self._size:
+            raise OSError("a structure that is larger than the file")
+        if head.startswith(b"GCOL") and not self._heap_ends():
+            raise OSError("a heap of strings is damaged")
 
     def _heap_ends(self) -> bool:
         """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
         size = int.from_bytes(os.pread(self._fd, 8, self._place + 8), "little")
-        heap, place = os.pread(self._fd, min(size, self._size), self._place), 16
+        heap, place = os.pread(self._fd, size, self._place), 16
         while place + 16 <= len(heap):
             index, length = struct.unpack_from("<H6xQ", heap, place)
             step = 16 + (length + 7) // 8 * 8 if index else length

@@ -20,6 +20,8 @@ def bad_rows(
 ) -> dict[str, NDArray[np.intp]]:
     """Rows of a block that no strategy can use, by what is wrong with them."""
     wrong: dict[str, NDArray[np.bool_]] = {}
+    if not block.size:
+        return {}
     if place.dataset.kind == "float":
         flat = block.reshape(len(block), -1)
         wrong["expected finite numbers, found nan"] = np.isnan(flat).any(axis=1)

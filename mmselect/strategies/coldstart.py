@@ -143,6 +143,7 @@ STRATEGIES = (
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
         footprint=coreset_footprint,
+        constrained=True,
     ),
     Strategy(
         name="alignment",

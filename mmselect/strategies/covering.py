@@ -35,6 +35,7 @@ def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) 
             features,
             k,
             labeled=labeled,
+            allowed=batch.allowed,
             engine=batch.engine,
             progress=batch.progress,
         )

@@ -117,6 +117,7 @@ STRATEGIES = (
     Strategy(
         name="facility",
         kind="batch",
+        constrained=True,
         summary="facility location: picks close to every unlabeled sample, the doubtful ones first",
         function=pick,
         needs=(need(FEATURES), *_LOGITS),

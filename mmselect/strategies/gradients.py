@@ -201,7 +201,7 @@ def sample(
         "progress": batch.progress,
     }
     with located(dataset=FUSED):
-        found = d2_sample(points, k, rng, weights=weights, **how)
+        found = d2_sample(points, k, rng, weights=weights, allowed=batch.allowed, **how)
 
     def nearest() -> Nearest:
         return Nearest(*nearest_picks(points, found.indices, **how))
@@ -221,7 +221,12 @@ _HEAD = need(CLASSIFIER, COALITIONS)
 _LOGITS = need(FUSED, CLASSIFIER, COALITIONS)
 _PAPER = "Shen et al., Towards Balanced Active Learning for Multimodal Classification, ACM MM 2023"
 sampled = partial(
-    Strategy, kind="batch", parameters=(MULTILABEL,), footprint=footprint, distance=True
+    Strategy,
+    kind="batch",
+    parameters=(MULTILABEL,),
+    footprint=footprint,
+    distance=True,
+    constrained=True,
 )
 
 STRATEGIES = (

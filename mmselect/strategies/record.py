@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.limits import LIMITS, Limits
 from mmselect.engine import Engine, Progress
-from mmselect.errors import ParameterError, few
+from mmselect.errors import ParameterError, few, suggestion
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
@@ -216,6 +218,9 @@ class Batch:
     labels : (l,) integer array, optional
         Classes of the rows in `labeled`, -1 = unknown, for a strategy that needs ``/label``. Those
         of other rows are not to be had: `columns` leaves ``/label`` out.
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; to be told of each pick. None: any that
+        is not picked yet.
     """
 
     columns: Mapping[str, Any]
@@ -226,6 +231,7 @@ class Batch:
     engine: Engine
     progress: Progress
     labels: NDArray[np.intp] | None = None
+    allowed: Allowed | None = None
 
     def rows(self, path: str) -> NDArray[Any]:
         """Candidates' rows of a dataset, in memory."""
@@ -283,6 +289,10 @@ class Strategy:
         ``constants -> constants``.
     compares : tuple of str
         Datasets or groups in which two samples are equal if their distance is 0.
+    constrained : bool
+        Whether a batch strategy asks `Batch.allowed`, where there is one, before each pick.
+    extra : str
+        A package that it needs and not everybody has; the extra that installs it has its name.
     """
 
     name: str
@@ -300,6 +310,13 @@ class Strategy:
     conditions: Callable[[set[str], Mapping[str, int], Parameters], list[str]] | None = None
     prepare: Callable[[Arrays], Arrays] = _as_they_are
     compares: tuple[str, ...] = ("/features",)
+    constrained: bool = False
+    extra: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs beside the pool is there; looked for without importing it."""
+        return not self.extra or find_spec(self.extra) is not None
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
@@ -339,7 +356,8 @@ class Strategy:
     def _unknown(self, name: str, known: list[str], modalities: Sequence[str]) -> str:
         stem, _, last = name.rpartition(".")
         if f"{stem}.{{modality}}" in {p.name for p in self.parameters}:
-            found = f"found modality {last!r} in {name!r}"
+            found = f"found modality {last!r} in {name!r}{suggestion(name, known)}"
             return f"expected one of the pool's modalities ({few(list(modalities))}), {found}"
         expected = f"one of {', '.join(known)}" if known else "no parameters"
-        return f"strategy {self.name}: expected {expected}, found {name!r}"
+        near = suggestion(name, known)
+        return f"strategy {self.name}: expected {expected}, found {name!r}{near}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 
-from mmselect.errors import UsageError
+from mmselect.errors import UsageError, suggestion
 from mmselect.strategies import (
     baselines,
     coldstart,
     facility,
     gradients,
+    networks,
     smem,
     systems,
     uncertainty,
@@ -26,7 +27,7 @@ GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems)
+    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems, networks)
     for strategy in family.STRATEGIES
 }
 
@@ -82,8 +83,9 @@ def find(name: str) -> tuple[Strategy, list[str]]:
     strategies, skipped = every()
     if name in strategies:
         return strategies[name], skipped
-    lines = [f"strategy: expected one of {', '.join(strategies)}, found {name!r}", *skipped]
-    raise UsageError("; ".join(lines))
+    expected = f"strategy: expected one of {', '.join(strategies)}"
+    found = f"{expected}, found {name!r}{suggestion(name, strategies)}"
+    raise UsageError("; ".join([found, *skipped]))
 
 
 def _load(point: EntryPoint) -> Iterator[Strategy]:

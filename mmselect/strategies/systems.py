@@ -64,7 +64,7 @@ def variance(arrays: Arrays, _parameters: Parameters) -> Columns:
 
 def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick among the samples whose prediction a mix of features changes."""
-    _require_labeled(batch, "alfa-mix", "whose means it mixes with")
+    require_labeled(batch, "alfa-mix", "whose means it mixes with")
     assert batch.labels is not None  # it needs /label
     model = model_of({**batch.columns, **batch.constants})
     with located(dataset=LABEL):  # errors about features or head name those
@@ -88,9 +88,9 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 
 def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick by a graph network that tells labeled from unlabeled samples."""
-    _require_labeled(batch, "gcnal", "which it learns to tell from the others")
+    require_labeled(batch, "gcnal", "which it learns to tell from the others")
     found = gcnal(
-        _features(batch),
+        feature_columns(batch),
         k,
         rng,
         labeled=batch.labeled,
@@ -107,7 +107,7 @@ def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 def typical(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick typical samples of clusters with few labels."""
     found = typiclust(
-        _features(batch),
+        feature_columns(batch),
         k,
         rng,
         labeled=batch.labeled,
@@ -121,11 +121,19 @@ def typical(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     return _picks(batch, found.picks, found.typicality)
 
 
-def _features(batch: Batch) -> dict[str, Any]:
+def feature_columns(batch: Batch) -> dict[str, Any]:
+    """Features of the whole pool, on disk."""
     return {path: batch.columns[path] for path in batch.group(FEATURES)}
 
 
-def _require_labeled(batch: Batch, name: str, purpose: str) -> None:
+def require_labeled(batch: Batch, name: str, purpose: str) -> None:
+    """Accept a pool in which something is labeled.
+
+    Raises
+    ------
+    NeedsError
+        If nothing is.
+    """
     if not len(batch.labeled):
         raise NeedsError(
             f"strategy {name} needs labeled samples, {purpose}; found none in /labeled or --labeled"

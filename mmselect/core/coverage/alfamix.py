@@ -18,6 +18,7 @@ from mmselect.arrays import (
     Index,
     Rows,
     check_budget,
+    check_labels,
     check_rows,
     same_length,
 )
@@ -227,11 +228,7 @@ def _anchors(
     """Mean of the labeled rows of each class that has any, and of all of them if one has none."""
     if not len(labeled):
         raise SelectionError("expected labeled samples, whose means are the anchors, found none")
-    if labels.shape != labeled.shape:
-        raise ParameterError(f"labels: expected {len(labeled):,}, found shape {labels.shape}")
-    if (bad := np.flatnonzero((labels < 0) | (labels >= classes))).size:
-        message = f"expected a class from 0 to {classes - 1}, found {labels[bad[0]]}"
-        raise DataError(f"{message} of a labeled sample", rows=labeled[bad].tolist())
+    check_labels(labels, labeled, classes)
     counts = np.bincount(labels, minlength=classes)
     names, all_classes = list(features), np.arange(classes)
 

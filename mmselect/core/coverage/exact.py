@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.gains import (
     WIDENED,
     all_gains,
@@ -93,9 +94,11 @@ class ExactGreedy:
         k: int,
         weights: Floats | None,
         engine: Engine,
+        allowed: Allowed | None = None,
     ) -> None:
         n, d = x.shape
         self.x, self.exactly, self.k, self.engine = x, exactly, k, engine
+        self.allowed = allowed
         self.weights = np.ones(n) if weights is None else weights
         # The rounding errors of n similarities are independent, so their sum grows like √n.
         self.spread = float(np.linalg.norm(self.weights))
@@ -108,22 +111,28 @@ class ExactGreedy:
 
     def run(self, progress: Progress | None) -> tuple[Index, Floats]:
         """Pick until the budget is spent: picks in order, and what each added."""
-        picks, gains = np.empty(self.k, dtype=np.int64), np.zeros(self.k)
+        size = self.k if self.allowed is None else self.allowed.most
+        picks, gains = np.empty(size, dtype=np.int64), np.zeros(size)
         self.gain = self._all_gains()
-        for step in range(self.k):
+        step = 0
+        while step < self.k if self.allowed is None else not self.allowed.done:
             self._hold_pairs_if_few()
             pick, gain = self._choose()
-            if gain < NOISE:
+            if gain < NOISE and self.allowed is None:
                 # Everything is covered: the rest of the budget goes to the lowest rows.
                 picks[step:] = np.flatnonzero(self.gain > -np.inf)[: self.k - step]
+                step = self.k
                 break
             picks[step], gains[step] = pick, gain
             self._cover(pick)
+            if self.allowed is not None:
+                self.allowed.take(pick)
+            step += 1
             if progress is not None:
-                progress(step + 1, self.k)
+                progress(min(step, self.k), self.k)
         if progress is not None:
             progress(self.k, self.k)
-        return picks, gains
+        return picks[:step], gains[:step]
 
     def _window(self, gain: float) -> float:
         """Difference of two gains that float32 similarities may turn round."""
@@ -181,6 +190,8 @@ class ExactGreedy:
 
     def _choose(self) -> tuple[int, float]:
         """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
+        if self.allowed is not None:
+            return self._choose_allowed(self.allowed)
         pick = int(np.argmax(self.gain))
         top = float(self.gain[pick])
         near = np.flatnonzero(self.gain >= top - self._window(top))[:NEAR_TIES]
@@ -188,6 +199,22 @@ class ExactGreedy:
             return pick, top
         total = np.array([self._exact_gain(int(candidate)) for candidate in near])
         pick = int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
+        return pick, float(self.gain[pick])
+
+    def _choose_allowed(self, allowed: Allowed) -> tuple[int, float]:
+        """Choose the best of the allowed candidates, per cost where there are costs."""
+        mask, cost = allowed.mask(), allowed.cost
+        worth = np.where(self.gain < NOISE, 0.0, self.gain)  # all covered: the lowest row
+        key = np.where(mask, worth / cost, -np.inf)
+        pick = int(np.argmax(key))
+        if not key[pick]:
+            return pick, 0.0
+        window = self._window(float(self.gain[pick]))
+        near = np.flatnonzero(key + window / cost >= key[pick])[:NEAR_TIES]
+        if len(near) > 1:
+            total = np.array([self._exact_gain(int(candidate)) for candidate in near]) / cost[near]
+            least = total.max() - TIE * (1 / cost[near] + total.max())
+            pick = int(near[np.argmax(total >= least)])
         return pick, float(self.gain[pick])
 
     def _improvable(self, candidate: int) -> Index:

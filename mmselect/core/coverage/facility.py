@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
@@ -29,6 +30,7 @@ def facility(
     center: bool = True,
     form: Literal["auto", "exact", "sparse"] = "auto",
     neighbours: int = 64,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Coverage:
@@ -63,6 +65,9 @@ def facility(
         "auto" is exact for up to 50,000 unlabeled rows.
     neighbours : int
         Candidates known of each client in the sparse form.
+    allowed : Allowed, optional
+        Which unlabeled rows may be picked next, by position among them; told of every pick. It
+        ends the selection, in place of `k`, and costs divide the gains that are compared.
     engine : Engine
     progress : callable, optional
         Called with the number of picks made and `k`.
@@ -99,12 +104,12 @@ def facility(
         best = _covered(clients, labeled_rows, engine)
         if exact:
             similarity = Similarity(given.features, given.candidates, center)
-            greedy = ExactGreedy(clients, similarity, best, k, scale, engine)
+            greedy = ExactGreedy(clients, similarity, best, k, scale, engine, allowed)
             picks, gains = greedy.run(progress)
             name, work = "exact", greedy.work
         else:
             edges, name = nearest_neighbours(clients, neighbours, engine)
-            picks, gains = sparse_greedy(edges, best, k, scale, progress)
+            picks, gains = sparse_greedy(edges, best, k, scale, progress, allowed)
             work = {}
     return Coverage(given.candidates[picks], gains, name, zero_rows, work)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
 from mmselect.core.features import Features, Joined, checked
@@ -17,6 +18,7 @@ def kcenter(
     *,
     labeled: ArrayLike | None = None,
     unit: bool = False,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Coverage:
@@ -41,6 +43,9 @@ def kcenter(
         Rows that are labeled already: never picked, and the traversal starts from them.
     unit : bool
         Normalise each row of each modality first.
+    allowed : Allowed, optional
+        Which unlabeled rows may be picked next, by position among them; told of every pick. It
+        ends the selection, in place of `k`; with costs, distances per cost are compared.
     engine : Engine
     progress : callable, optional
         Called with the number of picks made and `k`.
@@ -66,7 +71,8 @@ def kcenter(
     given = checked(features, k, labeled)
     with blas_threads():
         points = Joined(given.features, unit=unit, engine=engine)
-        traversal = Traversal(points, given.labeled, k, engine)
+        size = k if allowed is None else allowed.most
+        traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)
-    gains = np.sqrt(traversal.gains)
+    gains = np.sqrt(traversal.gains[: len(traversal.picks)])
     return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)

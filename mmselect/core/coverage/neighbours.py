@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import Highest
 from mmselect.core.coverage.products import among_all, among_lists, inverted_lists
 from mmselect.engine import Engine, Progress, ranges
 
@@ -94,6 +96,7 @@ def sparse_greedy(
     k: int,
     weights: Floats | None = None,
     progress: Progress | None = None,
+    allowed: Allowed | None = None,
 ) -> tuple[Index, Floats]:
     """Greedy facility location over known similarities, exactly; unknown ones are 0.
 
@@ -109,6 +112,8 @@ def sparse_greedy(
     weights : float64 array, shape (clients,), optional
         What each client counts, of mean 1; None is 1.
     progress : callable, optional
+    allowed : Allowed, optional
+        Which candidates may be picked next; it ends the selection, in place of `k`.
 
     Returns
     -------
@@ -127,9 +132,11 @@ def sparse_greedy(
     by_candidate = edges.tocsc()
     have = best.astype(np.float64)
     gain = first_gains(edges, have, weights)
-    highest = _Highest(gain)
-    picks, gains = np.empty(k, dtype=np.intp), np.zeros(k)
-    for step in range(k):
+    highest = _Highest(gain) if allowed is None else Highest(gain, allowed, TIE)
+    size = k if allowed is None else allowed.most
+    picks, gains = np.empty(size, dtype=np.intp), np.zeros(size)
+    step = 0
+    while step < k if allowed is None else not allowed.done:
         pick = highest.first()
         picks[step], gains[step] = pick, max(gain[pick], 0.0)
         column = slice(by_candidate.indptr[pick], by_candidate.indptr[pick + 1])
@@ -140,9 +147,12 @@ def sparse_greedy(
         subtract_covered(edges, gain, clients, have[clients], new, weights)
         have[clients] = new
         gain[pick] = -np.inf
+        if allowed is not None:
+            allowed.take(pick)
+        step += 1
         if progress is not None:
-            progress(step + 1, k)
-    return picks, gains
+            progress(min(step, k), k)
+    return picks[:step], gains[:step]
 
 
 class _Highest:

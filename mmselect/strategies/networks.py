@@ -1,0 +1,123 @@
+"""Systems that train small networks, for which they need torch (``docs/systems.md``)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mmselect.arrays import Array, Floats, Index, check_labels
+from mmselect.core.scores.sraal import sraal_indicator
+from mmselect.engine import compute_rows, join_rows, map_rows
+from mmselect.errors import located
+from mmselect.strategies.covering import footprint
+from mmselect.strategies.gradients import FEATURES, FUSED
+from mmselect.strategies.record import Batch, Picks, Strategy, limited, need
+from mmselect.strategies.systems import LABEL, feature_columns, require_labeled
+
+TORCH_BYTES = 500_000_000
+"""What torch, the networks and their optimisers take."""
+
+
+def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
+    """Pick what a discriminator takes for unlabeled most surely (VAAL)."""
+    from mmselect.networks.adversarial import vaal
+
+    require_labeled(batch, "vaal", "which it learns to tell from the others")
+    found = vaal(feature_columns(batch), rng, **_how(batch))
+    return _least_familiar(found, k)
+
+
+def relabel_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
+    """Pick what a discriminator takes for unlabeled, the uncertain counting as such (SRAAL)."""
+    from mmselect.networks.adversarial import sraal
+
+    require_labeled(batch, "sraal", "which it learns to tell from the others")
+    assert batch.labels is not None  # it needs /label
+    with located(dataset=LABEL):
+        check_labels(batch.labels, batch.labeled, batch.columns[FUSED].shape[1])
+    unsure = indicators(batch)
+    with located(dataset=LABEL):  # errors about features name those
+        found = sraal(feature_columns(batch), batch.labels, unsure, rng, **_how(batch))
+    return _least_familiar(found, k)
+
+
+def predict_loss(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
+    """Pick what a network that has seen losses expects to have the largest one."""
+    from mmselect.networks.learning_loss import learning_loss
+
+    require_labeled(batch, "learning-loss", "whose losses it learns")
+    assert batch.labels is not None  # it needs /label
+    with located(dataset=LABEL):  # errors about features name those
+        found = learning_loss(feature_columns(batch), batch.labels, rng, **_how(batch))
+    best = np.argsort(-found.predicted, kind="stable")[:k]
+    details = {"steps": len(found.losses), "loss": [found.losses[0], found.losses[-1]]}
+    return Picks(best, found.predicted[best], details=details)
+
+
+def indicators(batch: Batch) -> Floats:
+    """SRAAL's indicator of each candidate, read block by block."""
+
+    def block(rows: Index, blocks: list[Array]) -> tuple[Floats]:
+        with located(dataset=FUSED, rows=rows):
+            return (sraal_indicator(blocks[0]),)
+
+    logits, rows = batch.columns[FUSED], batch.candidates
+    step = compute_rows(logits.shape[1])
+    parts = map_rows(block, [logits], rows, step=step, engine=batch.engine)
+    return join_rows(parts, len(rows))[0]
+
+
+def _how(batch: Batch) -> dict[str, Any]:
+    """Collect what all of them are told."""
+    names = ("labeled", "candidates", "engine", "progress")
+    return {**batch.parameters, **{name: getattr(batch, name) for name in names}}
+
+
+def _least_familiar(found: Any, k: int) -> Picks:
+    """Rank by −D(μ); the logit keeps the order where D is 0 or 1 in float64."""
+    best = np.argsort(found.logits, kind="stable")[:k]
+    details = {"steps": len(found.losses), "loss": [found.losses[0], found.losses[-1]]}
+    return Picks(best, -np.exp(-np.logaddexp(0, -found.logits[best])), details=details)
+
+
+def _footprint(request: Any, k: int) -> int:
+    """Estimate what they keep: the features in float32, and torch."""
+    return footprint(request, k) + TORCH_BYTES
+
+
+trained = partial(
+    Strategy, kind="batch", needs=(need(FEATURES),), footprint=_footprint, joins=True, extra="torch"
+)
+STEPS = limited("steps", 1000, "most steps of training; 0: no bound")
+ALL_ROWS = limited("epochs", 100, "passes over all samples, as long as steps allows")
+
+STRATEGIES = (
+    trained(
+        name="learning-loss",
+        summary="samples whose loss, as a network learns it from the labeled ones, is largest",
+        function=predict_loss,
+        needs=(need(FEATURES), need(LABEL)),
+        parameters=(
+            limited("epochs", 200, "passes over the labeled samples, as long as steps allows"),
+            STEPS,
+        ),
+        reference="Yoo and Kweon, Learning Loss for Active Learning, CVPR 2019",
+    ),
+    trained(
+        name="vaal",
+        summary="an autoencoder hides what is labeled, a discriminator seeks: what it finds",
+        function=hide_and_seek,
+        parameters=(ALL_ROWS, STEPS),
+        reference="Sinha, Ebrahimi and Darrell, Variational Adversarial Active Learning, ICCV 2019",
+    ),
+    trained(
+        name="sraal",
+        summary="vaal whose codes know the classes, and where certain samples count as labeled",
+        function=relabel_and_seek,
+        needs=(need(FEATURES), need(FUSED), need(LABEL)),
+        parameters=(ALL_ROWS, STEPS),
+        reference="Zhang et al., State-Relabeling Adversarial Active Learning, CVPR 2020",
+    ),
+)

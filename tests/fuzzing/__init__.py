@@ -1,0 +1,1 @@
+"""A seeded fuzzer that knows how a pool is built: by HDF5's structures, and by their bytes."""

@@ -1,0 +1,128 @@
+"""A worker that tries inputs one after another, and a driver that outlives it."""
+
+from __future__ import annotations
+
+import json
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STALLED = 300
+"""Seconds after which a worker sleeps in HDF5, where no alarm of Python reaches it."""
+
+
+@dataclass
+class Found:
+    """How many inputs were tried, how their commands ended, and an example of each bad end."""
+
+    inputs: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def add(self, number: int, kind: str, said: str, bad: bool) -> None:
+        """Count an outcome."""
+        self.kinds[kind] += 1
+        if bad:
+            self.bad.setdefault(kind, f"input {number}: {said}")
+
+    def text(self) -> str:
+        """Say it in a few lines."""
+        lines = [f"{self.inputs:,} inputs", *(f"{n:>9,}  {k}" for k, n in self.kinds.most_common())]
+        return "\n".join([*lines, *(f"BAD {kind}\n{said}" for kind, said in self.bad.items())])
+
+
+def work(seed: int, first: int, folder: Path) -> None:
+    """Try inputs from `first` on until somebody ends it.
+
+    Prints a line of JSON when each is made, and one when it is done.
+    """
+    from fuzzing.seeds import contents
+    from fuzzing.trials import prepare, ready, trial
+
+    (folder / "seeds").mkdir(exist_ok=True)
+    place = folder / "seeds" / str(first)
+    place.mkdir()
+    seeds, out = contents(place), sys.stdout
+    (folder / "input").mkdir(exist_ok=True)
+    ready()
+    number = first
+    while True:
+        command = prepare(seed, number, seeds, folder / "input")
+        print(json.dumps([number]), file=out, flush=True)
+        found = trial(command)
+        print(json.dumps([number, found.kind, found.said, found.bad]), file=out, flush=True)
+        number += 1
+        if found.kind == "memory":
+            return  # a peak is of the whole process, so the next one needs another
+
+
+def lines_of(worker: subprocess.Popen[bytes]) -> Iterator[list]:
+    """Lines of a worker, until it ends or stalls."""
+    assert worker.stdout is not None
+    while select.select([worker.stdout], [], [], STALLED)[0]:
+        line = worker.stdout.readline()
+        if not line:
+            return
+        yield json.loads(line)
+    worker.send_signal(signal.SIGKILL)
+
+
+def fuzz(seed: int, first: int, last: int, seconds: float, keep: Path | None = None) -> Found:
+    """Try inputs `first` to `last`, or as many as there is time for."""
+    found, number, end = Found(), first, time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        while number < last and time.monotonic() < end:
+            number = _one_worker(found, seed, number, last, end, folder, keep)
+    found.inputs = number - first
+    return found
+
+
+def _one_worker(
+    found: Found, seed: int, number: int, last: int, end: float, folder: Path, keep: Path | None
+) -> int:
+    """Follow one worker until it is done or gone; return the next number to try."""
+    script = Path(__file__).parent.parent / "fuzz.py"
+    command = [sys.executable, str(script), "--work", str(seed), str(number), str(folder)]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE)
+    under_way = None
+    try:
+        for at, *outcome in lines_of(worker):
+            under_way = None if outcome else at
+            if not outcome:
+                continue
+            found.add(at, *outcome)
+            if outcome[2] and keep:
+                _keep(
+                    folder / "input", keep / f"{outcome[0].split(':')[0]} {seed} {at}", outcome[1]
+                )
+            number = at + 1
+            if number >= last or time.monotonic() > end:
+                return number
+    finally:
+        worker.kill()
+        code = worker.wait()
+        assert worker.stdout is not None
+        worker.stdout.close()
+    if under_way is None:
+        if code:  # HDF5 crashes or hangs while it writes such a pool, which is nobody's input
+            found.kinds["not made"] += 1
+        return number + bool(code)
+    kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
+    found.add(under_way, kind, "", True)
+    if keep:
+        _keep(folder / "input", keep / f"{kind} {seed} {under_way}", "")
+    return under_way + 1
+
+
+def _keep(folder: Path, target: Path, said: str) -> None:
+    shutil.copytree(folder, target, dirs_exist_ok=True, symlinks=True)
+    (target / "said.txt").write_text(said)
