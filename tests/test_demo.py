@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 from conftest import Result
 
 import mmselect
@@ -35,6 +36,23 @@ def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
     for part in ("the current model is wrong", "different classes", "Next, for example:"):
         assert part in found.out
     assert cli("demo", tmp_path / "here").out == found.out
+
+
+@pytest.mark.parametrize("name", ["emoji.h5", "scores.csv", "picks.txt"])
+def test_files_that_the_demo_did_not_write_stay(tmp_path: Path, cli, name: str) -> None:
+    for make in (
+        lambda target: target.write_text("mine"),
+        lambda target: target.symlink_to(tmp_path / "nowhere"),
+        lambda target: target.mkdir(),
+    ):
+        folder = tmp_path / make.__code__.co_names[0]
+        folder.mkdir()
+        make(folder / name)
+        found = cli("demo", folder)
+        assert (found.code, found.out) == (1, "")
+        assert f"{name}: expected what the demo writes, or nothing, found another" in found.err
+        assert [file.name for file in folder.iterdir()] == [name]
+    assert (tmp_path / "write_text" / name).read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, cli) -> None:

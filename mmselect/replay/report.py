@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmselect.errors import printable
 from mmselect.files import make_folder
 from mmselect.output.emitting import emit
 from mmselect.output.page import assemble
@@ -95,17 +96,16 @@ def page(found: Replay, summary: dict[str, Any], command: str) -> bytes:
     title = f"Replay of {', '.join(Path(file).name for file in settings['pool']['paths'])}"
     names, modalities = settings["strategies"], settings["modalities"]
     filled = Template(body).substitute(
-        title=html.escape(title),
-        verdict="".join(f"<li>{html.escape(line)}</li>" for line in verdict(summary, False)),
-        baseline=html.escape(summary["baseline"]),
+        title=_shown(title),
+        verdict="".join(f"<li>{_shown(line)}</li>" for line in verdict(summary, False)),
+        baseline=_shown(summary["baseline"]),
         table=_table(summary_rows(summary, names)),
         heads=_table(head_rows(summary, names, modalities)),
         pairs=_all_pairs(summary, names, modalities),
         chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
         settings=_table([("", ""), *settings_rows(found)], head=False),
-        command=html.escape(command),
-        warnings="".join(f"<li>{html.escape(line)}</li>" for line in found.warnings)
-        or "<li>none</li>",
+        command=_shown(command),
+        warnings="".join(f"<li>{_shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
     )
     return assemble(title, filled, style=style, script=script, data=_data(found, summary))
 
@@ -158,10 +158,15 @@ def _all_pairs(summary: dict[str, Any], names: Sequence[str], modalities: Sequen
     for m in modalities if len(modalities) > 1 else ():
         titles |= {f"accuracy.{m}": f"{m} alone", f"accuracy.balanced.{m}": f"{m} alone, balanced"}
     return "".join(
-        f"<details{'' if i else ' open'}><summary>{html.escape(title)}</summary>"
+        f"<details{'' if i else ' open'}><summary>{_shown(title)}</summary>"
         f"{_pairs(names, summary['wins'][m], summary['differences'][m])}</details>"
         for i, (m, title) in enumerate(titles.items())
     )
+
+
+def _shown(text: str) -> str:
+    """Escape what a browser would take for markup, or a terminal for a command."""
+    return html.escape(printable(text))
 
 
 def _pairs(
@@ -178,9 +183,9 @@ def _pairs(
         shade, shown = (0.0, "–") if won != won else (won, f"{won:.1f}")
         return f'<td data-won="{shade:.2f}"><b>{shown}</b><br><small>{difference}</small></td>'
 
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{_shown(name)}</th>" for name in names)
     body = "".join(
-        f"<tr><th>{html.escape(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
+        f"<tr><th>{_shown(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
         for i, name in enumerate(names)
     )
     return f'<div class="wide"><table class="pairs"><tr><th></th>{head}</tr>{body}</table></div>'
@@ -188,7 +193,7 @@ def _pairs(
 
 def _table(rows: Sequence[Sequence[str]], head: bool = True) -> str:
     def line(tag: str, row: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{_shown(cell)}</{tag}>' for cell in row)}</tr>"
 
     first = line("th", rows[0]) if head else ""
     body = "".join(line("td", row) for row in rows[1:])
