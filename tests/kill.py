@@ -4,7 +4,7 @@
 
 A process that is ended by kill -9 leaves the old target or the whole new one, and the same command
 then does its work; one that is ended by SIGTERM, SIGHUP or SIGINT leaves nothing else behind either,
-and ends with the code of the signal. Prints counts, and each instant at which that does not hold.
+and ends with the signal's code. Prints counts, and each instant at which that does not hold.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ COMMANDS: dict[str, tuple[list[str] | Callable[[], object], str]] = {
     "embed": (["embed", POOL, "-q", "-o", "t.h5"], "t.h5"),
     "demo": (["demo", "."], "scores.csv"),
     "replay": (
-        ["replay", POOL, "-q", "-s", "random", "-b", "9", "--rounds", "1", "--seeds", "2"]
-        + ["--format", "csv", "-o", "t.csv"],
+        [
+            *("replay", POOL, "-q", "-s", "random", "-b", "9", "--rounds", "1", "--seeds", "2"),
+            *("--format", "csv", "-o", "t.csv"),
+        ],
         "t.csv",
     ),
     "pack": (["pack", "-q", "--features", "a=../in/a.npy", "-o", "t.h5"], "t.h5"),
@@ -86,7 +88,7 @@ def warm(work: list[str] | Callable[[], object], folder: Path) -> None:
 def attempt(
     work: list[str] | Callable[[], object], folder: Path, after: float | None, name: str = "KILL"
 ) -> tuple[int, float]:
-    """Run once, and send a signal after so many seconds; return the exit code and the time taken."""
+    """Run once, and send a signal after so many seconds; return the exit code and the time."""
     began, process = time.monotonic(), os.fork()
     if not process:
         child(work, folder)
@@ -123,9 +125,8 @@ def wrong(
     if extra := set(found) - set(old) - set(new):
         return f"left {min(extra)}"
     whole = all(found.get(file) == data for file, data in new.items())
-    return (
-        "" if code in (SIGNALS[name], -getattr(signal, f"SIG{name}")) or whole else f"exit {code}"
-    )
+    obeyed = code in (SIGNALS[name], -getattr(signal, f"SIG{name}"))
+    return "" if obeyed or whole else f"exit {code}"
 
 
 def trials(
