@@ -3,8 +3,8 @@
     python tests/kill.py --instants 1000 --seed 0 [--commands score-csv,pack]
 
 A process that is ended by kill -9 leaves the old target or the whole new one, and the same command
-then does its work; one that is ended by SIGTERM, SIGHUP or SIGINT leaves nothing else behind either,
-and ends with the signal's code. Prints counts, and each instant at which that does not hold.
+then does its work. One that is ended by SIGTERM, SIGHUP or SIGINT leaves nothing else behind, and
+its exit code is that of the signal. Prints counts, and each instant at which that does not hold.
 """
 
 from __future__ import annotations
