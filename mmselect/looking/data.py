@@ -97,6 +97,7 @@ def page_data(view: View) -> Data:
     values = [value for _, value in columns]
     return {
         "key": lists.digest(view.pool.ids.text(view.shown)),
+        "thumbnail": view.ask.thumbnail,
         "pool": _pool(view),
         "made": _made(view),
         "facets": [_facet(f, view) for f in _facets(view, found)],

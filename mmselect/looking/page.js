@@ -17,6 +17,7 @@ const user = (tag, text, name = "") =>
 // ---- the head of the page
 
 const { pool, made } = data;
+document.documentElement.style.setProperty("--thumbnail", `${data.thumbnail}px`);
 $("title").textContent = `${count(pool.picks)} pick${pool.picks === 1 ? "" : "s"} from ${pool.name}`;
 const few = picks.length < pool.picks ? ` The first ${count(picks.length)} have a card.` : "";
 const how = Object.fromEntries(made.rows);
@@ -112,8 +113,8 @@ function near([at, similarity]) {
   const shown = picture(known.image && known.image[0] === "picture" ? known.image : null, { ...known, text: [known.text] });
   return make("div", { className: shown ? "near" : "near plain" }, shown,
     make("span", { title: known.id }, "nearest labeled, ", make("b", { textContent: similarity.toFixed(2) }), ": ",
-      user("span", known.text || known.id), known.label === null ? null : ", ",
-      known.label === null ? null : user("span", known.label, "label")));
+      known.label === null ? null : user("span", known.label, "label"), known.label === null ? null : ", ",
+      user("span", known.text || known.id)));
 }
 
 function why(pick) {
@@ -145,7 +146,7 @@ function card(i) {
     make("span", { className: "rank", textContent: `${i + 1}` }),
     make("label", { className: "tick" }, "skip", box),
     make("div", { className: "body" },
-      make("div", {}, user("h3", first || pick.id, first ? "clamp" : "clamp id"),
+      make("div", {}, user("h3", first || pick.id, `clamp ${!first ? "id" : first.length > 60 ? "long" : ""}`),
         ...others.filter(Boolean).map((text) => user("p", text, "text clamp")),
         pick.label === null ? null : make("p", { className: "label" }, "labeled ", user("span", pick.label))),
       says(pick), why(pick), details(pick)));
