@@ -91,6 +91,9 @@ function said(who, [name, share], kind) {
     make("span", { className: "sure", textContent: percent(share) }));
 }
 
+const absent = (who) => make("div", {}, make("span", { className: "who", textContent: who }),
+  make("span", { className: "who", textContent: "not there" }), make("span", {}));
+
 function says(pick) {
   const box = make("div", { className: "says" });
   if (pick.top) {
@@ -99,7 +102,7 @@ function says(pick) {
     box.append(said("fused", pick.top[0], "first"), meter);
   }
   for (const [head, name, share] of pick.heads)
-    box.append(said(head, [name, share], pick.top && pick.top[0][0] !== name ? "other" : ""));
+    box.append(name === null ? absent(head) : said(head, [name, share], pick.top && pick.top[0][0] !== name ? "other" : ""));
   return box.childElementCount ? box : null;
 }
 function bar(share) {
@@ -181,7 +184,7 @@ facets.forEach((facet, f) => {
 });
 
 const words = picks.map((pick) => [pick.id, pick.label, pick.sign, ...pick.text, ...(pick.top || []).map(([name]) => name),
-  ...pick.heads.map(([, name]) => name), ...pick.more.map(([, value]) => value)].join("\n").toLowerCase());
+  ...pick.heads.map(([, name]) => name || ""), ...pick.more.map(([, value]) => value)].join("\n").toLowerCase());
 
 function fits(i, wanted, filter) {
   if (!wanted.every((word) => words[i].includes(word))) return false;
@@ -267,6 +270,7 @@ function walk(event) {
     return true;
   }
   if (event.target.closest("a, summary")) return false;
+  if (event.key === " " && event.target.type === "checkbox") return false;
   if (event.key === " ") tick(+at.dataset.i, !ticked.has(picks[+at.dataset.i].id));
   else if (event.key === "Enter") open(at);
   else {
