@@ -325,7 +325,7 @@ class Option:
 
 def option(
     default: Any,
-    help: str,
+    help: str = "",
     metavar: str = "",
     parse: Parser = flag,
     names: tuple[str, ...] = (),
