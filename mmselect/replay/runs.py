@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Replaying
+from mmselect.constraint import as_texts
 from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.option import accepts
@@ -146,6 +147,8 @@ def play_all(
         "rounds": ask.rounds,
         "test_fraction": fraction,  # applies only where the pool has no split of its own
     }
+    if demanded := as_texts(ask):
+        played["constraints"] = demanded
     storage = Storage(folder, digest({**played, "data": data.digest}))
     pairs = [(strategy, seed) for strategy in names for seed in numbers]
     runs = _play_pairs(data, ask, pairs, storage, progress)
