@@ -66,9 +66,12 @@ def dense(rows: Index) -> bool:
     >>> dense(np.array([3, 5, 6])), dense(np.array([3, 9]))
     (True, False)
     """
-    if not len(rows):
-        return False
-    return int(rows[-1] - rows[0]) < 2 * len(rows) and bool(np.all(np.diff(rows) > 0))
+    return bool(len(rows)) and int(rows[-1] - rows[0]) < 2 * len(rows) and increasing(rows)
+
+
+def increasing(rows: Index) -> bool:
+    """Whether each of `rows` is larger than the one before."""
+    return bool(np.all(np.diff(rows) > 0))
 
 
 def take(
@@ -106,6 +109,38 @@ def take(
     else:
         block = read(first, stop, memory[: stop - first])
     return block if stop - first == len(rows) else block[rows - first]
+
+
+class Pieces:
+    """Rows of a source, read a piece at a time, so that no chunk is decompressed twice.
+
+    Parameters
+    ----------
+    source : Rows
+        Where it is chunked, with ``chunk_end(row)``: the first row, from `row` on, that begins one.
+    rows : (n,) ndarray of int
+    most : int
+        Rows up to which a piece may grow to the end of a chunk.
+    """
+
+    def __init__(self, source: Rows, rows: Index, most: int) -> None:
+        self.source, self.rows, self.most = source, rows, most
+        self.blocks: list[tuple[int, Array]] = []
+        self.stop = 0
+
+    def take(self, start: int, stop: int, ahead: int) -> Array:
+        """Rows at positions from `start` to `stop`; where that needs a piece, one up to `ahead`."""
+        if stop > self.stop:
+            end, chunk_end = ahead, getattr(self.source, "chunk_end", None)
+            if chunk_end and self.most:
+                border = chunk_end(int(self.rows[ahead - 1]) + 1)
+                whole = int(np.searchsorted(self.rows, border))
+                end = max(ahead, min(whole, self.stop + self.most))
+            self.blocks.append((self.stop, take(self.source, self.rows[self.stop : end])))
+            self.stop = end
+        self.blocks = [(first, x) for first, x in self.blocks if first + len(x) > start]
+        found = [x[max(start - first, 0) : stop - first] for first, x in self.blocks]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:

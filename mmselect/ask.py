@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
 from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
     Condition,
+    amount_or_share,
     anything,
     assignments,
     between,
@@ -81,16 +83,41 @@ class Scoring(Ask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selecting(Scoring):
+class Constraining(Asked):
+    """What may be demanded of the picks together."""
+
+    group: tuple[Group, ...] | None = option(
+        None, "At most N picks with one value; repeatable.", "COLUMN:N", groups, many=True
+    )
+    at_most: tuple[Share, ...] | None = option(
+        None,
+        "At most so many picks with this value; COLUMN may be predicted; repeatable.",
+        "COLUMN=VALUE:N|P%",
+        shares,
+        many=True,
+    )
+    at_least: tuple[Share, ...] | None = option(
+        None, "At least so many; repeatable.", "COLUMN=VALUE:N|P%", shares, many=True
+    )
+    balance: tuple[str, ...] | None = option(
+        None, "As many picks with each value; repeatable.", "COLUMN", column_names, many=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Scoring, Constraining):
     """What ``select`` may be told."""
 
-    budget: int | str = option(
+    budget: int | float | str = option(
         1,
-        "How many to pick, or a share of all rows.",
+        "How many to pick, or a share of all rows; with --cost in its unit.",
         "N|P%",
-        count_or_share,
+        amount_or_share,
         BUDGET,
         required=True,
+    )
+    cost: str | None = option(
+        None, "What each row costs; gains count per cost.", "COLUMN", column_name
     )
     spread: str | None = option(
         None,
@@ -100,6 +127,21 @@ class Selecting(Scoring):
     )
     seed: int = _seed()
     clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cost is None:
+            count_or_share("budget", self.budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifying(Reading):
+    """What ``verify`` may be told."""
+
+    labeled: tuple[str | ListFile, ...] | None = id_list("In place of the lists it was made with")
+    exclude: tuple[str | ListFile, ...] | None = id_list("The same, of ids never to pick")
+    among: tuple[str | ListFile, ...] | None = id_list("The same, of ids to pick from")
+    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +285,7 @@ class Aligning(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replaying(Asked):
+class Replaying(Constraining):
     """What ``replay`` may be told."""
 
     strategies: Sequence[str] = option(

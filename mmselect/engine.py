@@ -49,6 +49,9 @@ DEFAULT_MEMORY = 256 << 20
 AHEAD = 32 << 20
 """Bytes that the system is told of before they are read, where no ``--memory`` is needed."""
 
+WINDOW = 8 << 20
+"""Bytes that one thread reads for all at a time, and the rest of the chunk that they end in."""
+
 
 def silent(_done: int, _total: int) -> None:
     """Stand in for a progress report that nobody asked for."""
@@ -216,7 +219,7 @@ def map_rows(
     _keep_freed_memory()
     mapper = engine.mapper
     own = [mapper is None and concurrent(source) for source in sources]
-    windows = _windows(sources, rows, step, own, engine.memory)
+    windows = _windows(sources, rows, step, own, engine)
     if mapper is None:
         yield from engine.map(_reader(function, sources, step), chain.from_iterable(windows))
         return
@@ -265,26 +268,29 @@ def join_rows(
 
 
 def _windows(
-    sources: Sequence[Rows], rows: Index, step: int, own: Sequence[bool], memory: int
+    sources: Sequence[Rows], rows: Index, step: int, own: Sequence[bool], engine: Engine
 ) -> Iterator[list[RowTask]]:
-    """Tasks whose common sources were read in one piece: half of `memory`, as the next is read."""
-    from mmselect.arrays import take
+    """Tasks whose common sources were read ahead, a window of rows at a time."""
+    from mmselect.arrays import Pieces, increasing
 
     if not len(rows):
         yield [RowTask(rows, [source[0:0] for source in sources])]
         return
     read = [source for source, alone in zip(sources, own, strict=True) if not alone]
-    size = max(memory // 2 if read else AHEAD, 1)
     width = sum(prod(source.shape[1:]) * source.dtype.itemsize for source in read or sources)
+    most = max(engine.memory // 2 // max(width, 1), 1)  # rows, as the next ones are read meanwhile
+    in_order = bool(read) and increasing(rows)
+    few = in_order and engine.mapper is None
+    size = min(WINDOW if few else engine.memory, engine.memory // 2) if read else AHEAD
     window = max(size // max(width, 1) // step, 1) * step
+    pieces = [
+        None if alone else Pieces(source, rows, most if in_order else 0)
+        for source, alone in zip(sources, own, strict=True)
+    ]
     for start, stop in ranges(0, len(rows), window):
         _announce(sources, rows[stop if start else 0 : stop + window])
-        blocks = [
-            None if alone else take(source, rows[start:stop])
-            for source, alone in zip(sources, own, strict=True)
-        ]
         yield [
-            RowTask(rows[a:b], [x if x is None else x[a - start : b - start] for x in blocks])
+            RowTask(rows[a:b], [x if x is None else x.take(a, b, stop) for x in pieces])
             for a, b in ranges(start, stop, step)
         ]
 

@@ -25,6 +25,9 @@ from mmselect.files import reason
 HEADER = re.compile(r"(.*[,;\t])?\"?ids?\"?([,;\t].*)?", re.IGNORECASE)
 """A line with a field that other programs call ID, Id or ids."""
 
+LISTS = ("labeled", "exclude", "among")
+"""Kinds of lists that a selection may be given."""
+
 DOCUMENTS = {"picks": "", "ids": "", "images": "file_name", "samples": "mmselect_id", "items": "id"}
 """Lists in one JSON document, and what has the id in an entry where it is not called so: picks of
 mmselect, its list for FiftyOne, COCO (CVAT), FiftyOne's own export, Datumaro (CVAT)."""

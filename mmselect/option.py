@@ -163,6 +163,18 @@ def parse_budget(budget: Any, n: int, name: str = "budget") -> int:
         raise BudgetError(str(refuse(name, expected, said))) from None
 
 
+def amount_or_share(name: str, value: Any) -> str:
+    """Take a budget in any unit: a number above 0, or a share; whether it counts shows later."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return count_or_share(name, value)
+    expected = "a number above 0, or a share above 0% and up to 100%"
+    try:
+        between(0, math.inf, expected)(name, value)
+    except UsageError as error:
+        raise BudgetError(str(error)) from None
+    return str(value)
+
+
 def count_or_share(name: str, value: Any) -> str:
     """Take a budget, whatever the pool; :func:`parse_budget` reads it for one."""
     parse_budget(value, 1, name)
@@ -173,11 +185,11 @@ def ids(name: str, value: Any) -> tuple[str | ListFile, ...]:
     """Take ids, and files of ids: any sequence or array, but not one text."""
     if isinstance(value, str):
         raise refuse(name, "a sequence of ids", value)
-    given = _several(name, "a sequence of ids", value)
+    given = several(name, "a sequence of ids", value)
     return tuple(each if isinstance(each, ListFile) else str(each) for each in given)
 
 
-def _several(name: str, expected: str, value: Any, *one: type) -> Iterable[Any]:
+def several(name: str, expected: str, value: Any, *one: type) -> Iterable[Any]:
     """Take several things, or a single one of these types."""
     if isinstance(value, one):
         return [value]
@@ -194,7 +206,7 @@ def conditions(name: str, value: Any) -> tuple[Condition, ...]:
     >>> conditions("where", ["vendor != google", "loss>=0.5"])[1]
     Condition(column='loss', operator='>=', value='0.5')
     """
-    each = _several(name, CONDITION, value, str, Condition)
+    each = several(name, CONDITION, value, str, Condition)
     return tuple(_condition(name, one) for one in each)
 
 
@@ -212,7 +224,7 @@ def assignments(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     parameters: dict[str, Any] = {}
-    for assignment in _several(name, "NAME=VALUE, or a mapping", value, str):
+    for assignment in several(name, "NAME=VALUE, or a mapping", value, str):
         name, equals, given = str(assignment).partition("=")
         if not equals or not name:
             raise refuse("-p", "NAME=VALUE", assignment)
@@ -236,7 +248,7 @@ def sources(name: str, value: Any) -> dict[str, Any]:
     {'image': 'clip.npz:x=1'}
     """
     if not isinstance(value, Mapping):
-        each = _several(name, "NAME=SOURCE, or a mapping", value, str)
+        each = several(name, "NAME=SOURCE, or a mapping", value, str)
         value = dict(_assignments(name, "NAME=SOURCE", each))
     return {str(key): anything(name, each) for key, each in value.items()}
 
@@ -265,7 +277,7 @@ def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
     if isinstance(value, Mapping):
         return tuple((str(key), anything(name, each)) for key, each in value.items())
     made: list[tuple[str | None, Any]] = []
-    for each in _several(name, "[NAME=]SOURCE, or a mapping", value, str):
+    for each in several(name, "[NAME=]SOURCE, or a mapping", value, str):
         if isinstance(each, tuple):  # as this function made it
             made.append(each)
             continue
@@ -277,7 +289,7 @@ def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
 def names(name: str, value: Any) -> tuple[str, ...]:
     """Take names: a sequence, or one text with commas."""
     found = value.split(",") if isinstance(value, str) else value
-    return tuple(text(name, str(each).strip()) for each in _several(name, "names", found))
+    return tuple(text(name, str(each).strip()) for each in several(name, "names", found))
 
 
 @dataclass(frozen=True)
@@ -313,7 +325,7 @@ class Option:
 
 def option(
     default: Any,
-    help: str,
+    help: str = "",
     metavar: str = "",
     parse: Parser = flag,
     names: tuple[str, ...] = (),

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect import constraining, feasibility
 from mmselect.arrays import Array, Index
 from mmselect.ask import Ask, Selecting
+from mmselect.constraining import Constraints, amount
 from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Column, Pool
-from mmselect.pool.schema import match
-from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
+from mmselect.pool.schema import match, modalities_in
+from mmselect.pool.values import NEVER_WRITTEN, empty_notices, like_probabilities, watched
 from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
@@ -50,14 +53,16 @@ class Request:
         Row numbers, increasing.
     reads : list of str
         Datasets that the strategy reads.
+    constraints : Constraints, optional
+        What is demanded of the picks together.
     asked : dict
         Which rows were asked for, as provenance tells it: lists, conditions, no mask.
     engine : Engine
         Who does the work, with how many threads and how much memory.
     warnings : list of str
         What the user should know; grows while the work is done.
-    watches : dict of path to Watch
-        What was seen of the float datasets that were read.
+    watches : dict of path to Column
+        Columns that were asked for; those of numbers count their empty rows.
     """
 
     pool: Pool
@@ -68,9 +73,10 @@ class Request:
     labeled: NDArray[np.intp]
     reads: list[str]
     engine: Engine
+    constraints: Constraints | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    watches: dict[str, Watch] = field(default_factory=dict)
+    watches: dict[str, Column] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -81,27 +87,29 @@ class Request:
     def spread_columns(self) -> dict[str, Column]:
         """Per-sample datasets over which the picks are spread."""
         paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
+        paths += _masks_of(self.pool, paths)
         return {path: self._watched(path) for path in paths}
 
     def _watched(self, path: str) -> Column:
-        """Make a column whose empty rows are counted while it is read."""
-        place = match(path)
-        if place is None or place.dataset.kind != "float":
-            return self.pool.columns[path]
-        column = self.pool.columns[path]
-        watch = self.watches.setdefault(path, Watch(place, column.shape, column.present))
-        return replace(column, watch=watch)
+        """Take a column whose empty rows are counted while it is read."""
+        if path not in self.watches:
+            self.watches[path] = watched(self.pool.columns[path])
+        return self.watches[path]
 
     def empty_rows(self) -> list[str]:
         """Say how many candidates, of those that were read, hold nothing."""
-        notices = {path: watch.notice(self.candidates) for path, watch in self.watches.items()}
-        return [f"{path}: {said}" for path, said in notices.items() if said]
+        return empty_notices(self.watches.values(), self.candidates)
 
     @property
     def constants(self) -> dict[str, NDArray[Any]]:
         """Other datasets that will be read: the classifier."""
         known = self.pool.constants
         return {path: known[path] for path in self.reads if path in known}
+
+
+def _masks_of(pool: Pool, paths: Sequence[str]) -> list[str]:
+    """Masks of the modalities, of those that datasets are of, that some samples lack."""
+    return sorted(f"{PRESENT}/{name}" for name in {*modalities_in(paths)} & pool.present.keys())
 
 
 class Choice(NamedTuple):
@@ -123,9 +131,15 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     """
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
+    reads += _masks_of(pool, reads)
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
+    engine = Engine(ask.threads or processors(), ask.memory)
+    constraints = constraining.read(pool, ask, candidates, engine)
+    if constraints and choice.strategy.kind == "batch" and not choice.strategy.constrained:
+        message = f"strategy {choice.strategy.name}: knows no constraints"
+        raise NeedsError(f"{message}, found {' '.join(constraints.asked)}")
     warnings += _probability_notices(pool, reads, candidates)
     return Request(
         pool=pool,
@@ -135,10 +149,21 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
         candidates=candidates,
         labeled=np.flatnonzero(labeled),
         reads=reads,
-        engine=Engine(ask.threads or processors(), ask.memory),
-        asked=asked,
+        engine=engine,
+        constraints=constraints,
+        asked={**asked, "given": _as_given(ask)},
         warnings=warnings,
     )
+
+
+def _as_given(ask: Ask) -> dict[str, Any]:
+    """Tell what was said, before defaults and shares were filled in, so that it can be said again.
+
+    Numbers stand as text, which loses no digit.
+    """
+    said = {name: getattr(ask, name, None) for name in ("budget", "clip_budget")}
+    told = {"parameters": {name: str(value) for name, value in _given(ask).items()}}
+    return {**{name: value for name, value in said.items() if value}, **told}
 
 
 def choose(pool: Pool, ask: Ask, scores_only: bool = False) -> Choice:
@@ -228,27 +253,55 @@ def _notices(pool: Pool, reads: Sequence[str]) -> list[str]:
     return notices + [f"{p}: {NEVER_WRITTEN.format(rows)}" for p, rows in unwritten.items() if rows]
 
 
-def count_budget(ask: Selecting, request: Request) -> int:
-    """Turn a budget into a number of picks.
+def count_budget(ask: Selecting, request: Request) -> int | float:
+    """Turn a budget into a number of picks, or with costs into what all picks may cost.
 
     Raises
     ------
     SelectionError
-        If it is more than the candidates, and not to be clipped.
+        If it is more than the candidates or the constraints allow, and not to be clipped; or if a
+        constraint cannot be met.
     """
-    k = parse_budget(ask.budget, request.pool.n)
+    budget = _budget(ask, request)
     available = len(request.candidates)
-    if k <= available:
-        return k
     if available == 0:
         taken = "are labeled or taken away by the lists and conditions"
         message = f"no candidates are left: all {request.pool.n:,} samples {taken}"
         raise SelectionError(message, file=request.pool.files[0])
-    if not ask.clip_budget:
-        message = f"budget: expected at most {available:,} candidates, found {k:,}"
+    if isinstance(budget, int) and budget > available:
+        _clip(ask, request, budget, available, f"{available:,} candidates")
+        budget = available
+    if given := request.constraints:
+        most, why = feasibility.clipped(given, budget)
+        if most < budget:
+            _clip(ask, request, budget, most, f"{amount(most)}: {why}")
+            budget = most
+        feasibility.check(given, budget)
+    return budget
+
+
+def _budget(ask: Selecting, request: Request) -> int | float:
+    """Read a budget: a share is one of all rows of the pool, or of what they cost."""
+    pool, given = request.pool, request.constraints
+    if given is None or given.costs is None or given.cost is None:
+        return parse_budget(ask.budget, pool.n)
+    said = str(ask.budget).strip()
+    if said.endswith("%"):
+        everything = constraining.read_costs(pool, given.cost, np.arange(pool.n))
+        return float(said[:-1]) / 100 * float(everything.sum())
+    budget, least = float(said), float(given.costs.min(initial=np.inf))
+    if budget < least < np.inf:
+        message = f"budget: the cheapest candidate costs {amount(least)} of {given.cost}"
+        raise SelectionError(f"{message}, found {amount(budget)}", file=pool.files[0])
+    return budget
+
+
+def _clip(ask: Selecting, request: Request, budget: float, most: float, why: str) -> None:
+    """Warn of a budget that is clipped, or refuse it."""
+    if not ask.clip_budget or not most:
+        message = f"budget: expected at most {why}, found {amount(budget)}"
         raise SelectionError(message, file=request.pool.files[0])
-    request.warnings.append(f"budget clipped from {k:,} to the {available:,} candidates")
-    return available
+    request.warnings.append(f"budget clipped from {amount(budget)} to the {why}")
 
 
 def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp]) -> list[str]:
@@ -306,6 +359,7 @@ def provenance(request: Request, **more: Any) -> dict[str, Any]:
         **({"spread": request.spread} if request.spread else {}),
         **more,
         **request.asked,
+        "constraints": list(request.constraints.asked) if request.constraints else [],
         "candidates": len(request.candidates),
         "labeled": len(request.labeled),
         "pool": {"paths": request.pool.files, "fingerprint": fingerprint(request.pool)},

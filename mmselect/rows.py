@@ -52,7 +52,7 @@ def choose_rows(pool: Pool, ask: Ask, warnings: list[str]) -> tuple[Mask, Mask, 
         count = int(labeled.sum())
         warnings.append(f"ignore-mask: {count:,} rows of the pool's mask do not count as labeled")
         labeled[:] = False
-    for option in ("labeled", "exclude", "among"):
+    for option in lists.LISTS:
         if getattr(ask, option) is not None:
             listed, told = _mask(pool, ask, option, warnings)
             asked.setdefault("lists", {})[option] = told
@@ -84,28 +84,32 @@ def _fits(pool: Pool, condition: Condition) -> Mask:
         found: Mask = compare(as_stored(values), value.encode("utf-8", "surrogateescape"))
         return found.astype(bool)
     with np.errstate(over="ignore"):  # a bound that the column's type cannot hold is infinite
-        return np.asarray(compare(values, _number(pool, path, condition)), bool)
+        return np.asarray(compare(values, number(pool, path, str(condition), value)), bool)
 
 
-def _number(pool: Pool, path: str, condition: Condition) -> int | float:
-    """Read the number that a column of numbers is compared with."""
-    value = {"true": "1", "false": "0"}.get(condition.value.lower(), condition.value)
+def number(pool: Pool, path: str, said: str, value: str) -> int | float:
+    """Read the number that a column of numbers is compared with.
+
+    Raises
+    ------
+    SelectionError
+        If it is none.
+    """
+    word = {"true": "1", "false": "0"}.get(value.lower(), value)
     for kind in (int, float):
         try:
-            number: int | float = kind(value)
+            found: int | float = kind(word)
         except ValueError:
             continue
-        if abs(number) <= sys.float_info.max:
-            return number
-    message = f"{condition}: expected a number for a column of numbers, found {value[:LONGEST]!r}"
+        if abs(found) <= sys.float_info.max:
+            return found
+    message = f"{said}: expected a number for a column of numbers, found {word[:LONGEST]!r}"
     raise SelectionError(message, file=pool.files[0], dataset=path)
 
 
-def _mask(
-    pool: Pool, ask: Ask, option: str, warnings: list[str]
-) -> tuple[Mask, list[dict[str, Any]]]:
-    """Rows that the lists of an option name, and each list as provenance tells it."""
-    mask, told = np.zeros(pool.n, bool), []
+def _mask(pool: Pool, ask: Ask, option: str, warnings: list[str]) -> tuple[Mask, dict[str, Any]]:
+    """Rows that the lists of an option name, and those lists as provenance tells them."""
+    mask, files = np.zeros(pool.n, bool), []
     for source, names in lists.by_source(
         getattr(ask, option), lambda name: not pool.ids.find([name])[1]
     ):
@@ -119,7 +123,9 @@ def _mask(
             warnings.append(f"{option}: ignored {found}")
         mask[rows] = True
         name = {"source": source} if source else {}
-        told.append({**name, "ids": len(names), "digest": lists.digest(names)})
+        files.append({**name, "ids": len(names), "digest": lists.digest(names)})
+    listed = np.flatnonzero(mask)
+    told = {"rows": len(listed), "digest": lists.digest(pool.ids.text(listed)), "files": files}
     return mask, told
 
 

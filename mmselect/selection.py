@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Scoring, Selecting
+from mmselect.constraint import joined
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import take_highest
 from mmselect.engine import Progress, ranges, silent
-from mmselect.errors import NeedsError, few, needing
+from mmselect.errors import NeedsError, SelectionError, few, needing
 from mmselect.option import accepts
+from mmselect.pool.memory import held_pool
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
@@ -98,6 +102,8 @@ class Selection:
         What made them: strategy, parameters, seed, budget, pool, version, warnings.
     nearest : Neighbours, optional
         Where it was asked for: which pick stands for each candidate.
+    costs : (k,) float64 array, optional
+        With ``cost``: what each pick costs.
     """
 
     ids: list[str]
@@ -105,6 +111,7 @@ class Selection:
     scores: NDArray[np.float64]
     provenance: dict[str, Any]
     nearest: Neighbours | None = None
+    costs: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         what = f"{len(self.ids):,} picks by {self.provenance['strategy']}"
@@ -132,7 +139,7 @@ def _frame(fields: dict[str, Any]) -> pandas.DataFrame:
 
 @accepts(Scoring)
 def score(
-    pool: Pool | PoolPath | Sequence[PoolPath],
+    pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
     *,
     progress: Progress | None = None,
@@ -142,8 +149,10 @@ def score(
 
     Parameters
     ----------
-    pool : Pool, path, or sequence of paths
-        Several paths are shards of one pool.
+    pool : Pool, path, or sequence of paths, optional
+        Several paths are shards of one pool. None: the pool is given as arrays, with the keywords
+        of :func:`mmselect.write_pool` (``features``, ``multimodal_logits``, ``ids``, …); `labeled`
+        is then a mask, or ids.
     strategy : str
         Name of a strategy that scores; ``auto`` is the best that the pool has the data for.
     progress : callable, optional
@@ -167,8 +176,9 @@ def score(
     >>> list(table.components)[:3]
     ['entropy', 'entropy.image', 'entropy.text']
     """
+    held, asked = held_pool(pool, asked)
     ask = Scoring(strategy=strategy, **asked)
-    with opened_pool(pool) as opened:
+    with opened_pool(held) as opened:
         return carry_out_scores(prepare(opened, ask, scores_only=True), progress)
 
 
@@ -189,10 +199,11 @@ def carry_out_scores(request: Request, progress: Progress | None = None) -> Scor
 
 @accepts(Selecting)
 def select(
-    pool: Pool | PoolPath | Sequence[PoolPath],
+    pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
-    budget: int | str = 1,
+    budget: int | float | str = 1,
     *,
+    constraints: Sequence[str] = (),
     nearest: bool = False,
     progress: Progress | None = None,
     **asked: Any,
@@ -205,7 +216,10 @@ def select(
         As in :func:`score`.
     budget : int or str
         How many samples to pick: a count, or a share of all rows of the pool such as ``"5%"``,
-        rounded down, at least 1.
+        rounded down, at least 1. With `cost`, in its unit, or a share of what all rows cost.
+    constraints : sequence of str
+        The options `group`, `at_most`, `at_least`, `balance` and `cost` as texts, as provenance
+        tells them: ``["--group video:2", "--cost seconds"]``; the dashes may be left out.
     nearest : bool
         Also find which pick stands for each candidate.
     {options}
@@ -226,32 +240,44 @@ def select(
     >>> from mmselect.demo import EMOJI
     >>> mmselect.select(EMOJI, strategy="smem", budget=3)
     Selection(3 picks by smem: twitter/derelict-house, google/key, twitter/warning)
+
+    Without a file:
+
+    >>> import numpy as np
+    >>> image = np.random.default_rng(0).standard_normal((100, 8))
+    >>> mmselect.select(features={"image": image}, budget=3, labeled=np.arange(100) < 10)
+    Selection(3 picks by facility: 20, 97, 87)
     """
-    ask = Selecting(strategy=strategy, budget=budget, **asked)
-    with opened_pool(pool) as opened:
+    held, asked = held_pool(pool, asked)
+    ask = Selecting(strategy=strategy, budget=budget, **joined(asked, constraints))
+    with opened_pool(held) as opened:
         request = prepare(opened, ask)
         return carry_out(request, count_budget(ask, request), ask.seed, progress, nearest)
 
 
 def carry_out(
     request: Request,
-    k: int,
+    budget: int | float,
     seed: int,
     progress: Progress | None = None,
     nearest: bool = False,
 ) -> Selection:
-    """Pick, and name the picks; for parameters see :func:`select`."""
+    """Pick, and name the picks; for parameters see :func:`select`.
+
+    The budget is a number of picks, or with costs what they may cost together.
+    """
     if nearest:
         require_distance(request)
-    picks = pick(request, k, seed, progress)
+    picks = pick(request, budget, seed, progress)
     indices = request.candidates[picks.positions]
-    scores = np.full(k, np.nan) if picks.scores is None else picks.scores
-    made = provenance(request, seed=seed, budget=k, **picks.details)
+    scores = np.full(len(indices), np.nan) if picks.scores is None else picks.scores
+    made = provenance(request, seed=seed, budget=budget, **picks.details)
+    costs = request.constraints.costs if request.constraints else None
     with request.pool.located():
         ids = request.pool.ids.text(indices)
-    return Selection(
-        ids, indices, scores, made, _neighbours(request, picks, ids) if nearest else None
-    )
+    near = _neighbours(request, picks, ids) if nearest else None
+    paid = None if costs is None else costs[picks.positions]
+    return Selection(ids, indices, scores, made, near, paid)
 
 
 def require_distance(request: Request) -> None:
@@ -278,9 +304,17 @@ def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
     return Neighbours(request.pool.ids.text(request.candidates), names, found.distance)
 
 
-def pick(request: Request, k: int, seed: int, progress: Progress | None = None) -> Picks:
-    """Pick `k` candidates: by a batch strategy, or the top of a score, or the score spread out."""
-    rng, batch = np.random.default_rng(seed), batch_of(request, progress)
+def pick(
+    request: Request, budget: int | float, seed: int, progress: Progress | None = None
+) -> Picks:
+    """Pick candidates: by a batch strategy, or the top of a score, or the score spread out."""
+    given = request.constraints
+    allowed = given.allowed(budget) if given else None
+    if allowed and allowed.done:
+        message = "the constraints together allow no candidate"
+        raise SelectionError(message, file=request.pool.files[0])
+    k = allowed.expected if allowed else int(budget)
+    rng, batch = np.random.default_rng(seed), batch_of(request, progress, allowed)
     with request.pool.located():
         if request.strategy.kind == "batch":
             picks: Picks = request.strategy.function(batch, k, rng)
@@ -289,10 +323,14 @@ def pick(request: Request, k: int, seed: int, progress: Progress | None = None) 
             if request.spread:
                 picks = diversity.spread(batch, values, k, rng, request.spread)
             else:
-                best = top(values, k)
+                best = take_highest(values, allowed) if allowed else top(values, k)
                 picks = Picks(best, values[best])
         copies = _copies(request, batch, picks) if len(batch.group(FEATURES)) else 0
     request.warnings.extend([*picks.warnings, *request.empty_rows()])
+    if given and allowed:
+        if picks.positions.tolist() != allowed.taken:
+            raise NeedsError(f"strategy {request.strategy.name}: picks that it did not tell")
+        request.warnings.extend(given.shortfalls(allowed, budget))
     if copies:
         found = f"{copies:,} of the picks are copies of others"
         request.warnings.append(f"{found}: {' and '.join(request.strategy.compares)} are equal")
@@ -313,7 +351,9 @@ def _copies(request: Request, batch: Batch, picks: Picks) -> int:
     return len(rows) - len(seen)
 
 
-def batch_of(request: Request, progress: Progress | None = None) -> Batch:
+def batch_of(
+    request: Request, progress: Progress | None = None, allowed: Allowed | None = None
+) -> Batch:
     """Collect what a batch strategy may see: of the labels only those of labeled rows."""
     columns = {**request.columns, **request.spread_columns}
     labels = columns.pop("/label", None)
@@ -326,6 +366,7 @@ def batch_of(request: Request, progress: Progress | None = None) -> Batch:
         engine=request.engine,
         progress=progress or silent,
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
+        allowed=allowed,
     )
 
 

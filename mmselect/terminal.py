@@ -1,15 +1,21 @@
-"""One-line messages on stderr: the same words in a pipe, with colour on a terminal only."""
+"""What people are told on stderr: the same words in a pipe, colour and bars on a terminal only.
+
+What others wrote (names, ids, paths) may stand in any of it, so all lines are made printable here.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from mmselect.errors import printable
 
 
 def fail(message: str, code: int) -> int:
     """Say on one line what went wrong; return the exit code."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"{_style('error:', '31;1')} {line}", file=sys.stderr)
     return code
 
@@ -17,7 +23,22 @@ def fail(message: str, code: int) -> int:
 def notices(lines: Sequence[str], quiet: bool, mark: str = "note") -> None:
     """Print notices to stderr, unless nobody wants them."""
     for line in () if quiet else lines:
-        print(f"{_style(f'{mark}:', '36')} {line}", file=sys.stderr)
+        print(f"{_style(f'{mark}:', '36')} {printable(line)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def bar(text: str = "", hidden: bool = False) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield a progress report that draws a bar, or None where there is no terminal."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        task = drawn.add_task(text, total=None)
+        yield lambda done, total: drawn.update(task, completed=done, total=total)
 
 
 def _style(text: str, codes: str) -> str:

@@ -390,7 +390,7 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
         "    yield b'half a line'\n"
         "    print('writing', file=sys.stderr, flush=True)\n"
         "    time.sleep(60)\n"
-        "emitting.SCORE_FORMS['csv'] = emitting.Form(slowly, ())\n"
+        "emitting.SCORE_FORMS['csv'] = emitting.Form(slowly, ('.csv',))\n"
         "from mmselect.cli import run\n"
         f"sys.exit(run(['score', {str(pool)!r}, '-s', 'smem', '-o', {str(target)!r}]))\n"
     )

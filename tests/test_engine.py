@@ -27,6 +27,7 @@ from mmselect.embedding import embed
 from mmselect.engine import Engine, blas_threads, join_rows, map_rows
 from mmselect.errors import DataError, UsageError
 from mmselect.pool.checking import check
+from mmselect.pool.parts import Stored
 from mmselect.request import prepare
 from mmselect.scoring import compute_scores
 
@@ -204,3 +205,38 @@ def test_check_finds_the_same_whatever_the_memory(tmp_path: Path) -> None:
     assert any(f"{pool}: /features/text: 1 rows are all zero" in line for line in warnings)
     assert [*map(str, findings[1].problems)] == problems
     assert findings[1].warnings == warnings
+
+
+@pytest.mark.parametrize("chunk", [(7, 3), (40, 8), (450, 8), (1000, 8)])
+def test_no_chunk_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: tuple[int, int]
+) -> None:
+    """Whatever the windows and the blocks, and with rows left out."""
+    x = np.arange(8000.0).reshape(1000, 8)
+    with h5py.File(tmp_path / "pool.h5", "w") as handle:
+        handle.attrs.update(format="mmselect-pool", format_version="1.0")
+        handle.create_dataset("features/a", data=x, chunks=chunk, compression="gzip")
+    read: list[tuple[int, int]] = []
+    plain = Stored.read
+
+    def seen(self: Stored, start: int, stop: int, out: Any = None) -> Any:
+        read.append((start, stop))
+        return plain(self, start, stop, out)
+
+    monkeypatch.setattr(Stored, "read", seen)
+    monkeypatch.setattr("mmselect.engine.WINDOW", 64 * 120)
+    every, keep = np.arange(1000), lambda rows, blocks: (rows, blocks[0].copy())
+    with mmselect.open_pool(tmp_path / "pool.h5") as pool:
+        column = pool.columns["/features/a"]
+        for rows in (every, every[every % 100 > 30], every[::9]):
+            for memory in (1 << 20, 64 * 32):
+                read.clear()
+                blocks = map_rows(keep, [column], rows, step=16, engine=Engine(2, memory))
+                found = [np.concatenate(part) for part in zip(*blocks, strict=True)]
+                assert np.array_equal(found[0], rows) and np.array_equal(found[1], x[rows])
+                touched = [c for a, b in read for c in range(a // chunk[0], -(-b // chunk[0]))]
+                if memory == 1 << 20:
+                    assert len(touched) == len({*touched}), read
+                elif len(rows) > 500:  # of few rows, whole chunks are read at once
+                    assert max(b - a for a, b in read) <= 2 * 32
+        assert len(read) > 1

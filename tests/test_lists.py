@@ -170,14 +170,16 @@ def test_provenance_tells_lists_and_conditions(pool: Path, cli, tmp_path: Path) 
     more = ("--exclude", one, "--exclude", two, "--where", "loss >= 0", "--ignore-mask")
     told = cli("select", pool, "-b", 1, "-s", "random", *more, "--format", "json")
     made = json.loads(told.out)["provenance"]
-    lists = made["lists"]["exclude"]
+    lists = made["lists"]["exclude"]["files"]
     assert [each["source"] for each in lists] == [str(one), str(two)]
     assert lists[0]["digest"] == lists[1]["digest"] and lists[0]["ids"] == 2
     assert made["where"] == ["loss>=0"] and made["ignore_mask"] is True
     python = mmselect.select(pool, "random", 1, exclude=["s002", "s001"]).provenance
-    assert python["lists"] == {"exclude": [{"ids": 2, "digest": lists[0]["digest"]}]}
+    digest = lists[0]["digest"]
+    files = [{"ids": 2, "digest": digest}]
+    assert python["lists"] == {"exclude": {"rows": 2, "digest": digest, "files": files}}
     other = mmselect.select(pool, "random", 1, exclude=["s002"]).provenance
-    assert other["lists"]["exclude"][0]["digest"] != lists[0]["digest"]
+    assert other["lists"]["exclude"]["digest"] != digest
     assert not {"lists", "where", "ignore_mask"} & {*mmselect.select(pool, "random", 1).provenance}
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmselect.cli import look, pack, pools, select, study
+from mmselect.cli import compare, look, pack, pools, select, study
 from mmselect.cli.options import OnceCommand
 from mmselect.errors import MmselectError, UsageError
 from mmselect.terminal import fail
@@ -38,6 +38,8 @@ for command in (
     select.score,
     select.select,
     look.look,
+    compare.verify,
+    compare.diff,
     select.embed,
     study.align,
     study.replay,

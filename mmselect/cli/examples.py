@@ -36,6 +36,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mmselect look emoji.h5 --budget 60 --where split=train -o page.html",
         "mmselect look emoji.h5 picks.txt --text name --columns vendor -o page.html",
     ),
+    "verify": (
+        "mmselect verify picks.json",
+        "mmselect verify picks.json emoji.h5 --format json",
+    ),
+    "diff": (
+        "mmselect diff picks.json picks.txt",
+        "mmselect diff picks.json picks.txt emoji.h5 --columns vendor,group",
+    ),
     "embed": (
         "mmselect embed emoji.h5 -o factors.h5",
         "mmselect embed emoji.h5 -o sketch.h5 --form sketch --dim 256",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from mmselect.cli.examples import EXAMPLES
 from mmselect.errors import UsageError, suggestion
 from mmselect.lists import read_list
 from mmselect.option import Asked, Option, names, options
-from mmselect.terminal import notices
+from mmselect.terminal import bar, notices
 
 if TYPE_CHECKING:
     from mmselect.ask import Ask
@@ -254,15 +253,8 @@ def told(request: Request, quiet: bool) -> Iterator[None]:
     notices(request.warnings[known:], quiet)
 
 
-@contextlib.contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(
+    quiet: bool,
+) -> contextlib.AbstractContextManager[Callable[[int, int | None], None] | None]:
     """Yield a progress report that draws a bar, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    return bar(hidden=quiet)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmselect import engine
+from mmselect import engine, feasibility
+from mmselect.constraining import amount
 from mmselect.describe.report import Table, plain
 from mmselect.request import Request
 from mmselect.scoring import task_rows
@@ -26,7 +27,7 @@ class RequestReport:
     strategy: str
     parameters: dict[str, Any]
     seed: int
-    budget: int
+    budget: int | float
     candidates: int
     labeled: int
     reads: list[str]
@@ -35,17 +36,20 @@ class RequestReport:
     threads: int
     spread: str | None = None
     joined: list[str] | None = None
+    constraints: dict[str, str] | None = None
 
     def rows(self) -> Iterator[Table]:
         """One table for people."""
         parameters = " ".join(f"{name}={plain(v)}" for name, v in self.parameters.items())
         spread = f" --spread {self.spread}" if self.spread else ""
         holds = f", with {', '.join(self.joined)} joined in it" if self.joined else ""
+        constraints = (self.constraints or {}).items()
         yield [
             ("strategy", f"{self.strategy}{spread}"),
             ("parameters", parameters or "none"),
             ("seed", self.seed),
-            ("budget", f"{self.budget:,}"),
+            ("budget", amount(self.budget)),
+            *(("constraint", f"{said}: {found}") for said, found in constraints),
             ("candidates", f"{self.candidates:,} ({self.labeled:,} labeled)"),
             ("reads", ", ".join(self.reads) or "nothing"),
             ("to read", engine.format_bytes(self.bytes_to_read)),
@@ -54,8 +58,10 @@ class RequestReport:
         ]
 
 
-def describe_request(request: Request, k: int, seed: int) -> RequestReport:
+def describe_request(request: Request, budget: int | float, seed: int) -> RequestReport:
     """Say what a selection would do."""
+    given = request.constraints
+    k = given.allowed(budget).expected if given else int(budget)
     columns = {**request.columns, **request.spread_columns}
     to_read = sum(column.row_bytes * len(column) for column in columns.values())
     to_read += sum(array.nbytes for array in request.constants.values())
@@ -65,7 +71,7 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
         strategy=request.strategy.name,
         parameters=request.parameters,
         seed=seed,
-        budget=k,
+        budget=budget,
         candidates=len(request.candidates),
         labeled=len(request.labeled),
         reads=sorted({*request.reads, *columns}),
@@ -74,6 +80,7 @@ def describe_request(request: Request, k: int, seed: int) -> RequestReport:
         threads=request.engine.threads,
         spread=request.spread,
         joined=joined,
+        constraints=dict(feasibility.lines(given, budget)) if given else None,
     )
 
 
@@ -82,8 +89,9 @@ def _peak_memory(request: Request, k: int) -> int:
     columns, step = list(request.columns.values()), task_rows(request)
     row = sum(column.row_bytes for column in columns)
     locked = sum(column.row_bytes for column in columns if not column.plain)
-    window = max(request.engine.memory // 2, row * step)
-    loaded = min(2 * window * locked // max(row, 1), locked * request.pool.n)
+    chunks = sum(column.row_bytes * column.chunk_end(1) for column in columns if not column.plain)
+    piece = min(engine.WINDOW + chunks, request.engine.memory // 2)
+    loaded = min(2 * max(piece, locked * step), locked * request.pool.n)
     scratch = request.engine.threads * 3 * step * max(row, 8)
     named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
     per_sample = (8 * (8 + len(columns)) + named) * request.pool.n
@@ -93,7 +101,7 @@ def _peak_memory(request: Request, k: int) -> int:
 
 def _spread_memory(request: Request, k: int) -> int:
     """Estimate what spreading keeps: of D² the picks' features, of facility location all."""
-    width = sum(column.shape[1] for column in request.spread_columns.values())
+    width = sum(sum(column.shape[1:]) for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
     return 4 * k * width + 150 * len(request.candidates) if request.spread else 0

@@ -195,6 +195,20 @@ def as_stored(values: NDArray[Any], dataset: str | None = None) -> NDArray[Any]:
     return out
 
 
+def as_text(values: NDArray[Any], dataset: str) -> NDArray[Any]:
+    """Text as the bytes objects that HDF5 is to hold.
+
+    Raises
+    ------
+    DataError
+        For what :func:`as_stored` refuses, and for NUL, at which HDF5 would end.
+    """
+    stored = as_stored(values, dataset)
+    if bad := [row for row, text in enumerate(stored) if b"\0" in text]:
+        raise DataError("expected text without NUL", dataset=dataset, rows=bad)
+    return stored
+
+
 def _as_bytes(item: Any) -> bytes:
     if isinstance(item, bytes):
         return item

@@ -70,6 +70,10 @@ class Part:
         apart = np.flatnonzero(np.diff(rows) > 1) + 1
         return np.concatenate([[0], apart, [len(rows)]]) if len(rows) else apart
 
+    def chunk_end(self, row: int) -> int:
+        """First row, from `row` on, before which whatever is read as a whole ends."""
+        return row
+
     def announce(self, start: int, stop: int) -> None:
         """Tell the system that these rows are read next, so that the disk is ahead of us."""
 
@@ -134,6 +138,11 @@ class Stored(Part):
             most = int(found.argmax()) + start
             message = f"expected text shorter than the file, found {total:,} bytes"
             raise FormatError(message, file=self.file, dataset=self.path, rows=[most])
+
+    def chunk_end(self, row: int) -> int:
+        """First row, from `row` on, with which a chunk begins."""
+        step = (self.dataset.chunks or (1,))[0]
+        return min(-(-row // step) * step, len(self))
 
     def runs(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
         """Whole chunks, each once."""

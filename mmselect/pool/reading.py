@@ -123,6 +123,15 @@ class Column:
         """Count rows that no shard holds in full."""
         return sum(len(part.unwritten()) for part in self.parts)
 
+    def chunk_end(self, row: int) -> int:
+        """First row, from `row` on, with which a chunk begins, or a shard."""
+        first = 0
+        for part in self.parts:
+            if row <= first + len(part):
+                return first + part.chunk_end(max(row - first, 0))
+            first += len(part)
+        return row
+
     def announce(self, start: int, stop: int) -> None:
         """Tell the system that these rows are read next."""
         for part, a, b in self._pieces(start, min(stop, len(self))):
@@ -302,13 +311,16 @@ class Pool:
                 yield a, {path: block[cut] for path, block in zip(paths, read, strict=True)}
 
 
-def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
+def open_pool(paths: PoolPath | Sequence[PoolPath], *, masks: bool = True) -> Pool:
     """Open a pool file, or several files as the shards of one pool.
 
     Parameters
     ----------
     paths : path or sequence of paths
         HDF5 files in pool format 1.x; rows are numbered through in this order.
+    masks : bool
+        False leaves rows as they are stored, also of samples that lack the modality: for a shard
+        by itself, in which perhaps nobody has it.
 
     Returns
     -------
@@ -351,7 +363,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath]) -> Pool:
         ]
         _ = pool.ids  # no command works on ids that it could not print
         with pool.located():
-            lay_masks(pool)
+            if masks:
+                lay_masks(pool)
     except MmselectError:
         layout.close()
         raise

@@ -164,6 +164,24 @@ SCHEMA = (
 BY_GROUP = {dataset.group: dataset for dataset in SCHEMA}
 
 
+def by_path(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Call what is given under the table's arguments by its path, in the table's order; no None.
+
+    Examples
+    --------
+    >>> by_path({"labels": 3, "features": {"text": 2, "image": 1}, "labeled": None, "path": 0})
+    {'/features/text': 2, '/features/image': 1, '/label': 3}
+    """
+    found: dict[str, Any] = {}
+    for dataset in SCHEMA:
+        values = given.get(dataset.argument)
+        if dataset.named:
+            found |= {f"{dataset.group}/{name}": each for name, each in (values or {}).items()}
+        else:
+            found[dataset.path] = values
+    return {path: each for path, each in found.items() if each is not None}
+
+
 def names_in(group: str, paths: Iterable[str]) -> list[str]:
     """User-chosen names of the datasets in a group, sorted.
 

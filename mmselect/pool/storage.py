@@ -19,10 +19,9 @@ from typing import Any, BinaryIO
 import h5py
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError
 from mmselect.files import replacing
 from mmselect.pool.hdf5 import undisturbed
-from mmselect.pool.ids import as_stored
+from mmselect.pool.ids import as_text
 
 TEXT = h5py.string_dtype()
 
@@ -162,9 +161,7 @@ class Storage:
         """
         stop = start + len(values)
         if values.dtype.kind in "OSU":
-            values = as_stored(values, name)
-            if bad := [row for row, item in enumerate(values) if b"\0" in item]:
-                raise DataError("expected text without NUL", dataset=name, rows=bad)
+            values = as_text(values, name)
         with undisturbed():
             dataset = self.handle[name]
             if dataset.maxshape[0] is None and stop > len(dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -15,24 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
-from mmselect.errors import DataError, SchemaError, located
-from mmselect.pool.conversion import Tensor, as_array
+from mmselect.errors import SchemaError, located
+from mmselect.pool.blocks import Alike
+from mmselect.pool.conversion import Tensor, arrays_of, as_array
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.linked import Link
-from mmselect.pool.presence import check_present
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
     FORMAT,
-    SCHEMA,
     VERSION,
-    Axes,
     axes_of,
     in_schema_order,
     per_sample,
-    place_of,
 )
 from mmselect.pool.storage import Storage, created, draft
-from mmselect.pool.values import bad_rows
 
 
 class PoolWriter:
@@ -79,8 +75,8 @@ class PoolWriter:
         self.path, self.rows, self._expected = Path(path), 0, rows
         self._constants = {name: as_array(name, value) for name, value in (constants or {}).items()}
         self._attributes = {"format": FORMAT, "format_version": VERSION, **(attributes or {})}
-        self._axes, self._first = Axes(), dict[str, NDArray[Any]]()
         self._links = dict(links or {})
+        self._alike = Alike(self._constants, self._links)
 
     def __enter__(self) -> Self:
         with ExitStack() as files:
@@ -119,13 +115,10 @@ class PoolWriter:
         """
         block = {name: as_array(name, values) for name, values in arrays.items()}
         with located(file=str(self.path), rows=range(self.rows, sys.maxsize)):
-            if not self._first:
-                check_arrays({**self._constants, **block}, self._axes, self._links)
+            first = not self._alike.first
+            start, self.rows = self.rows, self.rows + self._alike.accept(block)
+            if first:
                 self._begin(block)
-            else:
-                check_arrays(block, self._axes, self._links)
-                check_alike(self._first, block)
-            start, self.rows = self.rows, self.rows + self._axes.restart("the first rows")
             if self._expected is not None and self.rows > self._expected:
                 raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
             for name, values in block.items():
@@ -143,10 +136,9 @@ class PoolWriter:
             link.store(self._pool.handle, name)
         for name, values in block.items():
             self._draft.reserve(name, values, self._expected)
-        self._first = {name: values[:0].copy() for name, values in block.items()}
 
     def _finish(self) -> None:
-        if not self._first:
+        if not self._alike.first:
             if not self._links:
                 raise SchemaError("expected at least one array with a row per sample, found none")
             self._begin({})
@@ -154,10 +146,10 @@ class PoolWriter:
         if self._expected not in (None, self.rows):
             raise SchemaError(f"expected {self._expected:,} rows, found {self.rows:,}")
         if self._draft is not self._pool:
-            for name, like in self._first.items():
+            for name, like in self._alike.first.items():
                 self._pool.reserve(name, like, self.rows)
                 _copy(self._draft, self._pool, name, self.rows)
-        if "/id" in self._first:
+        if "/id" in self._alike.first:
             check_ids(Ids(as_stored(self._pool.handle["/id"][:])))
 
 
@@ -165,28 +157,6 @@ def _copy(source: Storage, target: Storage, name: str, rows: int) -> None:
     dataset = source.handle[name]
     for start, stop in ranges(0, rows, 16 * compute_rows(prod(dataset.shape[1:]))):
         target.write(name, start, dataset[start:stop])
-
-
-def check_alike(first: Mapping[str, NDArray[Any]], block: Mapping[str, NDArray[Any]]) -> None:
-    """Hold rows against the first ones: the same datasets, of the same types.
-
-    Raises
-    ------
-    SchemaError
-    """
-    if other := sorted(first.keys() ^ block.keys()):
-        found = "an additional one" if other[0] in block else "none"
-        message = f"expected the datasets of the first rows, found {found}"
-        raise SchemaError(message, dataset=other[0])
-    for name, values in block.items():
-        old, new = _kind(first[name]), _kind(values)
-        if old != new:
-            message = f"expected {old}, as in the first rows, found {new}"
-            raise SchemaError(message, dataset=name)
-
-
-def _kind(values: NDArray[Any]) -> str:
-    return "text" if values.dtype.kind in "OSU" else str(values.dtype)
 
 
 def write_pool(
@@ -220,8 +190,8 @@ def write_pool(
     metadata : mapping of column to (n,) array or sequence, optional
         None and nan in a column of text are stored as empty text.
 
-    Arrays are NumPy arrays, sequences, or anything with ``__dlpack__`` or ``.cpu().numpy()``, such
-    as torch tensors on any device.
+    Arrays are NumPy arrays, columns of pandas, polars or pyarrow (of lists, too), sequences, or
+    anything with ``__dlpack__`` or ``.cpu().numpy()``, such as torch tensors on any device.
 
     Raises
     ------
@@ -242,16 +212,7 @@ def write_pool(
     ...     pool.n, pool.ids.text([1])
     (2, ['b'])
     """
-    given: dict[str, NDArray[Any]] = {}
-    for dataset in SCHEMA:
-        values = arrays.pop(dataset.argument, None)
-        if not dataset.named:
-            named = {dataset.path: values}
-        else:
-            named = {f"{dataset.group}/{name}": array for name, array in (values or {}).items()}
-        given |= {name: as_array(name, each) for name, each in named.items() if each is not None}
-    if arrays:
-        raise TypeError(f"write_pool() got an unexpected keyword argument {min(arrays)!r}")
+    given = arrays_of(arrays)
     n = axes_of(given).sizes["n"]
     fixed = {name: array for name, array in given.items() if not per_sample(name)}
     with PoolWriter(path, fixed, rows=n) as writer:
@@ -290,7 +251,7 @@ def join_shards(
     constants, rows, dtypes = check_shards(paths)
     with PoolWriter(target, constants, rows=rows) as writer:
         for path in paths:
-            with open_pool(path) as shard:
+            with open_pool(path, masks=False) as shard:
                 for _, block in shard.blocks(in_schema_order(shard.columns), 1, memory):
                     writer.append(
                         {name: x.astype(dtypes[name], copy=False) for name, x in block.items()}
@@ -322,12 +283,12 @@ def check_shards(
     """
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise SchemaError("expected every shard once, found one of them twice")
-    with open_pool(paths[0]) as first:
+    with open_pool(paths[0], masks=False) as first:
         rows = first.n
         dtypes = {name: column.dtype for name, column in first.columns.items()}
         ids = [first.ids.values] if "/id" in dtypes else []
     for path in paths[1:]:
-        with open_pool([paths[0], path]) as pair:
+        with open_pool([paths[0], path], masks=False) as pair:
             rows += pair.n - first.n
             for name, column in pair.columns.items():
                 dtypes[name] = np.result_type(dtypes[name], column.dtype)
@@ -335,28 +296,3 @@ def check_shards(
     if ids:
         check_ids(Ids(np.concatenate(ids)))
     return first.constants, rows, dtypes
-
-
-def check_arrays(
-    arrays: Mapping[str, NDArray[Any]], axes: Axes | None = None, others: Collection[str] = ()
-) -> None:
-    """Hold arrays against the schema, and ids, labels and masks against what a pool may hold.
-
-    `others` are datasets of the same pool that are written elsewhere.
-
-    Raises
-    ------
-    SchemaError
-        If a name, shape or type is not in the table, or sizes differ.
-    DataError
-        If ids repeat or cannot be printed on a line, a label lies beyond the classes, or a sample
-        has no modality.
-    """
-    axes = axes_of(arrays, axes)
-    if "/id" in arrays:
-        check_ids(Ids(as_stored(arrays["/id"], "/id")))
-    for name, array in arrays.items():
-        if place_of(name).dataset.kind in ("integer", "boolean"):
-            for problem, rows in bad_rows(place_of(name), array, axes.sizes).items():
-                raise DataError(problem, dataset=name, rows=rows.tolist())
-    check_present(arrays, others)

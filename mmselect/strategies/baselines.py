@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmselect.core.constraints.highest import take_at_random
 from mmselect.errors import DataError, SchemaError
 from mmselect.strategies.record import (
     Arrays,
@@ -19,6 +20,8 @@ from mmselect.strategies.record import (
 
 def pick_at_random(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Uniform without replacement; a smaller budget is a prefix of a larger one."""
+    if batch.allowed is not None:
+        return Picks(take_at_random(batch.allowed, rng))
     return Picks(rng.permutation(len(batch.candidates))[:k])
 
 
@@ -54,6 +57,7 @@ STRATEGIES = (
         kind="batch",
         summary="uniform without replacement",
         function=pick_at_random,
+        constrained=True,
     ),
     column_strategy("NAME"),
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mmselect.arrays import Floats
+from mmselect.core.constraints.highest import shifted
 from mmselect.core.sampling.points import feature_points
 from mmselect.strategies.covering import FEATURES
 from mmselect.strategies.facility import cover
@@ -45,23 +46,9 @@ def spread(batch: Batch, scores: Floats, k: int, rng: np.random.Generator, how: 
     return SPREADS[how](batch, shifted(scores), k, rng)
 
 
-def shifted(scores: Floats) -> Floats:
-    """Scores from 0 on: less the least of them where that is negative; -inf counts as the least.
-
-    Examples
-    --------
-    >>> shifted(np.array([-3.0, -1.0])).tolist(), shifted(np.array([1.0, 2.0])).tolist()
-    ([0.0, 2.0], [1.0, 2.0])
-    >>> shifted(np.array([-np.inf, -3.0, -1.0])).tolist()
-    [0.0, 0.0, 2.0]
-    """
-    least = min(float(scores.min(initial=0.0, where=np.isfinite(scores))), 0.0)
-    return np.maximum(scores, least) - least
-
-
 def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Picks:
     features = {path: batch.columns[path] for path in batch.group(FEATURES)}
-    points = feature_points(features, batch.candidates)
+    points = feature_points(features, batch.candidates, batch.present(), batch.engine)
     weights = (scores / (scores.max(initial=0.0) or 1.0)) ** POWER
     return sample(points, batch, k, rng, weights)
 

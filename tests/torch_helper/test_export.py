@@ -277,6 +277,45 @@ def test_no_logits_and_integer_ids(tmp_path: Path) -> None:
     assert found["/labeled"].tolist() == (x["label"] > 1).tolist()
 
 
+class Gaps(TwoTower):
+    """Says nan of a text that is missing, and takes zeros for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_encoder = nn.Sequential(self.text_encoder)
+
+    def forward(self, image: Any, text: Any) -> Any:
+        z_image, z_text = self.image_encoder(image), self.text_encoder(text)
+        self.image_head(z_image), self.text_head(z_text)
+        return self.fusion(z_image, z_text.nan_to_num())
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_samples_that_lack_a_modality(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+) -> None:
+    monkeypatch.setattr("mmselect.torch.export.shards.SHARD_BYTES", 1)
+    has_text = (torch.arange(22) % 3 > 0) & (torch.arange(22) > 11)  # nobody, in the first shard
+    batch = {**x, "has_text": has_text.to(torch.uint8)}
+    batch["text"] = torch.where(has_text[:, None], x["text"], torch.nan)
+    path, options = tmp_path / "pool.h5", {**EXPORT, "dropout_passes": 0, "dtype": dtype}
+    batches = [{key: each[a:b] for key, each in batch.items()} for a, b in ((0, 12), (12, 22))]
+    export_pool(Gaps(), batches, path, present={"text": "has_text"}, **options)
+    found, expected = read(path), computed(TwoTower())
+    there = has_text.numpy()
+    assert found["/present/text"].tolist() == there.tolist()
+    for name in ("/features/text", "/unimodal_logits/text", "/coalition_logits/text"):
+        assert np.isfinite(found[name]).all() and not found[name][~there].any(), name
+    assert np.allclose(found["/features/text"][there], expected["/features/text"][there], atol=1e-3)
+    assert mmselect.select(path, "bmmal", 4).ids
+    with pytest.raises(mmselect.MmselectError, match=r"/features/text: row.* found nan"):
+        export_pool(Gaps(), batches, path, inputs=["image", "text"], **options)
+    with pytest.raises(mmselect.MmselectError, match=r"/present/sound: expected a modality that"):
+        export_pool(Gaps(), batches, path, present={"sound": "has_text"}, **options)
+    with pytest.raises(mmselect.MmselectError, match="present: expected a mapping of modality to"):
+        export_pool(Gaps(), batches, path, present="has_text", **options)
+
+
 def test_a_classifier_without_bias(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3, bias=False))
     export_pool(model, [x["image"]], tmp_path / "p.h5", features={"image": "0"}, classifier="1")

@@ -483,7 +483,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Z, Z, str]] = {
         TwoTower,
         FEATURES,
         {"coalitions": "fusion"},
-        "coalitions: expected True or False, found 'fusion': no submodule has to be named",
+        "coalitions: expected True or False, found .fusion.",
     ),
     "features of a function": (
         TwoTower,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
-from mmselect.core.features import Features, Joined, checked
+from mmselect.core.features import Features, checked
+from mmselect.core.presence import Present
+from mmselect.core.side_by_side import Joined
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
 
@@ -16,7 +19,9 @@ def kcenter(
     k: int,
     *,
     labeled: ArrayLike | None = None,
+    present: Present | None = None,
     unit: bool = False,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Coverage:
@@ -39,8 +44,13 @@ def kcenter(
         Budget: at most the number of rows that are not labeled.
     labeled : sequence of int, optional
         Rows that are labeled already: never picked, and the traversal starts from them.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean over those that have it stands for it.
     unit : bool
         Normalise each row of each modality first.
+    allowed : Allowed, optional
+        Which unlabeled rows may be picked next, by position among them; told of every pick. It
+        ends the selection, in place of `k`; with costs, distances per cost are compared.
     engine : Engine
     progress : callable, optional
         Called with the number of picks made and `k`.
@@ -63,10 +73,11 @@ def kcenter(
     >>> kcenter([np.array([[0.0], [1.0], [4.0], [10.0]])], 3, labeled=[0]).picks
     array([3, 2, 1])
     """
-    given = checked(features, k, labeled)
+    given = checked(features, k, labeled, present)
     with blas_threads():
-        points = Joined(given.features, unit=unit, engine=engine)
-        traversal = Traversal(points, given.labeled, k, engine)
+        points = Joined(given.features, unit=unit, present=given.present, engine=engine)
+        size = k if allowed is None else allowed.most
+        traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)
-    gains = np.sqrt(traversal.gains)
+    gains = np.sqrt(traversal.gains[: len(traversal.picks)])
     return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
-from mmselect.core.features import Joined
+from mmselect.core.side_by_side import Joined
 from mmselect.engine import Engine, Progress, ranges
 
 ROWS = 256
@@ -47,9 +48,22 @@ class Traversal:
     the norm of its residual, and the distance of two sketches is at most that of the rows.
     """
 
-    def __init__(self, points: Joined, labeled: Index, k: int, engine: Engine) -> None:
+    def __init__(
+        self,
+        points: Joined,
+        labeled: Index,
+        k: int,
+        engine: Engine,
+        allowed: Allowed | None = None,
+    ) -> None:
         n, d = len(points), len(points.mean)
-        self.points, self.engine = points, engine
+        self.points, self.engine, self.allowed = points, engine, allowed
+        if allowed is not None:
+            candidates = np.setdiff1d(np.arange(n), labeled, assume_unique=True)
+            self.position = np.zeros(n, np.intp)
+            self.position[candidates] = np.arange(len(candidates))
+            self.scale = np.ones(n)  # of squared distances: 1/cost²
+            self.scale[candidates] /= allowed.cost**2
         self.work = {"compared": 0, "measured": 0, "decided": 0}
         # Distances do not depend on the origin; near the mean, products round less.
         self.origin = points.mean.astype(points.dtype)
@@ -86,36 +100,56 @@ class Traversal:
         self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
 
     @property
+    def unfinished(self) -> bool:
+        """Whether there is more to pick."""
+        if self.allowed is not None:
+            return not self.allowed.done
+        return self.count < len(self.centers)
+
+    def _rank(self, rows: Index, squared: Floats) -> Floats:
+        """Squared distances of some rows as they are compared: per squared cost, where allowed."""
+        if self.allowed is None:
+            return squared
+        allowed = self.allowed.among(self.position[rows])
+        return np.where(allowed, squared * self.scale[rows], -np.inf)
+
+    @property
     def picks(self) -> Index:
         """Rows picked so far, in pick order."""
         return self.center_rows[self.labeled : self.count]
 
     def _start_from_mean(self) -> None:
-        top = self.squares.max()
-        near = np.flatnonzero(self.squares >= top - 4 * self.rounding * top)
+        rank = self._rank(np.arange(len(self.squares)), self.squares)
+        top = rank.max()
+        near = np.flatnonzero(rank >= top - 4 * self.rounding * top)
         squared = self._exactly_apart(near)
+        rank = self._rank(near, squared)
         # Ties: the mean is rounded, so equal distances to it agree up to rounding only.
-        first = int(np.argmax(squared >= squared.max() * (1 - 1e-12)))
+        first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
         x = self._rows(row)
         self._add_centers(row, x, sketched(x, self.basis))
+        if self.allowed is not None:
+            self.allowed.take(int(self.position[row[0]]))
 
     def run(self, progress: Progress | None) -> None:
         """Pick until the budget is spent."""
         everything, k = np.arange(len(self.bound)), len(self.gains)
         size = width = BLOCK
-        while self.count < self.labeled + k:
+        while self.unfinished:
             before = self.count
             block, outside = self._top(everything, size)
             if self.sketched:
                 self._find_nearest(block, self.count)
             active, waiting = self._top(block, width)
             least = max(outside, waiting)
-            active = active[self.bound[active] > least]
+            active = active[self._rank(active, self.bound[active]) > least]
             self._verify(active)
-            self._greedy(active[self.bound[active] > least], least)
+            self._greedy(active[self._rank(active, self.bound[active]) > least], least)
             made = self.count - before
+            if self.allowed is not None and self.allowed.reopened:
+                continue  # stopped by what may be picked again, not by a bound
             # The round was stopped by a bound outside its block, so double the block. Block sizes
             # change speed, never picks.
             if made < 4 and outside > waiting:
@@ -125,7 +159,7 @@ class Traversal:
             elif made > 64 or waiting > outside:
                 size, width = max(size // 2, BLOCK), max(width // 2, BLOCK)
             if progress is not None:
-                progress(self.count - self.labeled, k)
+                progress(min(self.count - self.labeled, k), k)
 
     def _fill(self, rows: tuple[int, int]) -> None:
         x = self._rows(np.arange(*rows))
@@ -141,7 +175,7 @@ class Traversal:
 
     def _top(self, rows: Index, size: int) -> tuple[Index, float]:
         """Those `size` of the rows with the largest bounds, ascending; the next largest bound."""
-        bound = self.bound[rows]
+        bound = self._rank(rows, self.bound[rows])
         if size >= len(rows):
             return rows[bound >= 0], -np.inf
         order = np.argpartition(bound, len(rows) - size - 1)
@@ -251,15 +285,17 @@ class Traversal:
         """Pick among the active rows for as long as no row outside can come before them."""
         x = self._rows(active)
         sketch, bound, squares = sketched(x, self.basis), self.bound[active], self.squares[active]
-        while self.count < len(self.centers) and len(active):
-            best = int(np.argmax(bound))
-            window = 2 * self._tolerance(squares[best], bound[best])
-            if not bound[best] - window > outside:
+        while self.unfinished and len(active):
+            rank = self._rank(active, bound)
+            best = int(np.argmax(rank))
+            window = self._window(active, squares, bound, best)
+            if not rank[best] - np.max(window) > outside:
                 break
-            near = np.flatnonzero(bound >= bound[best] - window)
+            near = np.flatnonzero(rank >= rank[best] - window)
             if len(near) > 1:
                 self._measure(active[near], bound[near], x[near])
-                best = int(near[np.argmax(self.fine[active[near]])])  # the lower row of equals
+                fine = self._rank(active[near], self.fine[active[near]])
+                best = int(near[np.argmax(fine)])  # the lower row of equals
                 bound[best] = self.fine[active[best]]
             self.gains[self.count - self.labeled] = bound[best]
             self._add_centers(active[best : best + 1], x[best], sketch[best])
@@ -267,13 +303,24 @@ class Traversal:
             distances = squares - 2.0 * (x @ x[best] - self.center_half_squares[self.count - 1])
             bound = np.minimum(bound, np.maximum(distances, 0.0))
             bound[best] = -np.inf
+            if self.allowed is not None:
+                self.allowed.take(int(self.position[active[best]]))
+                if self.allowed.reopened:  # what may be picked again is farther than `outside`
+                    break
             # A row whose bound is below `outside` cannot be picked in this round: stop updating it.
-            keep = bound > outside
+            keep = self._rank(active, bound) > outside
             if 2 * keep.sum() < len(active):
                 self._put_back(active, bound)
                 active, bound, squares = active[keep], bound[keep], squares[keep]
                 x, sketch = x[keep], sketch[keep]
         self._put_back(active, bound)
+
+    def _window(self, rows: Index, squares: Floats, bound: Floats, best: int) -> Any:
+        """Difference of ranks to the best that rounding may turn round."""
+        if self.allowed is None:
+            return 2 * self._tolerance(squares[best], bound[best])
+        tolerance = self._tolerance(squares, np.maximum(bound, 0)) * self.scale[rows]
+        return np.maximum(tolerance + tolerance[best], 2 * tolerance[best])
 
     def _put_back(self, rows: Index, bound: Floats) -> None:
         self.bound[rows] = bound

@@ -22,6 +22,7 @@ from functools import partial
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, check_budget, check_rows, gather
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.sampling.distances import TILE_ROWS, Tile, Tiles, Units, between, nearest, unit
 from mmselect.core.sampling.points import Points, norms_of
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, join_rows, map_rows
@@ -46,7 +47,7 @@ class Sampled:
     indices : (k,) ndarray of int
         Rows in pick order.
     gains : (k,) ndarray of float64
-        w_i D_i² of each pick when it was picked; of the first, w_i ‖g_i‖².
+        w_i D_i² of each pick when it was picked, costs aside; of the first, w_i ‖g_i‖².
     warnings : tuple of str
         What a person should know, such as picks that were drawn uniformly.
     drawn, passes : int
@@ -68,6 +69,7 @@ def d2_sample(
     candidates: Index | None = None,
     weights: Array | None = None,
     first: int | None = None,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Sampled:
@@ -77,6 +79,8 @@ def d2_sample(
     our choice), the lowest row on ties. Every further row is drawn with probability
     w_i D_i² / Σ w D² (``methods.md`` 3.7). When that sum is 0 the remaining rows are drawn
     uniformly, with a warning.
+
+    With `allowed`, what it does not allow has weight 0 at that pick, and costs divide the weights.
 
     Parameters
     ----------
@@ -93,6 +97,8 @@ def d2_sample(
         w_i ≥ 0 of each candidate; None is 1.
     first : int, optional
         Position of the first pick among the candidates; None is the largest w_i ‖g_i‖².
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; told of every pick. It ends the sampling.
     engine : Engine, optional
         Who does the work; no pick depends on it.
     progress : callable, optional
@@ -122,11 +128,13 @@ def d2_sample(
     rows = check_rows(candidates, len(points))
     check_budget(budget, len(rows))
     scale = _check_weights(weights, rows)
+    if allowed is not None and allowed.costs is not None:
+        scale = (1 if scale is None else scale) / allowed.costs
     with blas_threads():
         own, size = norms_of(points, points.detached().squared_norms, rows, engine)
-        run = _Run(points, rows, np.sqrt(own), scale, engine)
+        run = _Run(points, rows, np.sqrt(own), scale, engine, allowed)
         weight = run.weighted(size)
-        first = int(weight.argmax()) if first is None else first
+        first = int(run.open(weight, -1.0).argmax()) if first is None else first
         return _sample(run, first, float(weight[first]), budget, rng, progress)
 
 
@@ -190,11 +198,20 @@ class _Run:
     norms: Floats
     scale: Floats | None
     engine: Engine
+    allowed: Allowed | None = None
     picked: Tiles = field(default_factory=Tiles)
 
     def weighted(self, squared: Floats, at: Index | slice = slice(None)) -> Floats:
         """Weigh the D² of the candidates `at`."""
         return squared if self.scale is None else self.scale[at] * squared
+
+    def open(self, weights: Floats, closed: float = 0.0) -> Floats:
+        """Weights of the candidates where they are allowed."""
+        return weights if self.allowed is None else np.where(self.allowed.mask(), weights, closed)
+
+    def unfinished(self, picks: int, budget: int) -> bool:
+        """Whether to go on."""
+        return picks < budget if self.allowed is None else not self.allowed.done
 
     def units(self, at: Index) -> Units:
         """Read some candidates as unit factors."""
@@ -212,16 +229,25 @@ def _sample(
 ) -> Sampled:
     """Lazy rejection; positions are positions in `run.rows`."""
     picks, gains = [first], [gain]
+    if run.allowed is not None:
+        run.allowed.take(first)
     run.picked.add(run.units(np.array([first])), run.norms[[first]])
     table = _bound(run, shortest := float(run.norms[first]))
     table[first] = 0
-    base = wasted = drawn = passes = 0
+    base = wasted = drawn = passes = uniform = 0
     batch = BATCH[0]
-    while len(picks) < budget and (total := np.cumsum(table))[-1] > 0:
-        at = _draw(total, rng.random(batch))
-        now, accepted = _decide(run, at, table, rng.random(batch), base)
-        drawn += batch
-        wasted += (batch - int(accepted.sum())) * (run.picked.count - base)
+    while run.unfinished(len(picks), budget):
+        if not (total := np.cumsum(run.open(table)))[-1] > 0 and run.allowed is None:
+            break
+        if not total[-1] > 0:
+            uniform += 1
+            _one_at_random(run, picks, gains, rng)
+            continue
+        size = batch if run.allowed is None else min(batch, 4 * run.allowed.steady)
+        at = _draw(total, rng.random(size))
+        now, accepted = _decide(run, at, table, rng.random(size), base)
+        drawn += size
+        wasted += (size - int(accepted.sum())) * (run.picked.count - base)
         batch = _next_batch(batch, int(accepted.sum()), run.picked.count)
         new = at[accepted]
         picks += new.tolist()
@@ -230,13 +256,25 @@ def _sample(
         table[new] = 0
         if len(new) and (least := float(run.norms[new].min())) < shortest:
             table = np.minimum(table, _bound(run, shortest := least))
-        if wasted >= len(table) * max(run.picked.count - base, 1) and len(picks) < budget:
+        wide = wasted >= len(table) * max(run.picked.count - base, 1)
+        if wide and run.unfinished(len(picks), budget):
             np.minimum(table, run.weighted(_whole_pass(run, base)[0]), out=table)
             table[picks] = 0
             base, wasted, passes = run.picked.count, 0, passes + 1
         if progress:
             progress(min(len(picks), budget), budget)
-    return _result(run, picks, gains, budget, rng, (drawn, passes))
+    return _result(run, picks, gains, budget, rng, (drawn, passes), uniform)
+
+
+def _one_at_random(
+    run: _Run, picks: list[int], gains: list[float], rng: np.random.Generator
+) -> None:
+    """Pick an allowed row where none has a distance; others may have one later."""
+    assert run.allowed is not None
+    chances = np.cumsum(run.open(1 / run.allowed.cost))
+    picks += _draw(chances, rng.random(1)).tolist()
+    gains.append(0.0)
+    run.allowed.take(picks[-1])
 
 
 def _decide(
@@ -244,7 +282,9 @@ def _decide(
 ) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Accept or reject the draws `at` in order; w D² when each was decided, and whether accepted.
 
-    Distances to picks before `base` are in the table, which is exact up to there.
+    Distances to picks before `base` are in the table, which is exact up to there. A draw that is no
+    longer allowed is rejected, as its weight is 0. Where a pick allows again what had no weight
+    when the batch was drawn, the other draws are dropped, whatever they are.
     """
     units, norms = run.units(at), run.norms[at]
     bound = table[at]
@@ -255,8 +295,14 @@ def _decide(
     accepted = np.zeros(len(at), bool)
     for b in range(len(at)):
         if uniform[b] * bound[b] < now[b]:
+            if run.allowed is not None and not run.allowed.allows(int(at[b])):
+                continue
             accepted[b] = True
             np.minimum(now[b + 1 :], among[b, b + 1 :], out=now[b + 1 :])
+            if run.allowed is not None:
+                run.allowed.take(int(at[b]))
+                if run.allowed.reopened or run.allowed.done:
+                    break
     run.picked.add(tuple(u[accepted] for u in units), norms[accepted])
     return now, accepted
 
@@ -321,20 +367,25 @@ def _result(
     budget: int,
     rng: np.random.Generator,
     counts: tuple[int, int],
+    uniform: int = 0,
 ) -> Sampled:
     """Cut at the budget, or fill it uniformly where no distance is left."""
-    warnings: tuple[str, ...] = ()
-    if (lacking := budget - len(picks)) > 0:
+    budget = budget if run.allowed is None else len(picks)
+    lacking = budget - len(picks)
+    if lacking > 0:
         left = np.setdiff1d(np.arange(len(run.rows)), picks)
         # A permutation of all that is left, so that a larger budget only takes more of it.
         picks += rng.permutation(left)[:lacking].tolist()
         gains += [0.0] * lacking
+    warnings: tuple[str, ...] = ()
+    if filled := max(lacking, uniform):
         warnings = (
-            f"{lacking:,} of {budget:,} picks were drawn uniformly: all other candidates equal "
+            f"{filled:,} of {budget:,} picks were drawn uniformly: all other candidates equal "
             "a pick, have an embedding of zero, or have weight zero",
         )
-    indices = run.rows[np.array(picks[:budget], dtype=np.intp)]
-    return Sampled(indices, np.array(gains[:budget]), warnings, *counts)
+    at = np.array(picks[:budget], np.intp)
+    paid = 1.0 if run.allowed is None else run.allowed.cost[at]
+    return Sampled(run.rows[at], np.array(gains[:budget]) * paid, warnings, *counts)
 
 
 def _check_weights(weights: Array | None, rows: Index) -> Floats | None:

@@ -64,8 +64,8 @@ def own_generators(loader: Any) -> list[Any]:
     >>> own_generators(loader) == [generator]
     True
     """
-    found = [getattr(part, "generator", None) for part in (loader, *_samplers(loader))]
-    return list(dict.fromkeys(each for each in found if isinstance(each, torch.Generator)))
+    found = {getattr(part, "generator", None): None for part in (loader, *_samplers(loader))}
+    return [each for each in found if isinstance(each, torch.Generator)]
 
 
 def _samplers(loader: Any) -> list[Any]:
@@ -104,12 +104,7 @@ def column(batch: Any, name: str, key: Key) -> Any:
     >>> column({"y": [0, 1]}, "labels", "y"), column(("x", [0, 1]), "labels", 1)
     ([0, 1], [0, 1])
     """
-    if callable(key):
-        return key(batch)
-    try:
-        return look(batch, key)
-    except LookupError as error:
-        raise ParameterError(f"{name}: {error}") from None
+    return key(batch) if callable(key) else look(batch, key, name)
 
 
 def arguments(
@@ -170,11 +165,11 @@ def check_arguments(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     ParameterError
         Saying what it takes, and what it would get.
     """
-    signature = inspect.signature(model.forward)
+    takes = inspect.signature(model.forward)
     try:
-        signature.bind(*args, **kwargs)
+        takes.bind(*args, **kwargs)
     except TypeError as error:
         found = shown(dict(kwargs)) if kwargs else shown(tuple(args))
-        takes = ", ".join(signature.parameters)
-        message = f"inputs: expected what forward({takes}) takes, found {found} ({error})"
+        expected = f"what forward({', '.join(takes.parameters)}) takes"
+        message = f"inputs: expected {expected}, found {found} ({error})"
         raise ParameterError(f"{message}: say with inputs= what the model gets") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import permutations
 from typing import Any
 
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from mmselect.errors import ParameterError, SchemaError
 from mmselect.pool.conversion import to_numpy
+from mmselect.pool.presence import PRESENT
+from mmselect.pool.schema import names_in
 from mmselect.torch.export.outputs import submodule
-from mmselect.torch.export.running import Plan, fused_logits
+from mmselect.torch.export.plan import Plan
+from mmselect.torch.export.running import fused_logits
 from mmselect.torch.export.trees import Tensor, shown
 
 ROUNDINGS = 16
@@ -30,82 +33,37 @@ def constants(plan: Plan, found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         where there is one.
     """
     out: dict[str, NDArray[Any]] = {}
-    if plan.classifier is not None:
-        named = {path.rpartition("/"): z for path, z in found.items()}
-        z = {name: z for (group, _, name), z in named.items() if group == "/features"}
-        if not _reproduces(plan, z, found):
-            raise ParameterError(f"classifier {plan.classifier}: {_order_problem(plan, z, found)}")
-        weight, bias = linear_parts(plan.model, plan.classifier, _widths(z))
-        out = {f"/classifier/weight/{name}": to_numpy(block) for name, block in weight.items()}
+    if plan.ask.classifier is not None:
+        features = [path for path in found if path.startswith("/features/")]
+        z = {path.removeprefix("/features/"): found[path] for path in features}
+        logits = fused_logits(plan, found)
+        weight, bias = _linear_layer(plan, {name: each.shape[1] for name, each in z.items()})
+        masks = [to_numpy(found[f"{PRESENT}/{name}"]) for name in names_in(PRESENT, found)]
+        rows = np.flatnonzero(np.logical_and.reduce([np.ones(len(logits), bool), *masks]))
+        there = {name: each[rows] for name, each in z.items()}  # W z + b needs all of z
+        _check_order(plan, there, weight, bias, logits[rows])
+        blocks = weight.split([each.shape[1] for each in z.values()], dim=1)
+        out = {f"/classifier/weight/{m}": to_numpy(w) for m, w in zip(z, blocks, strict=True)}
         if bias is not None:
             out["/classifier/bias"] = to_numpy(bias)
-    if plan.class_names is not None:
-        out["/class_names"] = np.array(plan.class_names, dtype=object)
+    if plan.ask.class_names is not None:
+        out["/class_names"] = np.array(plan.ask.class_names, dtype=object)
     return out
 
 
-def _widths(z: Mapping[str, Tensor]) -> dict[str, int]:
-    return {name: tensor.shape[1] for name, tensor in z.items()}
-
-
-def _reproduces(plan: Plan, z: Mapping[str, Tensor], found: Mapping[str, Any]) -> bool:
-    """Whether the head, cut in the order of `z`, gives the logits up to their type's rounding."""
-    assert plan.classifier is not None  # asked for only where there is one
-    weight, bias = linear_parts(plan.model, plan.classifier, _widths(z))
-    wide = [(z[name].double().cpu(), block.double().cpu()) for name, block in weight.items()]
-    b = torch.zeros(1).double() if bias is None else bias.double().cpu()
-    logits = fused_logits(plan, found)
-    f = sum((x @ w.T for x, w in wide), b)
-    size = sum((x.abs() @ w.abs().T for x, w in wide), b.abs())
-    if f.shape != logits.shape:
-        return False
-    kinds = {logits.dtype, plan.amp or logits.dtype, *(part.dtype for part in weight.values())}
-    step = max(torch.finfo(kind).eps for kind in kinds)
-    if plan.device.type == "cuda":
-        step = max(step, 2.0**-10)  # it may round the factors of float32 products to ten bits
-    return bool(((f - logits.double().cpu()).abs() <= ROUNDINGS * step * size).all())
-
-
-def _order_problem(plan: Plan, z: Mapping[str, Tensor], found: Mapping[str, Any]) -> str:
-    message = "expected W z + b to be the multimodal logits, found other numbers"
-    for order in permutations(z) if len(z) <= 5 else ():
-        if _reproduces(plan, {name: z[name] for name in order}, found):
-            return f"{message}; they fit in the order {', '.join(order)}: give features= in it"
-    return (
-        f"{message}, in any order of {', '.join(z)}: does something stand between the features "
-        "and the classifier, or between the classifier and the logits? "
-        "Then export coalitions=True instead"
-    )
-
-
-def linear_parts(
-    model: Any, name: str, widths: Mapping[str, int]
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Cut a linear layer's weight into one block of columns per modality.
-
-    Parameters
-    ----------
-    model : Module
-    name : str
-        Dotted name of a layer with a (c, Σd) weight and perhaps a (c,) bias.
-    widths : mapping of modality to int
-        Feature sizes, in the order in which the model concatenates them.
+def _linear_layer(plan: Plan, widths: Mapping[str, int]) -> tuple[Tensor, Tensor | None]:
+    """Weight (c, Σd) and bias of the layer that the user named.
 
     Raises
     ------
     ParameterError
-        If the layer has no such weight.
+        If it has no such weight.
     SchemaError
         If its columns are not as many as the features together.
-
-    Examples
-    --------
-    >>> weight, bias = linear_parts(torch.nn.Linear(5, 2), "", {"image": 3, "text": 2})
-    >>> weight["text"].shape, bias.shape
-    (torch.Size([2, 2]), torch.Size([2]))
     """
-    layer = submodule(model, name)
-    weight = getattr(layer, "weight", None)
+    name = plan.ask.classifier or ""
+    layer = submodule(plan.model, name)
+    weight, bias = (getattr(layer, part, None) for part in ("weight", "bias"))
     if not isinstance(weight, torch.Tensor) or weight.ndim != 2:
         found = type(layer).__name__ if weight is None else shown(weight)
         message = f"expected a linear layer with a (c, Σd) weight, found {found}"
@@ -114,7 +72,34 @@ def linear_parts(
         sizes = " + ".join(f"{m} {d}" for m, d in widths.items())
         message = f"expected {sum(widths.values())} columns ({sizes}), found {weight.shape[1]}"
         raise SchemaError(f"{name}: {message}", dataset="/classifier/weight")
-    blocks = weight.detach().split(list(widths.values()), dim=1)
-    bias = getattr(layer, "bias", None)
-    parts = dict(zip(widths, blocks, strict=True))
-    return parts, None if bias is None else bias.detach()
+    return weight.detach(), None if bias is None else bias.detach()
+
+
+def _check_order(
+    plan: Plan, z: Mapping[str, Tensor], weight: Tensor, bias: Tensor | None, logits: Tensor
+) -> None:
+    """Hold W z + b against the logits, up to their types' rounding; z is in the user's order."""
+    kinds = {logits.dtype, plan.ask.amp or logits.dtype, weight.dtype}
+    step = max(torch.finfo(kind).eps for kind in kinds)
+    if plan.device.type == "cuda":
+        step = max(step, 2.0**-10)  # it may round the factors of float32 products to ten bits
+    w, f = weight.double().cpu(), logits.double().cpu()
+    b = torch.zeros(1).double() if bias is None else bias.double().cpu()
+
+    def fits(order: Iterable[str]) -> bool:
+        x = torch.cat([z[name].double().cpu() for name in order], dim=1)
+        again, size = x @ w.T + b, x.abs() @ w.abs().T + b.abs()
+        return f.shape == again.shape and bool((abs(again - f) <= ROUNDINGS * step * size).all())
+
+    if fits(z):
+        return
+    message = f"classifier {plan.ask.classifier}: expected W z + b to be the multimodal logits"
+    for order in permutations(z) if len(z) <= 5 else ():
+        if fits(order):
+            found = f"other numbers; they fit in the order {', '.join(order)}"
+            raise ParameterError(f"{message}, found {found}: give features= in it")
+    raise ParameterError(
+        f"{message}, found other numbers, in any order of {', '.join(z)}: does something stand "
+        "between the features and the classifier, or between the classifier and the logits? Then "
+        "export coalitions=True instead"
+    )

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from mmselect.errors import PoolError, SchemaError, few
+from mmselect.pool.blocks import Alike
 from mmselect.pool.checking import name_problems
 from mmselect.pool.conversion import as_array, to_numpy
-from mmselect.pool.schema import Axes, place_of
+from mmselect.pool.schema import place_of
 from mmselect.pool.values import like_probabilities
-from mmselect.pool.writing import check_alike
 from mmselect.torch.export.batches import column
-from mmselect.torch.export.blocks import Arrays, Block, arrived, as_text, leaving
+from mmselect.torch.export.blocks import Arrays, Block, arrived, leaving, stored_text
 from mmselect.torch.export.classifier import constants
 from mmselect.torch.export.progress import Report
-from mmselect.torch.export.recording import Recorder
-from mmselect.torch.export.running import Plan, compute
+from mmselect.torch.export.running import Runs
 from mmselect.torch.export.shards import Shards
 
 
@@ -32,8 +31,8 @@ class Export:
 
     Attributes
     ----------
-    plan, recorder, shards
-        What runs, what its hooks see, and where it goes.
+    runs, shards
+        The model under hooks, and where its numbers go.
     target : Path
         The pool's name when it is whole.
     n : int or None
@@ -42,23 +41,22 @@ class Export:
         Told of rows done and rows to do.
     held : int
         Rows that the finished shards hold before this run.
-    axes, first : Axes, dict of path to array
-        Sizes of a row, and its datasets and types, from the first batch of this run.
+    alike : Alike
+        What all batches of this run have in common.
     """
 
-    plan: Plan
-    recorder: Recorder
+    runs: Runs
     shards: Shards
     target: Path
     n: int | None
     report: Report
     held: int = 0
-    axes: Axes = field(default_factory=Axes)
-    first: Arrays = field(default_factory=dict)
+    alike: Alike = field(default_factory=lambda: Alike({}))
 
     def run(self, loader: Iterable[Any]) -> None:
         """Go through the loader. On CUDA, a batch is stored while the next one is computed."""
         waiting: deque[tuple[int, Block]] = deque()
+        ahead = self.runs.plan.device.type == "cuda"
         done, row, known = self.shards.batches, 0, self.shards.ids()
         self.held = self.shards.rows
         for index, batch in enumerate(loader):
@@ -66,14 +64,18 @@ class Export:
                 row = self._skip(batch, row, known, last=index == done - 1)
             if index < done - 1:  # the last one is computed again and compared
                 continue
-            block = self._block(batch, row, first=index == max(done - 1, 0))
+            block = self._computed(batch, row, first=index == max(done - 1, 0))
             waiting.append((row, block))
             row += block.rows
-            if len(waiting) > (self.plan.device.type == "cuda"):
+            if len(waiting) > ahead:
                 self._store(*waiting.popleft())
         while waiting:
             self._store(*waiting.popleft())
-        self._check_rows(row)
+        expected = max(row, self.held, 1) if self.n is None else self.n
+        if row < expected:
+            message = f"expected {expected:,} rows from the loader, found {row:,}"
+            hint = ": give n= if that is all, and look for drop_last and samplers"
+            raise SchemaError(message + hint * (row > 0), file=str(self.target))
         if self.n is None:
             self.report(row, row)
 
@@ -83,13 +85,12 @@ class Export:
         Of the last one, which runs again, it is the row where it begins.
         """
         begins = self.shards.rows - self.shards.last_rows
-        if "/id" not in self.plan.columns:
+        if "/id" not in self.runs.plan.columns:
             return begins if last else row
         with self._placed(row, None):
-            ids = column(batch, "/id", self.plan.columns["/id"])
-            new = as_text("/id", as_array("/id", ids)).tolist()
-            old = list(islice(known, len(new)))
-            for at, (a, b) in enumerate(zip_longest(old, new)):
+            ids = column(batch, "/id", self.runs.plan.columns["/id"])
+            new = stored_text("/id", as_array("/id", ids)).tolist()
+            for at, (a, b) in enumerate(zip_longest(islice(known, len(new)), new)):
                 if a != b:
                     message = f"expected {_shown(a)}, as in the export under way, found {_shown(b)}"
                     raise SchemaError(message, dataset="/id", rows=[at])
@@ -98,43 +99,35 @@ class Export:
                 raise SchemaError(f"{message}, found row {row}: is it the same batch size?")
         return row if last else row + len(new)
 
-    def _block(self, batch: Any, row: int, first: bool) -> Block:
-        key = self.plan.columns.get("/id")
-        ids = None if key is None else column(batch, "/id", key)
+    def _computed(self, batch: Any, row: int, first: bool) -> Block:
+        plan = self.runs.plan
+        ids = column(batch, "/id", plan.columns["/id"]) if "/id" in plan.columns else None
         with self._placed(row, ids):
-            found = compute(self.plan, self.recorder, batch, row, first)
-            block = leaving(found, self.plan.dtype)
+            found = self.runs.compute(batch, row, first)
+            block = leaving(found)
             if not block.rows:
                 message = "expected samples in every batch, found an empty one: leave it out"
                 raise SchemaError(message)
             if first:
-                arrays = arrived(block, {}, Axes())
+                arrays = arrived(block, Alike({}), plan.ask.dtype)
                 for problem in name_problems(arrays):
                     raise problem  # before hours of work
                 _warn_of_probabilities(arrays)
-                self.shards.constants = constants(self.plan, found)
+                self.shards.constants = constants(plan, found)
+                self.alike = Alike(self.shards.constants)
         return block
 
     def _store(self, row: int, block: Block) -> None:
         with self._placed(row, block.values.get("/id")):
-            arrays = arrived(block, self.shards.constants, self.axes)
+            arrays = arrived(block, self.alike, self.runs.plan.ask.dtype)
             if row < self.held:
                 self.shards.compare(arrays)
-            self.first = self.first or {path: array[:0] for path, array in arrays.items()}
-            check_alike(self.first, arrays)
             if self.n is not None and row + block.rows > self.n:
                 message = f"expected {self.n:,} rows from the loader, found more"
                 raise SchemaError(f"{message}: give n=, or n=None where nobody knows")
         if row >= self.held:
             self.shards.append(arrays)
         self.report(row + block.rows, self.n)
-
-    def _check_rows(self, row: int) -> None:
-        expected = max(row, self.held, 1) if self.n is None else self.n
-        if row < expected:
-            message = f"expected {expected:,} rows from the loader, found {row:,}"
-            hint = ": give n= if that is all, and look for drop_last and samplers"
-            raise SchemaError(message + hint * (row > 0), file=str(self.target))
 
     @contextmanager
     def _placed(self, row: int, ids: Any) -> Iterator[None]:
@@ -145,8 +138,7 @@ class Export:
             if error.rows and ids is not None and error.dataset != "/id":
                 every = to_numpy(ids)
                 if every.ndim == 1 and max(error.rows) < len(every):
-                    names = [str(name) for name in every[error.rows].tolist()]
-                    error.message += f" (id {few(names)})"
+                    error.message += f" (id {few([str(each) for each in every[error.rows]])})"
             error.rows = error.rows and [row + at for at in error.rows]
             error.file = error.file or str(self.target)
             raise

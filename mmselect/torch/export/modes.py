@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -65,30 +65,22 @@ def dropping(layers: Sequence[Any]) -> Iterator[list[Any]]:
     """
     ran: list[Any] = []
     fused = torch.backends.mha.get_fastpath_enabled()
-    handles = [
-        layer.register_forward_hook(lambda m, *_: ran.append(m) if m.training else None)
-        for layer in layers
-    ]
-    try:
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
         torch.backends.mha.set_fastpath_enabled(False)
         for layer in layers:
+            hook = layer.register_forward_hook(lambda m, *_: ran.append(m) if m.training else None)
+            stack.callback(hook.remove)
+            stack.callback(setattr, layer, "training", False)
             layer.training = True
         yield ran
-    finally:
-        for layer, handle in zip(layers, handles, strict=True):
-            layer.training = False
-            handle.remove()
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def generators(model: Any, device: Any) -> list[Any]:
     """List PyTorch's global random generators that the model may draw from: CPU, and its GPUs."""
     devices = {device, *(tensor.device for tensor in model.parameters())}
-    indices = {d.index or 0 for d in devices if d.type == "cuda"}
-    return [
-        torch.default_generator,
-        *(torch.cuda.default_generators[index] for index in sorted(indices)),
-    ]
+    indices = sorted({d.index or 0 for d in devices if d.type == "cuda"})
+    return [torch.default_generator, *(torch.cuda.default_generators[i] for i in indices)]
 
 
 @contextmanager

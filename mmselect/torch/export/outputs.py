@@ -10,7 +10,7 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mmselect.errors import ParameterError
-from mmselect.torch.export.trees import Tensor, look, nearest, parts, shown
+from mmselect.torch.export.trees import Tensor, look, names, nearest, shown
 
 Given = str | tuple[str, Callable[[Any], Any]]
 """How a user names an output: ``"module"``, ``"module:part"`` or ``("module", function)``."""
@@ -76,13 +76,11 @@ def picked(pick: Pick, output: Any) -> Tensor:
     torch.Size([2, 3])
     """
     name = pick.module or "the model"
-    try:
-        part = look(output, pick.part) if pick.part else output
-    except LookupError as error:
-        raise ParameterError(f"{name}: {error}") from None
+    part = look(output, pick.part, name) if pick.part else output
     found = pick.function(part) if pick.function else part
     if not isinstance(found, torch.Tensor):
-        how = f'"{pick.module}:{_first_part(found)}" or ("{pick.module}", function)'
+        first = next(iter(names(found)), "0")
+        how = f'"{pick.module}:{first}" or ("{pick.module}", function)'
         message = f"expected a tensor, found {shown(found)}: say which part, such as {how}"
         raise ParameterError(f"{name}: {message}")
     if found.ndim != 2:
@@ -90,13 +88,6 @@ def picked(pick: Pick, output: Any) -> Tensor:
         message = f"expected a row per sample, (n, d), found {shown(found)}: reduce it with {how}"
         raise ParameterError(f"{name}: {message}")
     return found
-
-
-def _first_part(tree: Any) -> str:
-    if isinstance(tree, tuple | list | torch.Tensor):
-        return "0"
-    named = tree if isinstance(tree, Mapping) else parts(tree)
-    return str(next(iter(named), "0"))
 
 
 def unwrapped(model: Any) -> Any:
@@ -131,12 +122,11 @@ def submodule(model: Any, name: str) -> Any:
     mmselect.errors.ParameterError: expected a submodule of Sequential, found '1'; nearest: 0
     """
     real = dict(model.named_modules(remove_duplicate=False))
-    short = {_without_wrappers(path, real): path for path in real}
+    short = {_without_wrappers(path, real): module for path, module in real.items()}
+    known = short | real
     for candidate in (name, name.removeprefix("module."), name.removeprefix("_orig_mod.")):
-        if candidate in real:
-            return real[candidate]
-        if candidate in short:
-            return real[short[candidate]]
+        if candidate in known:
+            return known[candidate]
     message = f"expected a submodule of {type(model).__name__}, found {name!r}"
     raise ParameterError(f"{message}; nearest: {nearest(name, [n for n in short if n])}")
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from mmselect.terminal import bar
+
 Report = Callable[[int, int | None], object]
-Progress = bool | Report
-"""True: a bar on the terminal; or a function of rows done and rows in all (None: unknown)."""
 
 
 @contextmanager
-def reporter(progress: Progress) -> Iterator[Report]:
-    """Yield the function that is told of every batch.
+def reporter(progress: bool | Report) -> Iterator[Report]:
+    """Yield the function that is told of every batch, rows done and rows in all (None: unknown).
 
-    On anything but a terminal, True is as False: a log is no place for a bar that moves.
+    True is a bar on a terminal; a log is no place for a bar that moves.
 
     Examples
     --------
@@ -25,14 +24,6 @@ def reporter(progress: Progress) -> Iterator[Report]:
     """
     if callable(progress):
         yield progress
-    elif not progress or not sys.stderr.isatty():
-        yield lambda _done, _total: None
     else:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn
-        from rich.progress import Progress as Bar
-
-        columns = (*Bar.get_default_columns(), MofNCompleteColumn())
-        with Bar(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("rows exported", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        with bar("rows exported", hidden=not progress) as report:
+            yield report or (lambda _done, _total: None)

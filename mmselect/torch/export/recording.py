@@ -1,4 +1,4 @@
-"""Keep what submodules return while the model runs, and let encoders answer from memory.
+"""Keep what encoders return while the model runs, and let them answer from memory.
 
 A fusion is seen without some modalities by running the model again: each submodule named as a
 modality's features returns what it returned before, without running, or zeros of it where the
@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mmselect.errors import ParameterError, located
-from mmselect.torch.export.outputs import Pick, picked, submodule
+from mmselect.errors import ParameterError
 from mmselect.torch.export.trees import Tensor
 
 
-@dataclass
+@dataclass(frozen=True)
 class Memory:
     """A copy of what one submodule returned, whatever it is: tensors, mappings, objects.
 
     Attributes
     ----------
+    name : str
+        Of the submodule.
     output : any
     features : dict of path to tensor or None
         The tensor in `output` that is exported under a path; None if it was computed from it.
     """
 
+    name: str
     output: Any
     features: dict[str, Tensor | None]
 
@@ -54,15 +56,14 @@ class Memory:
             message = f"expected an output that can be copied, found one that cannot: {reason}"
             raise ParameterError(f"coalitions: {name}: {message}") from None
         there = {path: memo.get(id(tensor)) for path, tensor in features.items()}
-        if len(there) > 1:
-            if None in there.values():
-                message = f'name the part of each modality as "{name}:part", not by a function'
-                raise ParameterError(f"coalitions: {name} returns several modalities: {message}")
-            if len({id(tensor) for tensor in there.values()}) < len(there):
-                names = " and ".join(path.rpartition("/")[2] for path in there)
-                message = f"expected different features, found the same for {names}"
-                raise ParameterError(f"coalitions: {name}: {message}")
-        return cls(own, there)
+        if len(there) > 1 and None in there.values():
+            message = f'name the part of each modality as "{name}:part", not by a function'
+            raise ParameterError(f"coalitions: {name} returns several modalities: {message}")
+        if len({id(tensor) for tensor in there.values()}) < len(there):
+            modalities = " and ".join(path.rpartition("/")[2] for path in there)
+            message = f"expected different features, found the same for {modalities}"
+            raise ParameterError(f"coalitions: {name}: {message}")
+        return cls(name, own, there)
 
     def without(self, absent: Collection[str]) -> Any:
         """Copy the output; where its features are absent, with zeros for every number.
@@ -73,7 +74,7 @@ class Memory:
         Examples
         --------
         >>> both = {"a": torch.ones(1), "b": torch.ones(1), "a + b": torch.full((1,), 2.0)}
-        >>> memory = Memory(both, {name: both[name] for name in ("a", "b")})
+        >>> memory = Memory("encoder", both, {name: both[name] for name in ("a", "b")})
         >>> memory.without(["b"])
         {'a': tensor([1.]), 'b': tensor([0.]), 'a + b': tensor([0.])}
         """
@@ -82,12 +83,11 @@ class Memory:
         present = [own for path, own in self.features.items() if path not in absent]
         if present and len(self.features) == 1:
             return again
-        kept = [memo[id(own)] for own in present]
-        values = [tensor.clone() for tensor in kept]
+        kept = [(memo[id(own)], own.clone()) for own in present if own is not None]
         for tensor in memo.values():
             if isinstance(tensor, torch.Tensor):
                 _blank(tensor)
-        for tensor, value in zip(kept, values, strict=True):
+        for tensor, value in kept:
             tensor.copy_(value)  # it may share memory with what is zero now
         return again
 
@@ -102,143 +102,49 @@ def _blank(tensor: Tensor) -> None:
         tensor.zero_()
 
 
-@dataclass
-class Recorder:
-    """What the hooks have seen in one run of the model. Made by :func:`recording`.
+@contextmanager
+def answering(memories: Mapping[Any, Memory], absent: Collection[str]) -> Iterator[None]:
+    """Let submodules answer from their memories, without what is absent.
 
-    Attributes
-    ----------
-    found : dict of path to tensor
-        Copies of what was picked: later layers may work in place.
-    memories : dict of submodule to Memory
-        What each submodule that returns features returned in the last run that was remembered.
+    Raises
+    ------
+    ParameterError
+        If the model did not ask each of them once.
     """
-
-    picks: Mapping[str, Pick]
-    modules: Mapping[str, Any]
-    wanted: frozenset[str] = frozenset()
-    remember: bool = False
-    found: dict[str, Tensor] = field(default_factory=dict)
-    runs: Counter[Any] = field(default_factory=Counter)
-    memories: dict[Any, Memory] = field(default_factory=dict)
-
-    def run(self, call: Callable[[], Any], wanted: frozenset[str], remember: bool = False) -> Any:
-        """Run the model and keep the picks that are `wanted`, each from exactly one run.
-
-        With `remember`, what the submodules of features return is kept as a whole.
-
-        Raises
-        ------
-        ParameterError
-            If a submodule did not run, ran more than once, or returned something else.
-        """
-        self.found, self.runs, self.wanted, self.remember = {}, Counter(), wanted, remember
-        if remember:
-            self.memories = {}
-        try:
-            result = call()
-        finally:
-            self.wanted = frozenset()
-        for path in sorted(wanted):
-            with located(dataset=path):
-                _check_runs(self.picks[path].module, self.runs[self.modules[path]])
-        return result
-
-    def hook(self, module: Any, _args: Any, output: Any) -> None:
-        """Keep what is wanted of a submodule's output (a forward hook)."""
-        here = [path for path in self.picks if path in self.wanted and self.modules[path] is module]
-        self.runs[module] += 1
-        if not here or self.runs[module] > 1:
-            return
-        tensors = {}
-        for path in here:
-            with located(dataset=path):
-                tensors[path] = picked(self.picks[path], output)
-        self.found |= {path: tensor.clone() for path, tensor in tensors.items()}
-        features = {path: each for path, each in tensors.items() if path.startswith("/features/")}
-        if features and self.remember:
-            self.memories[module] = Memory.of(self.picks[here[0]].module, output, features)
-
-    @contextmanager
-    def answering(self, absent: Collection[str]) -> Iterator[None]:
-        """Let the submodules of features answer from memory, without what is absent.
-
-        Raises
-        ------
-        ParameterError
-            If the model did not ask each of them once.
-        """
-        asked: Counter[Any] = Counter()
-        with ExitStack() as stack:
-            for module, memory in self.memories.items():
-                stack.enter_context(_answering(module, memory, absent, asked))
-            yield
-        for module, memory in self.memories.items():
-            name = self.picks[next(iter(memory.features))].module or "the model"
-            if asked[module] != 1:
-                message = "expected every submodule of features to run again, once"
-                found = f"found {asked[module]} runs: is it within another one of them?"
-                raise ParameterError(f"coalitions: {name}: {message}, {found}")
+    asked: Counter[str] = Counter()
+    with ExitStack() as stack:
+        for module, memory in memories.items():
+            stack.enter_context(_answering(module, memory, absent, asked))
+        yield
+    for name in (memory.name for memory in memories.values()):
+        if asked[name] != 1:
+            message = "expected every submodule of features to run again, once"
+            found = f"found {asked[name]} runs: is it within another one of them?"
+            raise ParameterError(f"coalitions: {name}: {message}, {found}")
 
 
 @contextmanager
 def _answering(
-    module: Any, memory: Memory, absent: Collection[str], asked: Counter[Any]
+    module: Any, memory: Memory, absent: Collection[str], asked: Counter[str]
 ) -> Iterator[None]:
     """Replace a module's forward; hooks, which have seen the output before, do not run again."""
 
     def forward(*_: Any, **__: Any) -> Any:
-        asked[module] += 1
+        asked[memory.name] += 1
         return memory.without(absent)
 
-    place = vars(module)
+    own = vars(module)
     changed = {
         "forward": forward,
         "_forward_hooks": OrderedDict(),
         "_forward_pre_hooks": OrderedDict(),
         "_compiled_call_impl": None,  # of module.compile(), which has the old forward inside
     }
-    before = {name: place[name] for name in changed if name in place}
-    place.update(changed)
+    before = {name: own[name] for name in changed if name in own}
+    own.update(changed)
     try:
         yield
     finally:
         for name in changed:
-            del place[name]
-        place.update(before)
-
-
-def _check_runs(module: str, count: int) -> None:
-    """Accept a submodule that ran once: of several runs, nobody could tell which one counts."""
-    if count == 1:
-        return
-    hint = (
-        "say with function= which one counts"
-        if count
-        else "forward never calls it (or calls its .forward(), which hooks do not see)"
-    )
-    message = f"expected one run in a forward pass, found {count}: {hint}"
-    raise ParameterError(f"{module or 'the model'}: {message}")
-
-
-@contextmanager
-def recording(model: Any, picks: Mapping[str, Pick]) -> Iterator[Recorder]:
-    """Hang hooks on the submodules of all picks; they are gone when the block ends.
-
-    Raises
-    ------
-    ParameterError
-        If a submodule does not exist, or takes no hooks.
-    """
-    modules = {path: submodule(model, pick.module) for path, pick in picks.items()}
-    names = {modules[path]: pick.module for path, pick in picks.items()}
-    recorder = Recorder(picks, modules)
-    with ExitStack() as stack:
-        for module, name in names.items():
-            try:
-                stack.callback(module.register_forward_hook(recorder.hook).remove)
-            except RuntimeError:  # TorchScript's way to say no
-                message = "expected a submodule that takes hooks, found a scripted one"
-                hint = "export the model as it was before torch.jit.script, or use function="
-                raise ParameterError(f"{name or 'the model'}: {message}: {hint}") from None
-        yield recorder
+            del own[name]
+        own.update(before)

@@ -2,87 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmselect.core.scores.coalitions import coalition_names
-from mmselect.errors import ParameterError
+from mmselect.errors import ParameterError, located
 from mmselect.pool.conversion import to_numpy
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.schema import match, names_in
-from mmselect.torch.export.batches import Inputs, Key, arguments, check_arguments, column, moved
+from mmselect.torch.export.batches import arguments, check_arguments, column, moved
 from mmselect.torch.export.blocks import allclose_to_largest
 from mmselect.torch.export.modes import dropping, seeded
-from mmselect.torch.export.outputs import Pick
-from mmselect.torch.export.recording import Recorder
+from mmselect.torch.export.outputs import picked, submodule
+from mmselect.torch.export.plan import FUSED, Plan
+from mmselect.torch.export.recording import Memory, answering
 from mmselect.torch.export.trees import Tensor, shown
-
-FUSED = "/multimodal_logits"
 
 REPEATED = 1e-3
 """How far logits may be off where encoders answer from memory, relative to the largest of them."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What an export runs and collects: the arguments of ``export_pool``, read and checked."""
+class Runs:
+    """The runs of a model over one batch after the other. Made by :func:`hooked`.
 
-    model: Any
-    device: Any
-    picks: Mapping[str, Pick]
-    columns: Mapping[str, Key]
-    function: Callable[[Any], Mapping[str, Any]] | None = None
-    inputs: Inputs = None
-    coalitions: bool = False
-    classifier: str | None = None
-    class_names: list[str] | None = None
-    passes: int = 0
-    seed: int = 0
-    layers: list[Any] = field(default_factory=list)
-    sources: list[Any] = field(default_factory=list)
-    amp: Any = None
-    dtype: Any = None
-
-
-def compute(
-    plan: Plan, recorder: Recorder, batch: Any, row: int, first: bool = False
-) -> dict[str, Any]:
-    """Run everything that is to run over a batch, and collect it under its names in the pool.
-
-    `row` is that of the batch's first sample: random numbers follow from it. With `first`, what
-    the user said of the model is held against what it does.
+    Attributes
+    ----------
+    plan : Plan
+    modules : dict of path to submodule
+        Whose output a pick is taken from.
     """
-    inputs = moved(batch, plan.device)
 
-    def call() -> Any:
-        if plan.function is not None:
-            return plan.function(inputs)
-        args, kwargs = arguments(inputs, plan.inputs, list(plan.columns.values()))
-        if first:
-            check_arguments(plan.model, args, kwargs)
-        return plan.model(*args, **kwargs)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.modules = {path: submodule(plan.model, p.module) for path, p in plan.picks.items()}
+        self._call: Callable[[], Any] = dict
+        self._wanted: Collection[str] = ()
+        self._found: dict[str, Tensor] = {}
+        self._counts: Counter[Any] = Counter()
+        self._memories: dict[Any, Memory] = {}
 
-    runs = Runs(plan, recorder, call)
-    autocast = torch.autocast(plan.device.type, plan.amp) if plan.amp else nullcontext()
-    with torch.no_grad(), autocast:
-        found = runs.collect(frozenset(plan.picks), remember=plan.coalitions)
-        _check_numbers(found)
-        if plan.coalitions:
-            found |= runs.coalition_logits(found, check=first)
-        if plan.passes:
-            found["/dropout_logits"] = runs.dropout_logits(row)
-    return found | {path: column(batch, path, key) for path, key in plan.columns.items()}
+    @torch.no_grad()
+    def compute(self, batch: Any, row: int, first: bool = False) -> dict[str, Any]:
+        """Run everything that is to run over a batch, and collect it under its names in the pool.
+
+        `row` is that of the batch's first sample: random numbers follow from it. With `first`, what
+        the user said of the model is held against what it does.
+        """
+        plan, ask, inputs = self.plan, self.plan.ask, moved(batch, self.plan.device)
+
+        def call() -> Any:
+            if ask.function is not None:
+                return ask.function(inputs)
+            args, kwargs = arguments(inputs, ask.inputs, list(plan.columns.values()))
+            if first:
+                check_arguments(plan.model, args, kwargs)
+            return plan.model(*args, **kwargs)
+
+        self._call, self._memories = call, {}
+        columns = {path: column(batch, path, key) for path, key in plan.columns.items()}
+        with torch.autocast(plan.device.type, ask.amp) if ask.amp else nullcontext():
+            found = self._collect(list(plan.picks))
+            _check_numbers(found)
+            if ask.coalitions:
+                found |= self._coalition_logits(found, columns if first else None)
+            if ask.dropout_passes:
+                found["/dropout_logits"] = self._dropout_logits(row)
+        return found | columns
+
+    def _collect(self, wanted: list[str]) -> dict[str, Any]:
+        """Run once: what the hooks picked, in the user's order, and what `function` gave.
+
+        Raises
+        ------
+        ParameterError
+            If a submodule did not run once, or it or the function returned something else.
+        """
+        self._wanted, self._found, self._counts = wanted, {}, Counter()
+        result = self._call()
+        for path in sorted(wanted):
+            with located(dataset=path):
+                _check_runs(self.plan.picks[path].module, self._counts[self.modules[path]])
+        found: dict[str, Any] = {path: self._found[path] for path in wanted}
+        if self.plan.ask.function is None:
+            return found
+        if not isinstance(result, Mapping):
+            message = "expected a mapping of names in the pool to arrays"
+            raise ParameterError(f"function: {message}, found {shown(result)}")
+        given = {f"/{name.removeprefix('/')}": values for name, values in result.items()}
+        return found | {path: _tensor(self.plan, path, each) for path, each in given.items()}
+
+    def hook(self, module: Any, _args: Any, output: Any) -> None:
+        """Keep what is wanted of a submodule's output, in copies: layers may work in place."""
+        self._counts[module] += 1
+        here = [path for path in self._wanted if self.modules[path] is module]
+        if not here or self._counts[module] > 1:
+            return
+        tensors = {}
+        for path in here:
+            with located(dataset=path):
+                tensors[path] = picked(self.plan.picks[path], output)
+        self._found |= {path: tensor.clone() for path, tensor in tensors.items()}
+        features = {path: each for path, each in tensors.items() if path.startswith("/features/")}
+        if features and self.plan.ask.coalitions:
+            name = self.plan.picks[here[0]].module or "the model"
+            self._memories[module] = Memory.of(name, output, features)
+
+    def _logits(self) -> Tensor:
+        """Run again, for the logits of the whole model alone."""
+        return fused_logits(self.plan, self._collect([FUSED] if FUSED in self.plan.picks else []))
+
+    def _dropout_logits(self, row: int) -> Tensor:
+        """Run with dropout active; random numbers follow from the row."""
+        plan = self.plan
+        with seeded(plan.sources, plan.ask.seed, row), dropping(plan.layers) as ran:
+            passes = [self._logits() for _ in range(plan.ask.dropout_passes)]
+        if not ran:
+            message = "expected dropout layers that run in a forward pass, found none that did"
+            raise ParameterError(f"dropout_passes: {message}")
+        return torch.stack(passes, dim=1)
+
+    def _coalition_logits(
+        self, found: Mapping[str, Any], columns: Mapping[str, Any] | None
+    ) -> dict[str, Tensor]:
+        """Run again for every coalition but the full one, whose logits are its own.
+
+        With `columns`, which say who has what, it is checked that every modality counts.
+        """
+        names = names_in("/features", found)
+        self._check_encoders(names)
+
+        def logits(present: Collection[str]) -> Tensor:
+            absent = [f"/features/{name}" for name in names if name not in present]
+            with answering(self._memories, absent):
+                return self._logits()
+
+        again = {name: logits(name.split("+")) for name in coalition_names(names)[:-1]}
+        if columns is not None:
+            full = fused_logits(self.plan, found)
+            _check_repeated(full, logits(names))
+            for name in names:
+                mask = columns.get(f"{PRESENT}/{name}", np.ones(len(full)))
+                rows = np.flatnonzero(to_numpy(mask))
+                without = again["+".join(other for other in names if other != name) or "none"]
+                heard = not torch.equal(without[rows], full[rows])
+                if found[f"/features/{name}"][rows].nan_to_num().any() and not heard:
+                    encoder = self.plan.picks[f"/features/{name}"].module
+                    message = f"expected logits that change where {encoder} returns zeros"
+                    hint = "name the submodule whose output goes into them, or use function="
+                    raise ParameterError(f"coalitions: {name}: {message}, found the same: {hint}")
+        return {f"/coalition_logits/{name}": each for name, each in again.items()}
+
+    def _check_encoders(self, names: list[str]) -> None:
+        """Accept features that hooks took, from submodules that return no logits as well."""
+        if not names:
+            raise ParameterError("coalitions: expected features of modalities, found none")
+        if others := [name for name in names if f"/features/{name}" not in self.modules]:
+            message = "expected features= to name their submodule, found them from function="
+            hint = "name it, or return /coalition_logits/… too"
+            raise ParameterError(f"coalitions: {others[0]}: {message}: {hint}")
+        if memory := self._memories.get(self.modules.get(FUSED)):
+            message = f"found those of {memory.name}, which returns the logits"
+            raise ParameterError(f"coalitions: expected features of submodules, {message}")
 
 
-def _check_numbers(found: Mapping[str, Any]) -> None:
-    """Refuse text and labels alone; a name that is not in the format is told of later."""
-    places = [match(path) for path in found]
-    if not any(place is None or place.dataset.kind == "float" for place in places):
-        names = ", ".join(found) or "nothing"
-        raise ParameterError(f"function: expected features or logits to export, found {names}")
+def fused_logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
+    """Logits of the whole model, which a function may not have returned."""
+    if FUSED not in found:
+        name = "coalitions" if plan.ask.coalitions else "dropout_passes"
+        raise ParameterError(f"{name}: expected multimodal logits from function=, found none")
+    return found[FUSED]
 
 
 def _tensor(plan: Plan, path: str, values: Any) -> Any:
@@ -94,83 +187,22 @@ def _tensor(plan: Plan, path: str, values: Any) -> Any:
     return torch.as_tensor(array, device=plan.device) if array.dtype.kind in "fiu" else array
 
 
-def fused_logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
-    """Logits of the whole model, which a function may not have returned."""
-    if FUSED not in found:
-        name = "coalitions" if plan.coalitions else "dropout_passes"
-        raise ParameterError(f"{name}: expected multimodal logits from function=, found none")
-    return found[FUSED]
+def _check_numbers(found: Mapping[str, Any]) -> None:
+    """Refuse text and labels alone; a name that is not in the format is told of later."""
+    places = [match(path) for path in found]
+    if not any(place is None or place.dataset.kind == "float" for place in places):
+        names = ", ".join(found) or "nothing"
+        raise ParameterError(f"function: expected features or logits to export, found {names}")
 
 
-@dataclass(frozen=True)
-class Runs:
-    """The runs of a model over one batch, which `call` is one of."""
-
-    plan: Plan
-    recorder: Recorder
-    call: Callable[[], Any]
-
-    def collect(self, wanted: frozenset[str], remember: bool = False) -> dict[str, Any]:
-        """Run once: what the hooks picked, in the user's order, and what `function` gave."""
-        result = self.recorder.run(self.call, wanted, remember)
-        found: dict[str, Any] = {p: self.recorder.found[p] for p in self.plan.picks if p in wanted}
-        if self.plan.function is None:
-            return found
-        if not isinstance(result, Mapping):
-            message = "expected a mapping of names in the pool to arrays"
-            raise ParameterError(f"function: {message}, found {shown(result)}")
-        given = {f"/{name.removeprefix('/')}": values for name, values in result.items()}
-        return found | {path: _tensor(self.plan, path, each) for path, each in given.items()}
-
-    def logits(self) -> Tensor:
-        """Run again, for the logits of the whole model alone."""
-        found = self.collect(frozenset({FUSED} & self.plan.picks.keys()))
-        return fused_logits(self.plan, found)
-
-    def dropout_logits(self, row: int) -> Tensor:
-        """Run with dropout active; random numbers follow from the row."""
-        plan = self.plan
-        with seeded(plan.sources, plan.seed, row), dropping(plan.layers) as ran:
-            passes = [self.logits() for _ in range(plan.passes)]
-        if not ran:
-            message = "expected dropout layers that run in a forward pass, found none that did"
-            raise ParameterError(f"dropout_passes: {message}")
-        return torch.stack(passes, dim=1)
-
-    def coalition_logits(self, found: Mapping[str, Any], check: bool) -> dict[str, Tensor]:
-        """Run again for every coalition but the full one, whose logits are its own."""
-        names = names_in("/features", found)
-        self._check_encoders(names)
-
-        def logits(present: Collection[str]) -> Tensor:
-            absent = [f"/features/{name}" for name in names if name not in present]
-            with self.recorder.answering(absent):
-                return self.logits()
-
-        again = {name: logits(name.split("+")) for name in coalition_names(names)[:-1]}
-        if check:
-            full = fused_logits(self.plan, found)
-            _check_repeated(full, logits(names))
-            for name in names:
-                if not found[f"/features/{name}"].any():
-                    continue
-                without = again["+".join(other for other in names if other != name) or "none"]
-                _check_heard(self.plan, name, full, without)
-        return {f"/coalition_logits/{name}": each for name, each in again.items()}
-
-    def _check_encoders(self, names: list[str]) -> None:
-        """Accept features that hooks took, from submodules that return no logits as well."""
-        picks, recorder = self.plan.picks, self.recorder
-        if not names:
-            raise ParameterError("coalitions: expected features of modalities, found none")
-        if others := [name for name in names if f"/features/{name}" not in picks]:
-            message = "expected features= to name their submodule, found them from function="
-            hint = "name it, or return /coalition_logits/… too"
-            raise ParameterError(f"coalitions: {others[0]}: {message}: {hint}")
-        if FUSED in picks and recorder.modules[FUSED] in recorder.memories:
-            name = picks[FUSED].module or "the model"
-            message = f"found those of {name}, which returns the logits"
-            raise ParameterError(f"coalitions: expected features of submodules, {message}")
+def _check_runs(module: str, count: int) -> None:
+    """Accept a submodule that ran once: of several runs, nobody could tell which one counts."""
+    hint = "say with function= which one counts"
+    if count == 0:
+        hint = "forward never calls it (or calls its .forward(), which hooks do not see)"
+    if count != 1:
+        message = f"expected one run in a forward pass, found {count}: {hint}"
+        raise ParameterError(f"{module or 'the model'}: {message}")
 
 
 def _check_repeated(full: Tensor, again: Tensor) -> None:
@@ -180,9 +212,23 @@ def _check_repeated(full: Tensor, again: Tensor) -> None:
         raise ParameterError(f"coalitions: {message}: {hint}")
 
 
-def _check_heard(plan: Plan, name: str, full: Tensor, without: Tensor) -> None:
-    if torch.equal(without, full):
-        encoder = plan.picks[f"/features/{name}"].module
-        message = f"expected logits that change where {encoder} returns zeros, found the same"
-        hint = "name the submodule whose output goes into them"
-        raise ParameterError(f"coalitions: {name}: {message}: {hint}, or use function=")
+@contextmanager
+def hooked(plan: Plan) -> Iterator[Runs]:
+    """Hang hooks on the submodules of all picks; they are gone when the block ends.
+
+    Raises
+    ------
+    ParameterError
+        If a submodule does not exist, or takes no hooks.
+    """
+    runs = Runs(plan)
+    with ExitStack() as stack:
+        for module, path in {runs.modules[path]: path for path in plan.picks}.items():
+            try:
+                stack.callback(module.register_forward_hook(runs.hook).remove)
+            except RuntimeError:  # TorchScript's way to say no
+                message = "expected a submodule that takes hooks, found a scripted one"
+                hint = "export the model as it was before torch.jit.script, or use function="
+                name = plan.picks[path].module or "the model"
+                raise ParameterError(f"{name}: {message}: {hint}") from None
+        yield runs

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import (
-    DataError,
     FormatError,
     MmselectError,
     OutputError,
@@ -31,7 +31,7 @@ from mmselect.errors import (
     located,
 )
 from mmselect.files import make_folder, writing
-from mmselect.pool.ids import Ids
+from mmselect.pool.ids import Ids, check_ids
 from mmselect.pool.reading import open_pool
 from mmselect.pool.writing import PoolWriter, check_shards, join_shards
 from mmselect.torch.export.blocks import Arrays, allclose_to_largest
@@ -67,10 +67,9 @@ class Shards:
     def __init__(self, target: Path, settings: Mapping[str, Any], part: tuple[int, int]) -> None:
         self.target = Path(os.path.realpath(target))
         self.folder = self.target.with_name(f"{self.target.name}.partial")
-        self.settings, (self.part, self.parts) = {**settings, "parts": part[1]}, part
+        self.settings, self.parts, self._own = settings, part[1], f"{part[0]:04d}"
         self.rows = self.batches = self.last_rows = 0
         self.constants: Arrays = {}
-        self._own = f"{self.part:04d}"
         self.settings_file = self.folder / f"{self._own}.json"
         self._waiting: list[Arrays] = []
         self._size, self._since = 0, time.monotonic()
@@ -106,35 +105,32 @@ class Shards:
         sizes = list(map(_rows, blocks))
         about = {"batches": len(sizes), "last_batch": sizes[-1]}
         path = self.folder / f"{self._own}-{self.batches:08d}.h5"
-        with located(rows=range(self.rows, self.rows + sum(sizes))):
-            hashes = self._new_hashes(blocks)
-            if not self.batches:
-                self._begin()
-            with PoolWriter(path, self.constants, rows=sum(sizes), attributes=about) as writer:
-                for block in blocks:
-                    writer.append(block)
+        hashes = self._new_hashes([block["/id"] for block in blocks if "/id" in block])
+        if not self.batches:
+            self._begin()
+        with (
+            located(rows=range(self.rows, sys.maxsize)),
+            PoolWriter(path, self.constants, rows=sum(sizes), attributes=about) as writer,
+        ):
+            for block in blocks:
+                writer.append(block)
         self.rows, self.last_rows = self.rows + sum(sizes), sizes[-1]
         self.batches += len(sizes)
         self._hashes = np.concatenate([self._hashes, hashes])
 
-    def _new_hashes(self, blocks: list[Arrays]) -> NDArray[np.int64]:
-        """Hash the ids of some batches; refuse those that were there before."""
-        if "/id" not in blocks[0]:
-            return self._hashes[:0]
-        ids = Ids(np.concatenate([block["/id"] for block in blocks]))
-        hashes = _hashes(ids)
-        suspects = np.flatnonzero(np.isin(hashes, self._hashes)).tolist()
-        named = {ids.values[row] for row in suspects}
-        before = named.intersection(self.ids()) if named else named
-        if again := [row for row in suspects if ids.values[row] in before]:
-            message = f"expected unique ids, found {ids.text(again[:1])[0]!r} again"
-            raise DataError(message, file=str(self.target), dataset="/id", rows=again)
+    def _new_hashes(self, ids: list[NDArray[Any]]) -> NDArray[np.int64]:
+        """Hash ids; where one may have been there before, look at the names of all."""
+        hashes = _hashes(Ids(np.concatenate(ids))) if ids else self._hashes[:0]
+        if np.isin(hashes, self._hashes).any():
+            with located(file=str(self.target)):
+                before = np.fromiter(self.ids(), ids[0].dtype, self.rows)
+                check_ids(Ids(np.concatenate([before, *ids])))
         return hashes
 
     def ids(self) -> Iterator[Any]:
         """Go through the ids in the finished shards, as stored."""
         for path in self.finished(self._own):
-            with open_pool(path) as shard:
+            with open_pool(path, masks=False) as shard:
                 yield from shard.ids.values.tolist()
 
     def _begin(self) -> None:
@@ -163,7 +159,7 @@ class Shards:
         """
         for path in self.finished(self._own):
             self._check_settings(self.settings_file)
-            with open_pool(path) as shard:
+            with open_pool(path, masks=False) as shard:
                 about = shard.layout.shards[0].source.handle.attrs
                 if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
                     message = f"expected the shard of batch {self.batches + 1}, found another"
@@ -197,15 +193,15 @@ class Shards:
         if rows != self.last_rows:
             expected = f"expected {self.last_rows} rows in batch {self.batches}, as before"
             raise SchemaError(f"{expected}, found {rows}", file=str(path))
-        with open_pool(path) as shard:
+        with open_pool(path, masks=False) as shard:
             start = shard.n - self.last_rows
             before = {name: column[start:] for name, column in shard.columns.items()}
         for name in {**arrays, **before}:
-            none = np.empty(0)
-            if not allclose_to_largest(before.get(name, none), arrays.get(name, none)):
+            old, new = (each.get(name, np.empty(0)) for each in (before, arrays))
+            if not allclose_to_largest(old, new):
                 message = "expected the numbers written before, found others: is it the same model?"
-                here = list(range(rows))
-                raise SchemaError(message, file=str(path), dataset=name, rows=here)
+                every = list(range(rows))
+                raise SchemaError(message, file=str(path), dataset=name, rows=every)
 
     def finish(self, join: bool) -> None:
         """Write what waits; where every part is done, make the pool of them."""

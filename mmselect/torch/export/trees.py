@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from mmselect.errors import few
+from mmselect.errors import ParameterError, few
 
 Tensor = Any
 Tree = Any
@@ -42,42 +42,39 @@ def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
     return pytree.tree_map(leaf, tree, is_leaf=lambda part: isinstance(part, PackedSequence))
 
 
-def parts(thing: Any) -> dict[str, Any]:
-    """Attributes of an object that is no tree, such as a data class.
-
-    Examples
-    --------
-    >>> import types
-    >>> parts(types.SimpleNamespace(logits=1)), parts("text")
-    ({'logits': 1}, {})
-    """
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        return {field.name: getattr(thing, field.name, None) for field in dataclasses.fields(thing)}
-    return dict(getattr(thing, "__dict__", {}))
-
-
-def look(tree: Tree, key: str | int) -> Any:
+def look(tree: Tree, key: str | int, where: str) -> Any:
     """Find a part by key, by position, or by attribute.
 
     Raises
     ------
-    LookupError
-        Saying which parts there are.
+    ParameterError
+        Saying `where` that is, and which parts there are.
 
     Examples
     --------
-    >>> look({"logits": 1}, "logits"), look((1, 2), "1"), look((1, 2), 0)
+    >>> look({"logits": 1}, "logits", "labels"), look((1, 2), "1", "ids"), look((1, 2), 0, "ids")
     (1, 2, 1)
     """
-    if isinstance(tree, Mapping):
-        if key in tree:
+    with suppress(LookupError, AttributeError, TypeError):
+        if isinstance(tree, Mapping):
             return tree[key]
-    elif isinstance(tree, tuple | list) and str(key).isdecimal():
-        if int(key) < len(tree):
+        if isinstance(tree, tuple | list) and str(key).isdecimal():
             return tree[int(key)]
-    elif isinstance(key, str) and hasattr(tree, key):
-        return getattr(tree, key)
-    raise LookupError(f"expected a part of {shown(tree)}, found {key!r}")
+        return getattr(tree, str(key))
+    raise ParameterError(f"{where}: expected a part of {shown(tree)}, found {key!r}")
+
+
+def names(tree: Tree) -> list[str]:
+    """Keys of a mapping, or the public attributes of an object such as a data class.
+
+    Examples
+    --------
+    >>> import types
+    >>> names(types.SimpleNamespace(logits=1)), names({"a": 1}), names("text")
+    (['logits'], ['a'], [])
+    """
+    found = tree if isinstance(tree, Mapping) else getattr(tree, "__dict__", ())
+    return [str(name) for name in found if not str(name).startswith("_")]
 
 
 def shown(tree: Tree) -> str:
@@ -90,13 +87,13 @@ def shown(tree: Tree) -> str:
     """
     if isinstance(tree, torch.Tensor):
         return str(tuple(tree.shape))
-    if isinstance(tree, Mapping):
-        items = [f"{key} {shown(value)}" for key, value in tree.items()]
-        return f"{type(tree).__name__} with {few(items)}"
     if isinstance(tree, tuple | list):
         return f"a {type(tree).__name__} of {len(tree)}: {few([shown(item) for item in tree])}"
-    public = [] if callable(tree) else [name for name in parts(tree) if not name.startswith("_")]
-    return f"{type(tree).__name__} with {few(public)}" if public else type(tree).__name__
+    if isinstance(tree, Mapping):
+        parts = [f"{key} {shown(value)}" for key, value in tree.items()]
+    else:
+        parts = [] if callable(tree) else names(tree)
+    return f"{type(tree).__name__} with {few(parts)}" if parts else type(tree).__name__
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,9 @@ class Aligned:
     @property
     def report(self) -> dict[str, Any]:
         """Everything but the projectors and the warnings, as plain data."""
-        return {
-            "samples": self.n,
-            "dim": self.dim,
-            "prototypes": self.prototypes,
-            "losses": [loss._asdict() for loss in self.losses],
-            "before": self.before,
-            "after": self.after,
-            "within": self.within,
-        }
+        names = ("dim", "prototypes", "losses", "before", "after", "within")
+        report = {"samples": self.n} | {name: getattr(self, name) for name in names}
+        return report | {"losses": [loss._asdict() for loss in self.losses]}
 
 
 @accepts(Aligning)
@@ -142,44 +136,48 @@ def align_features(
     (64, True)
     """
     target, how = Path(target), Aligning(**asked)
-    how = replace(how, device=_device(how.device))
-    with opened_pool(pool) as opened, _torch_threads(how.threads):
+    if how.device == "auto":
+        how = replace(how, device="cuda" if torch.cuda.is_available() else "cpu")
+    device, engine = usable_device(how.device, "auto or "), Engine(how.threads, how.memory)
+    with opened_pool(pool) as opened, ExitStack() as afterwards:
+        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(how.threads)
         check_targets([target], opened.files)
         paths = _paths(opened)
-        how = _settled(how, min(opened.columns[path].shape[1] for path in paths))
-        rng, device = np.random.default_rng(how.seed), torch.device(how.device)
-        engine = Engine(how.threads, how.memory)
         with opened.located():
             _ = opened.ids  # refuses ids that the new pool could not hold
-            old = measure_alignment(
-                opened, Engine(how.threads, how.memory)
-            )  # also finds rows with nan
+            old = measure_alignment(opened, engine)  # also finds rows with nan
+        how = _settled(how, opened, old)
+        rng = np.random.default_rng(how.seed)
+        with opened.located():
             maps = {
                 path: Projector(opened, path, how.dim or 0, rng, device, how.memory)
                 for path in paths
             }
-            if how.prototypes is None:
-                how = replace(how, prototypes=_usual_prototypes(opened.n, maps))
             losses = _trained(opened, maps, how, progress)
         _write(opened, target, maps, how, losses)
     with open_pool(target) as written:
         new = measure_alignment(written, engine)
-    before, after = alignment_pairs(old), alignment_pairs(new)
     return Aligned(
         n=opened.n,
         dim=how.dim or 0,
         prototypes=how.prototypes or 0,
         losses=tuple(losses),
-        before=before,
-        after=after,
+        before=alignment_pairs(old),
+        after=alignment_pairs(new),
         within={_name(p): {"before": x, "after": new.within[p]} for p, x in old.within.items()},
         projectors={_name(path): projector.affine() for path, projector in maps.items()},
-        warnings=[*_left_out(opened), *_zero_rows(old, new), *_wider_gaps(before, after)],
+        warnings=_warnings(opened, old, new),
     )
 
 
 def _name(path: str) -> str:
     return path.removeprefix("/features/")
+
+
+def _fits(path: str) -> bool:
+    """Whether a dataset says as much of the new features as of the old ones."""
+    return not path.startswith(OF_THE_OLD_FEATURES)
 
 
 def _paths(pool: Pool) -> list[str]:
@@ -200,42 +198,23 @@ def _paths(pool: Pool) -> list[str]:
     return [f"/features/{name}" for name in names]
 
 
-def _settled(how: Aligning, narrowest: int) -> Aligning:
-    """Fill in the width and the warm-up where nobody said them.
+def _settled(how: Aligning, pool: Pool, found: Alignment) -> Aligning:
+    """Fill in width, warm-up and number of prototypes where nobody said them.
 
     Raises
     ------
     ParameterError
         If the warm-up is longer than the training.
     """
+    narrowest = min(pool.columns[path].shape[1] for path in found.within)
     warmup = how.epochs // 5 if how.warmup is None else how.warmup
     if warmup > how.epochs:
         raise ParameterError(f"warmup: expected from 0 to {how.epochs} epochs, found {warmup}")
-    return replace(how, dim=how.dim or min(narrowest, WIDEST), warmup=warmup)
-
-
-def _device(name: str) -> str:
-    """Name a device that torch can use here; ``auto`` is the GPU where there is one."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    usable_device(name, otherwise="auto or ")
-    return name
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _usual_prototypes(n: int, projectors: Mapping[str, Projector]) -> int:
-    """Scale the number with the samples that have the rarest modality."""
-    present = n - max(projector.zero_rows for projector in projectors.values())
-    return min(max(2, round(present / ROWS_PER_PROTOTYPE)), MOST_PROTOTYPES)
+    present = pool.n - max(found.zero_rows.values())  # of the rarest modality
+    usual = min(max(2, round(present / ROWS_PER_PROTOTYPE)), MOST_PROTOTYPES)
+    prototypes = usual if how.prototypes is None else how.prototypes
+    dim = how.dim or min(narrowest, WIDEST)
+    return replace(how, dim=dim, warmup=warmup, prototypes=prototypes)
 
 
 def _trained(
@@ -248,36 +227,24 @@ def _trained(
         raise MmselectError(f"{how.device}: {message}") from None
 
 
-def _left_out(pool: Pool) -> list[str]:
-    """Say what the new pool will not hold."""
-    old = sorted(path for path in pool.paths if path.startswith(OF_THE_OLD_FEATURES))
+def _warnings(pool: Pool, old: Alignment, new: Alignment) -> list[str]:
+    """Say what the new pool does not hold, and what did not become better."""
     notices = [f"{name}: not in the format, left out" for name in pool.unknown]
-    if old:
-        notices.append(f"{few(old)}: left out, as they fit the old features only")
-    return notices
-
-
-def _zero_rows(old: Alignment, new: Alignment) -> list[str]:
-    """Count the rows that were zero, and those that became so: equal to their modality's mean."""
-    notices = []
-    for path, count in old.zero_rows.items():
-        if count:
-            notices.append(f"{path}: {count:,} rows are all zero; they stay zero")
-        if more := new.zero_rows[path] - count:
+    if gone := sorted(path for path in pool.paths if not _fits(path)):
+        notices.append(f"{few(gone)}: left out, as they fit the old features only")
+    for path, zero in old.zero_rows.items():
+        if zero:
+            notices.append(f"{path}: {zero:,} rows are all zero; they stay zero")
+        if more := new.zero_rows[path] - zero:
             notices.append(f"{path}: {more:,} rows are their modality's mean and became zero")
+    wider = [pair for pair, gap in new.gap.items() if gap >= old.gap.get(pair, np.inf)]
+    notices += [
+        f"the modality gap of {_name(a)} and {_name(b)} did not become smaller" for a, b in wider
+    ]
     return notices
 
 
-def _wider_gaps(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
-    """Name the pairs of modalities that are not closer to each other than they were."""
-    gaps = {tuple(pair["modalities"]): pair["gap"] for pair in before}
-    return [
-        f"the modality gap of {a} and {b} did not become smaller"
-        for a, b, gap in ((*pair["modalities"], pair["gap"]) for pair in after)
-        if gap >= gaps.get((a, b), np.inf)
-    ]
-
-
+@torch.no_grad()
 def _write(
     pool: Pool,
     target: Path,
@@ -294,16 +261,11 @@ def _write(
         "pool": {"paths": pool.files, "fingerprint": fingerprint(pool)},
     }
     fixed = {path: array for path, array in pool.constants.items() if _fits(path)}
-    kept = [path for path in sorted(pool.columns) if _fits(path) and path not in projectors]
-    share = how.memory // (1 + len(projectors))
-    blocks = [projector.blocks(share) for projector in projectors.values()]
+    kept = sorted(filter(_fits, pool.columns))
     with PoolWriter(target, fixed, rows=pool.n, attributes={"provenance": as_json(made)}) as writer:
-        for (_, block), *features in zip(pool.blocks(kept, STEP, share), *blocks, strict=True):
-            for path, rows in zip(projectors, features, strict=True):
+        for _, block in pool.blocks(kept, STEP, how.memory):
+            for path, projector in projectors.items():
                 half = pool.columns[path].dtype.itemsize == 2
-                block[path] = rows.cpu().numpy().astype(np.float16 if half else np.float32)
-            writer.append({path: block[path] for path in sorted(block)})
-
-
-def _fits(path: str) -> bool:
-    return not path.startswith(OF_THE_OLD_FEATURES)
+                projected = projector(block[path]).cpu().numpy()
+                block[path] = projected.astype(np.float16 if half else np.float32)
+            writer.append(block)

@@ -56,7 +56,7 @@ def multimodal_loss(
     """
     y = _targets(targets, multimodal, kind)
     every = [*_fitting(unimodal, multimodal).values(), multimodal]
-    return torch.stack([_cross_entropy(logits, y, kind) for logits in every]).mean()
+    return torch.stack([_cross_entropy(f, y, kind) for f in every]).mean()
 
 
 def self_distillation_loss(
@@ -111,8 +111,7 @@ def self_distillation_loss(
     teacher = fused.sigmoid() if kind == "bce" else fused.softmax(dim=1)
     soft = (y + weight * teacher) / (1 + weight)
     heads = _fitting(unimodal, multimodal).values()
-    terms = torch.stack([_cross_entropy(logits, soft, kind) for logits in heads])
-    return (1 + weight) * terms.sum()
+    return (1 + weight) * torch.stack([_cross_entropy(f, soft, kind) for f in heads]).sum()
 
 
 def info_nce(first: Tensor, second: Tensor, *, tau: float = TAU) -> Tensor:

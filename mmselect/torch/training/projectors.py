@@ -70,7 +70,7 @@ class Projector:
         self, pool: Pool, path: str, dim: int, rng: np.random.Generator, device: Any, memory: int
     ) -> None:
         self.pool, self.path, self.device, self.memory = pool, path, device, memory
-        self.mean, self.scale, self.zero_rows = _moments(pool, path, memory)
+        self.mean, self.scale = _moments(pool, path, memory)
         d = len(self.mean)
         first = np.linalg.qr(rng.standard_normal((max(d, dim), min(d, dim))))[0]
         first = first if dim >= d else first.T
@@ -86,9 +86,9 @@ class Projector:
         return functional.normalize(centred @ self.weight.T, dim=1)
 
     @torch.no_grad()
-    def blocks(self, memory: int) -> Iterator[Tensor]:
-        """Project all rows, in blocks of `STEP`; `memory` is how many bytes to read at a time."""
-        for _, block in self.pool.blocks([self.path], STEP, memory):
+    def blocks(self) -> Iterator[Tensor]:
+        """Project all rows, in blocks of `STEP`."""
+        for _, block in self.pool.blocks([self.path], STEP, self.memory):
             yield self(block[self.path])
 
     @torch.no_grad()
@@ -103,8 +103,8 @@ class Projector:
         return weight, -weight @ self.mean
 
 
-def _moments(pool: Pool, path: str, memory: int) -> tuple[NDArray[np.float64], float, int]:
-    """Mean and spread of the rows that are not zero, and how many are zero."""
+def _moments(pool: Pool, path: str, memory: int) -> tuple[NDArray[np.float64], float]:
+    """Mean and spread of the rows that are not zero."""
     total, squares, count = np.zeros(pool.columns[path].shape[1]), 0.0, 0
     for _, block in pool.blocks([path], STEP, memory):
         rows = block[path].astype(np.float64)
@@ -116,7 +116,7 @@ def _moments(pool: Pool, path: str, memory: int) -> tuple[NDArray[np.float64], f
     spread = size - float(mean @ mean)
     if spread <= SPREAD * size:
         raise DataError("expected rows that differ, found all the same", dataset=path)
-    return mean, float(np.sqrt(spread)), pool.n - count
+    return mean, float(np.sqrt(spread))
 
 
 def train(
@@ -153,17 +153,17 @@ def train(
         active = prototypes if epoch >= warmup else {}
         for path, own in active.items():
             _refresh(own, projectors[path])
-        parts = []
+        weighed = []
         for done, rows, arrays in _batches(pool, projectors, how.batch_size, rng):
             position = epoch + (done - len(rows) / 2) / pool.n
             for group in optimizer.param_groups:
                 group["lr"] = how.rate * schedule(position, warmup, how.epochs)
-            counts = torch.tensor([_paired(arrays), len(rows)])
             losses = _step(optimizer, projectors, arrays, active, rows, how.tau)
-            parts.append((losses * counts.to(losses.device), counts))
+            counts = losses.new_tensor([_paired(arrays), len(rows)])
+            weighed.append(torch.stack([losses * counts, counts]))
             if progress:
                 progress(epoch * pool.n + done, how.epochs * pool.n)
-        cross_modal, unimodal = _means(parts)
+        cross_modal, unimodal = _means(weighed)
         _check_sound(cross_modal + unimodal, weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
         history.append(Losses(cross_modal, unimodal if active else None))
     return history
@@ -175,22 +175,20 @@ def _paired(arrays: Mapping[str, Array]) -> int:
     return int((present.sum(axis=0) >= 2).sum())
 
 
-def _means(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+def _means(weighed: Sequence[Tensor]) -> tuple[float, float]:
     """Mean losses of an epoch: L_cm over the samples that have partners, L_um over all."""
-    sums, counts = (torch.stack(part).double().sum(dim=0) for part in zip(*parts, strict=True))
+    sums, counts = torch.stack(weighed).double().sum(dim=0).cpu()
     if not counts[0]:
         raise NeedsError("align needs samples that have two or more modalities, found none")
-    cross_modal, unimodal = (sums.cpu() / counts).tolist()
-    return cross_modal, unimodal
+    return float(sums[0] / counts[0]), float(sums[1] / counts[1])
 
 
 def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
     """Refuse a training that ran away: its features would have no direction."""
     largest = max(float(weight.detach().abs().max()) for weight in weights)
-    for found, limit, expected in (
-        (loss, np.inf, "a loss that is a number"),
-        (largest, LARGEST, f"weights below {LARGEST:g}"),
-    ):
+    sound = {"a loss that is a number": (loss, np.inf)}
+    sound[f"weights below {LARGEST:g}"] = largest, LARGEST
+    for expected, (found, limit) in sound.items():
         if not abs(found) < limit:
             raise MmselectError(f"expected {expected}, found {found:g} {when}; try a smaller rate")
 
@@ -241,9 +239,7 @@ def _cross_modal(z: Mapping[str, Tensor], arrays: Mapping[str, Array], tau: floa
 
 
 def _unimodal(
-    z: Mapping[str, Tensor],
-    prototypes: Mapping[str, UnimodalPrototypes],
-    rows: NDArray[np.int64],
+    z: Mapping[str, Tensor], prototypes: Mapping[str, UnimodalPrototypes], rows: NDArray[np.int64]
 ) -> Tensor:
     """Mean prototypical loss over the modalities; 0 before there are prototypes."""
     losses = []
@@ -254,9 +250,7 @@ def _unimodal(
 
 
 def _mean(losses: Sequence[Tensor], z: Mapping[str, Tensor]) -> Tensor:
-    if losses:
-        return torch.stack(losses).mean()
-    return torch.zeros((), device=next(iter(z.values())).device)
+    return torch.stack(losses).mean() if losses else next(iter(z.values())).new_zeros(())
 
 
 def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
@@ -264,7 +258,7 @@ def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
     n = projector.pool.n
     with located(dataset=projector.path):
         sample = projector.take(prototypes.sampled_rows(n))
-        prototypes.refresh(projector.blocks(projector.memory), sample, n)
+        prototypes.refresh(projector.blocks(), sample, n)
 
 
 def _batches(

@@ -124,10 +124,9 @@ class UnimodalPrototypes:
         self.assigned, distance = _nearest_of_all(features, centres, n)
         _check_finite(distance)
         self.centroids = functional.normalize(centres, dim=1)
-        phi = concentrations(
-            distance.cpu().numpy(), self.assigned.cpu().numpy(), self.k, self.tau, self.smoothing
-        )
-        self.concentration = torch.from_numpy(phi.astype(np.float32)).to(centres.device)
+        found, owner = distance.cpu().numpy(), self.assigned.cpu().numpy()
+        phi = concentrations(found, owner, self.k, self.tau, self.smoothing)
+        self.concentration = torch.from_numpy(phi).to(centres)
 
     def sampled_rows(self, n: int) -> NDArray[np.int64]:
         """Draw the rows of n, in increasing order, that the clustering should see."""
@@ -139,13 +138,11 @@ class UnimodalPrototypes:
         _check_matrix(sample)
         z = unit(sample).float()
         _check_finite(z)
-        present = z.any(dim=1)
-        z = z if bool(present.all()) else z[present]
+        z = z[z.any(dim=1)]
         if len(z) < self.k:
             message = f"expected at least {self.k:,} rows with a direction, found {len(z):,}"
             raise SelectionError(f"prototypes: {message}")
-        x = np.ascontiguousarray(z.cpu().numpy())
-        threads = torch.get_num_threads()
+        x, threads = np.ascontiguousarray(z.cpu().numpy()), torch.get_num_threads()
         centres = cluster_centres(x, self.k, self._rng, self.iterations, threads)
         fill_empty(x, centres, Engine(threads))
         return torch.from_numpy(centres).to(z.device)

@@ -1,0 +1,75 @@
+"""Balance: no group more than one pick ahead of any that still has rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmselect.arrays import Index
+
+
+class Balance:
+    """Which groups of the balanced columns may be picked from next.
+
+    Attributes
+    ----------
+    cells : (n,) ndarray of int
+        Joint group of each row: one number for each combination of the columns' groups.
+    live : (cells,) ndarray of int
+        Free rows in each cell.
+    open : (cells,) ndarray of bool
+        Cells with free rows all of whose groups have the fewest picks.
+    waived : int
+        Picks made while no row was in such a cell, so that later columns did not count.
+    """
+
+    def __init__(self, columns: Sequence[Index]) -> None:
+        joint, self.cells = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        self.groups = list(joint.T)
+        self.live = np.bincount(self.cells, minlength=len(joint))
+        self.picks = [np.zeros(int(group.max(initial=0)) + 1, np.intp) for group in self.groups]
+        self.waiving, self.waived = False, 0
+        self.open = self.live > 0
+        self.opened = int(self.open.sum())
+        self.fresh = False
+
+    def take(self, row: int) -> None:
+        """Count a pick; its cell is open, and then no longer, since its groups are ahead."""
+        cell = int(self.cells[row])
+        for group, picks in zip(self.groups, self.picks, strict=True):
+            picks[group[cell]] += 1
+        self.waived += self.waiving
+        self._close(np.array([cell]))
+        self.fresh |= len(self.groups) > 1
+
+    def lose(self, rows: Index) -> None:
+        """Rows are no longer free."""
+        cells = self.cells[rows]
+        np.subtract.at(self.live, cells, 1)
+        self._close(cells[self.live[cells] == 0])
+        self.fresh |= len(self.groups) > 1
+
+    def gain(self, rows: Index) -> None:
+        """Rows are free again."""
+        np.add.at(self.live, self.cells[rows], 1)
+        self.fresh = True
+
+    def settle(self) -> bool:
+        """Open the groups with the fewest picks, if that may have changed; whether any opened."""
+        if self.opened and not self.fresh:
+            return False
+        before, alive = self.open, self.live > 0
+        self.open, self.waiving, self.fresh = alive, False, False
+        for group, picks in zip(self.groups, self.picks, strict=True):
+            fewest = picks[group[alive]].min(initial=np.iinfo(np.intp).max)
+            fits = self.open & (picks[group] == fewest)
+            self.waiving |= not fits.any()
+            self.open = fits if fits.any() else self.open
+        self.opened = int(self.open.sum())
+        return bool((self.open & ~before).any())
+
+    def _close(self, cells: Index) -> None:
+        closing = np.unique(cells[self.open[cells]])
+        self.open[closing] = False
+        self.opened -= len(closing)
