@@ -45,8 +45,8 @@ View: TypeAlias = tuple[str, ...]
 
 Features: TypeAlias = Mapping[str, NDArray[np.float32]]
 
-Targets: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
-"""Classes (r,), or shares of all classes (r, c)."""
+Targets: TypeAlias = NDArray[Any]
+"""Classes (r,) of int64, or shares of all classes (r, c) of float32."""
 
 
 class Head(NamedTuple):

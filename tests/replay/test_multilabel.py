@@ -109,6 +109,14 @@ def test_hidden_shares_change_nothing(tmp_path: Path) -> None:
     assert [run.picks for run in after.runs] == [run.picks for run in before.runs]
 
 
+def test_strategies_for_multilabel_heads_play_on_shares(tmp_path: Path) -> None:
+    names = [f"{name}:multilabel=true" for name in ("entropy", "smem", "facility", "badge")]
+    found = replay(shared_pool(tmp_path / "a.h5"), ["entropy", *names], **SMALL | {"rounds": 1})
+    picks = [run.picks[1] for run in found.runs]
+    assert all(len(set(own)) == SMALL["budget"] for own in picks)
+    assert picks[0] != picks[1]  # a softmax over classes that do not exclude each other
+
+
 def test_more_labels_make_better_guesses(tmp_path: Path) -> None:
     path = shared_pool(tmp_path / "a.h5")
     found = replay(path, ["random"], **SMALL | {"rounds": 1, "budget": 100, "seeds": 3})

@@ -8,15 +8,12 @@ With p = σ(x) of each logit, entropies, confidences and divergences are those o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmselect.arrays import Array, Floats
-from mmselect.core.scores.softmax import MASKED, check_logits
-
-Logits = NDArray[np.floating[Any]]
+from mmselect.core.scores.softmax import MASKED, Logits, check_logits, one_shape
 
 BLOCK = 1 << 16
 """Logits of one head that are worked on at once."""
@@ -51,6 +48,8 @@ def bernoulli(heads: Mapping[str, Logits]) -> Bernoulli:
 
     Raises
     ------
+    SchemaError
+        If the heads differ in shape or are not matrices of floats.
     DataError
         For rows with nan or +inf, or of -inf alone.
 
@@ -62,17 +61,17 @@ def bernoulli(heads: Mapping[str, Logits]) -> Bernoulli:
     >>> found.entropy.round(6).ravel().tolist(), found.jsd.round(6).tolist()
     ([0.0, 0.0], [0.346574])
     """
-    n, c = next(iter(heads.values())).shape
+    n, c = one_shape(heads)
     found = Bernoulli(np.zeros((len(heads), n)), np.zeros(n))
     for rows in _blocks(n, c):
-        yes, no, total = 0.0, 0.0, 0.0
+        yes, no, total = (np.zeros((rows.stop - rows.start, c)) for _ in range(3))
         for own, (name, logits) in zip(found.entropy, heads.items(), strict=True):
             x = _checked(logits[rows], rows, name)
             entropies, tail = _entropies(x), _tail(x)
             own[rows] = entropies.mean(axis=1)
-            total = total + entropies
-            yes = yes + np.where(x > 0, 1 - tail, tail)
-            no = no + np.where(x > 0, tail, 1 - tail)
+            total += entropies
+            yes += np.where(x > 0, 1 - tail, tail)
+            no += np.where(x > 0, tail, 1 - tail)
         if len(heads) > 1:
             mixed = _of_tail(np.minimum(yes, no) / len(heads))
             found.jsd[rows] = (mixed - total / len(heads)).mean(axis=1).clip(0.0, np.log(2))
@@ -105,7 +104,7 @@ def bernoulli_confidence(logits: Logits, name: str = "logits") -> Floats:
     >>> bernoulli_confidence(np.log([[1.0, 3.0], [1 / 3, 1e9]])).round(6).tolist()
     [0.375, 0.125]
     """
-    n, c = logits.shape
+    n, c = one_shape({name: logits})
     least = np.zeros(n)
     for rows in _blocks(n, c):
         least[rows] = _tail(_checked(logits[rows], rows, name)).mean(axis=1)
