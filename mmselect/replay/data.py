@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mmselect.arrays import check_finite
 from mmselect.errors import DataError, NeedsError, SchemaError, SelectionError, UsageError
 from mmselect.output.tables import plain
+from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match
 from mmselect.request import fingerprint
@@ -94,7 +96,7 @@ class Oracle:
         return self._targets[self.rows]
 
 
-def load(pool: Pool, use_split: bool = True) -> Data:
+def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
     """Read the samples whose label is known, by ``/label`` or else ``/label_share``.
 
     Parameters
@@ -103,6 +105,8 @@ def load(pool: Pool, use_split: bool = True) -> Data:
     use_split : bool
         Take the test samples from ``/metadata/split``, if the pool has it; samples that are
         neither ``train`` nor ``test`` are left out then.
+    named : sequence of str
+        Columns of the metadata that constraints name, which may be text.
 
     Raises
     ------
@@ -122,6 +126,9 @@ def load(pool: Pool, use_split: bool = True) -> Data:
         raise SelectionError("expected samples with a known label, found none", file=pool.files[0])
     features = {name: _features(pool, name, rows) for name in pool.names("/features")}
     kept = {path: pool.columns[path][rows] for path in _visible(pool)}
+    for path in (f"/metadata/{name}" for name in named):
+        if path in pool.columns and path not in kept:
+            kept[path] = np.array(as_stored(pool.columns[path][rows]).tolist(), "S")
     split = None if test is None else test[rows]
     labeled = pool.labeled[rows]
     shares = _shares(pool, rows) if SHARE in pool.columns else None
