@@ -148,6 +148,7 @@ STRATEGIES = (
         "Core-Set Approach, ICLR 2018",
         footprint=coreset_footprint,
         constrained=True,
+        dealt=True,
     ),
     Strategy(
         name="alignment",
