@@ -19,6 +19,7 @@ from mmselect.core.presence import cut, patterns_of
 from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import NeedsError, SelectionError, few, needing
 from mmselect.option import accepts
+from mmselect.pool.memory import held_pool
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
@@ -142,7 +143,7 @@ def _frame(fields: dict[str, Any]) -> pandas.DataFrame:
 
 @accepts(Scoring)
 def score(
-    pool: Pool | PoolPath | Sequence[PoolPath],
+    pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
     *,
     progress: Progress | None = None,
@@ -152,8 +153,10 @@ def score(
 
     Parameters
     ----------
-    pool : Pool, path, or sequence of paths
-        Several paths are shards of one pool.
+    pool : Pool, path, or sequence of paths, optional
+        Several paths are shards of one pool. None: the pool is given as arrays, with the keywords
+        of :func:`mmselect.write_pool` (``features``, ``multimodal_logits``, ``ids``, …); `labeled`
+        is then a mask, or ids.
     strategy : str
         Name of a strategy that scores; ``auto`` is the best that the pool has the data for.
     progress : callable, optional
@@ -177,8 +180,9 @@ def score(
     >>> list(table.components)[:3]
     ['entropy', 'entropy.image', 'entropy.text']
     """
+    held, asked = held_pool(pool, asked)
     ask = Scoring(strategy=strategy, **asked)
-    with opened_pool(pool) as opened:
+    with opened_pool(held) as opened:
         return carry_out_scores(prepare(opened, ask, scores_only=True), progress)
 
 
@@ -199,7 +203,7 @@ def carry_out_scores(request: Request, progress: Progress | None = None) -> Scor
 
 @accepts(Selecting)
 def select(
-    pool: Pool | PoolPath | Sequence[PoolPath],
+    pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
     budget: int | float | str = 1,
     *,
@@ -240,9 +244,17 @@ def select(
     >>> from mmselect.demo import EMOJI
     >>> mmselect.select(EMOJI, strategy="smem", budget=3)
     Selection(3 picks by smem: twitter/derelict-house, google/key, twitter/warning)
+
+    Without a file:
+
+    >>> import numpy as np
+    >>> image = np.random.default_rng(0).standard_normal((100, 8))
+    >>> mmselect.select(features={"image": image}, budget=3, labeled=np.arange(100) < 10)
+    Selection(3 picks by facility: 20, 97, 87)
     """
+    held, asked = held_pool(pool, asked)
     ask = Selecting(strategy=strategy, budget=budget, **joined(asked, constraints))
-    with opened_pool(pool) as opened:
+    with opened_pool(held) as opened:
         request = prepare(opened, ask)
         return carry_out(request, count_budget(ask, request), ask.seed, progress, nearest)
 

@@ -123,7 +123,8 @@ def select(
         check_form(SELECT_FORMS, name, how, to[0], request.pool)
         with told(request, quiet):
             k = count_budget(ask, request)
-            check_parts(len(to), k)
+            if isinstance(k, int):  # else what the picks may cost; how many they are is not known yet
+                check_parts(len(to), k)
             if nearest is not None:
                 require_distance(request)
             if not dry_run:

@@ -16,10 +16,12 @@ from mmselect.errors import UsageError, few
 from mmselect.files import check_targets
 from mmselect.option import accepts
 from mmselect.packing.gathering import gather
+from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
 from mmselect.packing.plan import Item, Plan, check_axes, make_plan
 from mmselect.packing.report import Origin, Packed, report
 from mmselect.packing.source import Files
+from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.schema import in_schema_order
@@ -98,6 +100,8 @@ def carry_out(
     progress: Progress | None = None,
 ) -> Packed:
     """Make a pool of what was asked for; see :func:`pack`."""
+    if ask.base is None and all(getattr(ask, name) is None for name in ARGUMENTS):
+        raise UsageError(f"expected a source, such as --features NAME={_example(table)}")
     with Files() as files:
         base = files.enter_context(open_pool(ask.base)) if ask.base is not None else None
         found = gather(ask, None if table is None else Path(table), base, files)
@@ -112,6 +116,11 @@ def carry_out(
         _write(plan, links, rows, target, ask.memory, progress or silent)
         origins = dict(_origins(plan, links, ask.base, found.sources))
     return report(target, origins, [*found.notices, *plan.notices])
+
+
+def _example(table: str | os.PathLike[str] | None) -> str:
+    """Say what could be a source: columns of the table, if there is one."""
+    return "FILE" if table is None else f"COLUMN, one of {few(keys_of(Path(table)))}"
 
 
 def _base_links(ask: Packing, plan: Plan, base: Pool | None, target: Path) -> dict[str, Link]:

@@ -192,7 +192,8 @@ def _constant(path: str, source: Source) -> Array:
 
 
 def _item(place: Place, source: Source, found: Match | None, floats: str | None) -> Item:
-    with located(file=str(source.path), dataset=source.key or place.dataset.path):
+    item = Item(place, source, source.column.dtype, _same)
+    with located(file=str(source.path), dataset=source.key or item.path):
         dtype, turn = fitted(place, source.column.dtype, floats)
         if found is None or found.same_order:
             return Item(place, source, dtype, turn)
@@ -200,6 +201,10 @@ def _item(place: Place, source: Source, found: Match | None, floats: str | None)
         if holes:  # integers and truth have nothing that says "none"
             return Item(place, source, np.dtype("f8"), lambda b: b.astype("f8"), found.rows)
         return Item(place, source, dtype, turn, found.rows)
+
+
+def _same(block: Array) -> Array:
+    return block
 
 
 def _matches(
