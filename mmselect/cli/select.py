@@ -123,7 +123,9 @@ def select(
         check_form(SELECT_FORMS, name, how, to[0], request.pool)
         with told(request, quiet):
             k = count_budget(ask, request)
-            if isinstance(k, int):  # else what the picks may cost; how many they are is not known yet
+            if isinstance(
+                k, int
+            ):  # else what the picks may cost; how many they are is not known yet
                 check_parts(len(to), k)
             if nearest is not None:
                 require_distance(request)
