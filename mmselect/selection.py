@@ -14,7 +14,7 @@ from mmselect.arrays import Index
 from mmselect.ask import Scoring, Selecting
 from mmselect.constraint import joined
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.constraints.highest import take_highest
+from mmselect.core.constraints.highest import top
 from mmselect.core.presence import cut, patterns_of
 from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import NeedsError, SelectionError, few, needing
@@ -331,7 +331,7 @@ def pick(
             if request.spread:
                 picks = diversity.spread(batch, values, k, rng, request.spread)
             else:
-                best = take_highest(values, allowed) if allowed else top(values, k)
+                best = top(values, k, allowed)
                 picks = Picks(best, values[best])
         copies = _copies(request, batch, picks) if len(batch.group(FEATURES)) else 0
     request.warnings.extend([*picks.warnings, *request.empty_rows()])
@@ -389,15 +389,3 @@ def batch_of(
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
         allowed=allowed,
     )
-
-
-def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
-    """Positions of the `k` largest scores, largest first, ties to the lower position.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> top(np.array([1.0, 3.0, 3.0, 2.0]), 3)
-    array([1, 2, 3])
-    """
-    return np.argsort(-scores, kind="stable")[:k]

@@ -396,7 +396,7 @@ def test_incomplete_samples_are_picked_in_proportion(tmp_path: Path, at_random: 
     lacks = lacking_emoji(path, at_random)
     with mmselect.open_pool(path) as pool:
         share = lacks[~pool.labeled].mean()
-    for name in ("facility", "coreset", "badge", "bmmal"):
+    for name in ("facility", "coreset", "badge", "bmmal", "kmeans"):
         picks = mmselect.select(path, name, budget=200)
         for first in (50, 200):  # nested: every prefix is in proportion
             assert lacks[picks.indices[:first]].mean() == pytest.approx(share, abs=0.03), name

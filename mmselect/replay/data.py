@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mmselect.arrays import check_finite
 from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
 from mmselect.output.tables import plain
+from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match
 from mmselect.request import fingerprint
@@ -82,7 +84,7 @@ class Oracle:
         return np.flatnonzero(self.known >= 0)
 
 
-def load(pool: Pool, use_split: bool = True) -> Data:
+def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
     """Read the samples whose label is known.
 
     Parameters
@@ -91,6 +93,8 @@ def load(pool: Pool, use_split: bool = True) -> Data:
     use_split : bool
         Take the test samples from ``/metadata/split``, if the pool has it; samples that are
         neither ``train`` nor ``test`` are left out then.
+    named : sequence of str
+        Columns of the metadata that constraints name, which may be text.
 
     Raises
     ------
@@ -114,6 +118,9 @@ def load(pool: Pool, use_split: bool = True) -> Data:
         raise SelectionError("expected samples with a known label, found none", file=pool.files[0])
     features = {name: _features(pool, name, rows) for name in pool.names("/features")}
     kept = {path: pool.columns[path][rows] for path in _visible(pool)}
+    for path in (f"/metadata/{name}" for name in named):
+        if path in pool.columns and path not in kept:
+            kept[path] = np.array(as_stored(pool.columns[path][rows]).tolist(), "S")
     split = None if test is None else test[rows]
     labeled = pool.labeled[rows]
     parts = [rows.astype(np.int64), labels[rows], labeled, *features.values()]

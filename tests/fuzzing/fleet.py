@@ -44,18 +44,19 @@ def work(seed: int, first: int, folder: Path) -> None:
 
     Prints a line of JSON when each is made, and one when it is done.
     """
+    from fuzzing import foreign
     from fuzzing.seeds import contents
     from fuzzing.trials import prepare, ready, trial
 
     (folder / "seeds").mkdir(exist_ok=True)
     place = folder / "seeds" / str(first)
     place.mkdir()
-    seeds, out = contents(place), sys.stdout
+    seeds, others, out = contents(place), foreign.contents(place), sys.stdout
     (folder / "input").mkdir(exist_ok=True)
     ready()
     number = first
     while True:
-        command = prepare(seed, number, seeds, folder / "input")
+        command = prepare(seed, number, seeds, others, folder / "input")
         print(json.dumps([number]), file=out, flush=True)
         found = trial(command)
         print(json.dumps([number, found.kind, found.said, found.bad]), file=out, flush=True)
