@@ -29,7 +29,9 @@ from mmselect.engine import ranges
 from mmselect.errors import DataError, ParameterError, RowNumbers, SchemaError
 
 Logits: TypeAlias = NDArray[np.floating[Any]]
-Activation = Literal["softmax", "sigmoid-norm"]
+Activation = Literal["softmax", "sigmoid-norm", "sigmoid"]
+"""How logits become probabilities. ``sigmoid``: each class by itself, for multi-label heads; it has
+a kernel of its own, :mod:`mmselect.core.scores.bernoulli`."""
 
 CHUNK = 128
 """Classes summed in the logits' own type, at most, before the partial sum goes to float64."""
@@ -105,7 +107,7 @@ def strips(heads: Mapping[str, Logits], activation: Activation) -> Iterator[Stri
     >>> strip.e[0, 0].round(6).tolist(), strip.heads[0].rest.round(6).tolist()
     ([1.0, 0.5], [0.5])
     """
-    n, c = _one_shape(heads)
+    n, c = one_shape(heads)
     check_limits(activation=activation)
     if not n or not c:
         return
@@ -284,7 +286,14 @@ def _working_type(*arrays: Logits) -> np.dtype[Any]:
     return np.result_type(np.float32, *(array.dtype.newbyteorder("=") for array in arrays))
 
 
-def _one_shape(heads: Mapping[str, Logits]) -> tuple[int, int]:
+def one_shape(heads: Mapping[str, Logits]) -> tuple[int, int]:
+    """Accept heads of one shape (n, c).
+
+    Raises
+    ------
+    ParameterError, SchemaError
+        If there is none, or they differ or are not matrices of floats.
+    """
     if not heads:
         raise ParameterError("expected at least one head, found none")
     first, *_ = heads.values()
