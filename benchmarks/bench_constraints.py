@@ -5,7 +5,8 @@
 
 For each way to pick: the time without constraints, with ``--group`` over n/4 groups, and how long
 the state that is asked takes by itself, told the same picks again: that share is what constraints
-cost, however the picks differ.
+cost a way that asks before each pick, however the picks differ. The top of a score (``entropy``)
+asks once for all, so there the difference of the first two counts.
 """
 
 from __future__ import annotations
