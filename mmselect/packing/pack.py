@@ -20,7 +20,7 @@ from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
 from mmselect.packing.plan import Item, Plan, check_axes, make_plan
 from mmselect.packing.report import Origin, Packed, report
-from mmselect.packing.source import Files
+from mmselect.packing.source import Files, Source
 from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import Pool, open_pool
@@ -105,7 +105,7 @@ def carry_out(
     with Files() as files:
         base = files.enter_context(open_pool(ask.base)) if ask.base is not None else None
         found = gather(ask, None if table is None else Path(table), base, files)
-        read = [str(source.path) for source in found.sources.values()]
+        read = [str(source.path) for source in found.sources.values() if not source.held]
         check_targets([target], [*read, *(base.files if base else ())])
         folder = Path(os.path.realpath(target)).parent
         plan = make_plan(found.sources, base, ask.join, ask.dtype, folder, files)
@@ -147,7 +147,7 @@ def _links(ask: Packing, plan: Plan, target: Path) -> dict[str, Link]:
     """Point at sources that need no change, where that was asked for."""
     links: dict[str, Link] = {}
     for path, item in plan.items.items() if ask.link else ():
-        if item.place.dataset.kind != "float" or item.source.path.name == "array":
+        if item.place.dataset.kind != "float" or item.source.held:
             continue  # small, or in no file
         same = item.rows is None and item.dtype == item.source.column.dtype
         link = link_to(item.source, target) if same else None
@@ -200,13 +200,13 @@ def room(memory: Array | None, rows: int) -> Array | None:
 
 
 def _origins(
-    plan: Plan, links: Mapping[str, Link], base: str | None, sources: Mapping[str, Any]
+    plan: Plan, links: Mapping[str, Link], base: str | None, sources: Mapping[str, Source]
 ) -> Iterator[tuple[str, Origin]]:
     """Say of each dataset what it is and where it comes from."""
+    sources = {**{path: item.source for path, item in plan.items.items()}, **sources}
     every: dict[str, Any] = {**plan.items, **plan.constants, **links}
     for path in in_schema_order(every):
         each = every[path]
-        source = sources.get(path)
-        name = base if source is None and path in links else "" if source is None else source.name
+        name = sources[path].name if path in sources else base
         kind = "text" if each.dtype.kind in "OSU" else str(each.dtype)
         yield path, Origin(tuple(each.shape), kind, name or "", path in links)
