@@ -46,6 +46,8 @@ class Allowed:
     balance : sequence of (n,) ndarray of int
         Groups of each balanced column, from 0. Where no row is in an open group of every column,
         the later columns do not count for that pick.
+    dealt : (n,) ndarray of int, optional
+        Groups, from 0, that get picks in proportion to their rows; it counts after `balance`.
     costs : (n,) ndarray of float64, optional
         Above 0; None is 1 for each row.
 
@@ -87,9 +89,11 @@ class Allowed:
         caps: Sequence[Cap] = (),
         quotas: Sequence[Quotas] = (),
         balance: Sequence[Index] = (),
+        dealt: Index | None = None,
         costs: Floats | None = None,
     ) -> None:
-        _check(n, [*(c.codes for c in caps), *(q.codes for q in quotas), *balance], costs)
+        groups = [*balance, *([] if dealt is None else [dealt])]
+        _check(n, [*(c.codes for c in caps), *(q.codes for q in quotas), *groups], costs)
         self.costs, self.cost = costs, np.ones(n) if costs is None else costs
         self.budget = self.left = float(budget)
         self.rounding = 0.0 if costs is None else ROUNDING * self.budget
@@ -103,7 +107,7 @@ class Allowed:
         spending = () if costs is None else (whole,)
         self.reserves = [Reserves(q, self.cost, self.rounding) for q in (*spending, *quotas)]
         self.quotas = list(quotas)
-        self.balance = Balance(balance) if len(balance) else None
+        self.balance = Balance(balance, dealt) if len(balance) or dealt is not None else None
         self.cells = self.balance.cells if self.balance else None
         for rows in (rows for cap in self.caps for rows in cap.start()):
             self._bar(rows)
@@ -156,11 +160,31 @@ class Allowed:
             reserves.take(row)
         if self.balance:
             self.balance.take(row)
-        self._bar(np.array([row]))
+        self._bar_one(row)
         for cap in self.caps:
             if len(rows := cap.take(row)):
                 self._bar(rows)
-        self._settle()
+        if self.reserves or self.balance:
+            self._settle()
+
+    def take_in_order(self, order: Index) -> bool:
+        """Pick the first allowed of `order`, again and again, where that needs no look at each.
+
+        With one limit of groups and nothing else, a row is taken if fewer than the limit of its
+        group come before it. Returns whether it was so; then the selection has ended.
+        """
+        simple = len(self.caps) == 1 and self.caps[0].whole and not self.taken
+        if not simple or self.reserves or self.balance:
+            return False
+        groups = self.caps[0].codes[order]
+        by_group = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[by_group], groups[by_group])
+        before = np.empty(len(order), np.intp)
+        before[by_group] = np.arange(len(order)) - starts
+        fits = (groups < 0) | (before < self.caps[0].limit)
+        self.taken = order[fits][: int(self.budget)].tolist()
+        self.free[:], self.count = False, 0
+        return True
 
     def shortfalls(self) -> Iterator[tuple[int, int, float]]:
         """Quotas that are not met: number of the column, group, and what is missing."""
@@ -175,6 +199,14 @@ class Allowed:
         for reserves in self.reserves:
             reserves.lose(fresh)
         self._close(fresh)
+
+    def _bar_one(self, row: int) -> None:
+        """Keep out the row that is picked: as `_bar`, without arrays where nobody needs one."""
+        if self.reserves or self.balance:
+            self._bar(np.array([row]))
+            return
+        self.barred[row], self.free[row] = True, False
+        self.count -= 1
 
     def _settle(self) -> None:
         """Find what reserves and balance make of the latest pick."""
@@ -206,7 +238,7 @@ class Allowed:
 
     def _close(self, rows: Index) -> None:
         """Rows that were free are so no longer."""
-        closed = rows[self.free[rows]]
+        closed = rows[self.free[rows]] if self.reserves else rows  # else only bars keep out
         self.free[closed] = False
         self.count -= len(closed)
         if self.balance and len(closed):
