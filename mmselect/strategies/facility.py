@@ -125,6 +125,7 @@ STRATEGIES = (
         name="facility",
         kind="batch",
         constrained=True,
+        dealt=True,
         summary="facility location: picks close to every unlabeled sample, the doubtful ones first",
         function=pick,
         needs=(need(FEATURES), *_LOGITS),

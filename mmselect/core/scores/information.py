@@ -166,7 +166,7 @@ def _mixture_entropy(strip: Strip) -> Floats:
     """
     e, heads, mean = strip.e, strip.heads, strip.scratch
     weights = np.stack([1 / (len(heads) * (1 + head.rest)) for head in heads], axis=1)
-    np.matmul(weights[:, None].astype(e.dtype), e, out=mean[:, None])
+    np.einsum("nm,nmc->nc", weights.astype(e.dtype), e, out=mean)
     each, top = np.arange(len(mean)), heads[0].top
     own = mean[each, top].astype(np.float64)
     mean[each, top] = 0

@@ -9,8 +9,9 @@ where the model is certain::
     1 - (p(1) - p(2)) = (Z' + e(2)) / (1 + Z')  margin
 
 :func:`strips` works on rows in strips that stay in cache. Sums are taken over at most :data:`CHUNK`
-classes in the type of the logits (float32 for float16) and added up in float64. Each row's result
-has the same bits whatever rows stand beside it.
+classes in the type of the logits (float32 for float16) and added up in float64, by einsum's own
+loops: those of BLAS differ between processors, and are slower here. Each row's result has the same
+bits whatever rows stand beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Activation = Literal["softmax", "sigmoid-norm", "sigmoid"]
 """How logits become probabilities. ``sigmoid``: each class by itself, for multi-label heads; it has
 a kernel of its own, :mod:`mmselect.core.scores.bernoulli`."""
 
-CHUNK = 512
+CHUNK = 128
 """Classes summed in the logits' own type, at most, before the partial sum goes to float64."""
 
 STRIP_ELEMENTS = 1 << 18
@@ -210,15 +211,14 @@ def probability(x: Array, at: Index) -> Floats:
 
 
 def row_sums(a: Logits) -> Floats:
-    """Σ over the last axis, made by :func:`strips`, in chunks."""
-    chunks = _chunks(a)
-    ones = np.ones(chunks.shape[-1], a.dtype)
-    return np.asarray(np.vecdot(chunks, ones).sum(axis=-1, dtype=np.float64))
+    """Σ over the last axis, made by :func:`strips`, in chunks; with the same bits on any BLAS."""
+    return np.asarray(np.einsum("nkc->nk", _chunks(a)).sum(axis=-1, dtype=np.float64))
 
 
 def row_dots(a: Logits, b: Logits) -> Floats:
     """Σ a·b over the last axis, made by :func:`strips`, in chunks."""
-    return np.asarray(np.vecdot(_chunks(a), _chunks(b)).sum(axis=-1, dtype=np.float64))
+    products = np.einsum("nkc,nkc->nk", _chunks(a), _chunks(b))
+    return np.asarray(products.sum(axis=-1, dtype=np.float64))
 
 
 def _exponentials(x: Array, top: Array, at: Index, d: Array, e: Array) -> None:
