@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.ask import Looking
 from mmselect.core.scores.shapley import contributions
 from mmselect.errors import OutputError
 from mmselect.files import make_folder, replacing, writing
+from mmselect.looking.page import page_of, view_of
+from mmselect.option import conditions
 from mmselect.output.emitting import ALONE, SCORE_FORMS, SELECT_FORMS
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
@@ -66,8 +69,9 @@ def play(folder: Path) -> Iterator[str]:
             "emoji.h5": EMOJI.read_bytes(),
             "scores.csv": b"".join(SCORE_FORMS["csv"].make(table, pool, ALONE)),
             "picks.txt": b"".join(SELECT_FORMS["ids"].make(picks, pool, ALONE)),
+            "picks.html": page_of(view_of(pool, Looking(where=conditions("where", WHERE)), picks)),
         }
-        pool_file, scores, picks_file = _put(folder, made)
+        pool_file, scores, picks_file, page = _put(folder, made)
         here = shlex.quote(str(pool_file))
         labeled = int(pool.labeled.sum())
         yield f"{pool.n:,} drawings of emoji by two vendors, each with a name and keywords."
@@ -86,6 +90,9 @@ def play(folder: Path) -> Iterator[str]:
         yield from _first_picks(pool, picks)
         yield ""
         yield from _comparison(pool, picks, table.indices)
+        yield ""
+        yield f"$ mmselect look {here} {budget} -o {shlex.quote(str(page))}"
+        yield "  The same picks on one page: open it in a browser."
     yield ""
     listed = shlex.quote(str(picks_file))
     yield "Next, for example:"

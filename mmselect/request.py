@@ -21,8 +21,9 @@ from mmselect.constraining import Constraints, amount
 from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Column, Pool
-from mmselect.pool.schema import match
+from mmselect.pool.schema import match, modalities_in
 from mmselect.pool.values import NEVER_WRITTEN, empty_notices, like_probabilities, watched
 from mmselect.rows import choose_rows
 from mmselect.strategies import registry
@@ -86,6 +87,7 @@ class Request:
     def spread_columns(self) -> dict[str, Column]:
         """Per-sample datasets over which the picks are spread."""
         paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
+        paths += _masks_of(self.pool, paths)
         return {path: self._watched(path) for path in paths}
 
     def _watched(self, path: str) -> Column:
@@ -103,6 +105,11 @@ class Request:
         """Other datasets that will be read: the classifier."""
         known = self.pool.constants
         return {path: known[path] for path in self.reads if path in known}
+
+
+def _masks_of(pool: Pool, paths: Sequence[str]) -> list[str]:
+    """Masks of the modalities, of those that datasets are of, that some samples lack."""
+    return sorted(f"{PRESENT}/{name}" for name in {*modalities_in(paths)} & pool.present.keys())
 
 
 class Choice(NamedTuple):
@@ -124,6 +131,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     """
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
+    reads += _masks_of(pool, reads)
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
@@ -270,6 +278,12 @@ def count_budget(ask: Selecting, request: Request) -> int | float:
             budget = most
         feasibility.check(given, budget)
     return budget
+
+
+def most_picks(request: Request, budget: int | float) -> int:
+    """Bound the picks that a budget allows: it is their number, or with costs their price."""
+    given = request.constraints
+    return given.allowed(budget).most if given else int(budget)
 
 
 def _budget(ask: Selecting, request: Request) -> int | float:

@@ -19,6 +19,7 @@ def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
         "emoji.h5",
         "scores.csv",
         "picks.txt",
+        "picks.html",
     }
     picks = (tmp_path / "here" / "picks.txt").read_text().split()
     assert len(set(picks)) == 60
@@ -26,9 +27,12 @@ def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
         at, _ = pool.ids.find(picks)
         assert set(pool.columns["/metadata/split"][at]) == {b"train"}
     commands = re.findall(r"^\$ (mmselect .*)$", found.out, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     again = cli(*commands[1].split()[1:-2], "-q")
     assert again == Result(0, "\n".join(picks) + "\n", "")
+    page = (tmp_path / "here" / "picks.html").read_bytes()
+    assert cli(*commands[2].split()[1:-1], tmp_path / "again.html", "-q").code == 0
+    assert (tmp_path / "again.html").read_bytes() == page
     for part in ("the current model is wrong", "different classes", "Next, for example:"):
         assert part in found.out
     assert cli("demo", tmp_path / "here").out == found.out

@@ -74,7 +74,7 @@ def look(
     ask = Looking(**asked)
     with opened_pool(pool) as opened:
         view = view_of(opened, ask, picks, progress)
-        write_page(view, Path(output))
+        emit([page_of(view)], Path(output))
     return view.warnings
 
 
@@ -99,20 +99,22 @@ def view_of(
         shown = _found(pool, ask, picks, warnings)
         ask = _as_made(ask, shown, warnings)
         labeled, allowed, _ = choose_rows(pool, ask, warnings)
+    if len(shown.rows) > ask.cards:
+        more = f"the first {ask.cards:,} of {len(shown.rows):,} picks have a card"
+        warnings.append(f"{more}; --cards N shows more")
     population = np.union1d(np.flatnonzero(allowed), shown.rows)
     return View(pool, ask, shown, np.flatnonzero(labeled), population, engine, warnings)
 
 
-def write_page(view: View, target: Path | None) -> None:
-    """Write the page to a file, or to standard output."""
+def page_of(view: View) -> bytes:
+    """Make the page."""
     data = page_data(view)
     body, style, *scripts = (
         (FOLDER / name).read_text(encoding="utf-8")
         for name in ("page.html", "page.css", "page.js", "map.js")
     )
     title = f"{data['pool']['picks']:,} picks from {data['pool']['name']}"
-    page = assemble(title, body, style=style, script="\n".join(scripts), data=data)
-    emit([page], target)
+    return assemble(title, body, style=style, script="\n".join(scripts), data=data)
 
 
 def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | None) -> Selection:

@@ -35,7 +35,9 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
+    datasets_of,
     limited,
+    masks_in,
     need,
 )
 
@@ -49,18 +51,19 @@ def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the sample nearest to each of k centres."""
     with located(rows=batch.candidates):
-        found = kmeans(features_of(batch), k, rng, **batch.parameters, engine=batch.engine)
+        how = {**batch.parameters, "allowed": batch.allowed, "engine": batch.engine}
+        how["present"] = batch.present(rows=batch.candidates)
+        found = kmeans(features_of(batch), k, rng, **how)
     return covered(batch, found, batch.candidates, unit=batch.parameters["unit"])
 
 
 def optimise(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the samples nearest to optimised parameters; ActiveFT has no alignment term."""
-    how = {"alignment": 0.0, **batch.parameters}
+    how = {"alignment": 0.0, **batch.parameters, "allowed": batch.allowed}
     how["steps"] = how["steps"] or None
     with located(rows=batch.candidates):
-        found = parametric(
-            features_of(batch), k, rng, **how, engine=batch.engine, progress=batch.progress
-        )
+        how |= {"present": batch.present(rows=batch.candidates), "engine": batch.engine}
+        found = parametric(features_of(batch), k, rng, **how, progress=batch.progress)
     details = {
         "picks_not_initial": found.changed,
         "parameters_without_samples": found.ownerless,
@@ -86,7 +89,8 @@ def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters)
 
 def alignment(arrays: Arrays, _parameters: Parameters) -> Columns:
     """Mean cosine of each sample's own modalities."""
-    return {"score": matched_cosine(dict(arrays))}
+    features = {path: arrays[path] for path in datasets_of(FEATURES, set(arrays))}
+    return {"score": matched_cosine(features, present=masks_in(arrays, FEATURES))}
 
 
 UNIT = Parameter("unit", False, "normalise each row of each modality first")
@@ -104,7 +108,14 @@ ALIGN = (
     Parameter("align_over_tau", True, "divide the alignment term by tau, like the others"),
 )
 over_features = partial(
-    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, joins=True, distance=True
+    Strategy,
+    kind="batch",
+    needs=(need(FEATURES),),
+    footprint=footprint,
+    joins=True,
+    distance=True,
+    constrained=True,
+    dealt=True,
 )
 
 STRATEGIES = (
@@ -143,7 +154,6 @@ STRATEGIES = (
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
         footprint=coreset_footprint,
-        constrained=True,
     ),
     Strategy(
         name="alignment",

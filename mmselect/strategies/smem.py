@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from mmselect.arrays import Floats
+from mmselect.core.presence import Mask, matrix_of
 from mmselect.core.scores.information import entropy, information
 from mmselect.errors import ParameterError
 from mmselect.strategies.record import (
@@ -16,9 +20,10 @@ from mmselect.strategies.record import (
     Parameter,
     Parameters,
     Strategy,
+    masks_in,
     need,
 )
-from mmselect.strategies.uncertainty import ACTIVATION
+from mmselect.strategies.uncertainty import ACTIVATION, MULTILABEL, one_reading, reading
 
 HEADS = "/unimodal_logits"
 FUSED = "/multimodal_logits"
@@ -39,11 +44,13 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     """Score each sample, with its components."""
     heads = {path: block for path, block in arrays.items() if path.startswith(HEADS)}
     modalities = [path.removeprefix(f"{HEADS}/") for path in heads]
-    activation = parameters["activation"]
-    found = information(heads, activation=activation)
+    activation = reading(parameters)
+    present = masks_in(arrays, HEADS)
+    found = information(heads, present=present, activation=activation)
     total = parameters["beta"] * found.jsd
-    for modality, own in zip(modalities, found.entropy, strict=True):
-        total = total + parameters[f"alpha.{modality}"] * own
+    shares = _shares(modalities, parameters, matrix_of(present, list(heads), np.arange(len(total))))
+    for share, own in zip(shares, found.entropy, strict=True):
+        total = total + share * np.nan_to_num(own)
     columns = {f"entropy.{m}": h for m, h in zip(modalities, found.entropy, strict=True)}
     columns["jsd"] = found.jsd
     if FUSED not in arrays:
@@ -55,14 +62,29 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     return {"score": total + parameters["gamma"] * fused, "entropy": fused, **columns}
 
 
+def _shares(
+    modalities: list[str], parameters: Parameters, has: Mask | None
+) -> list[float] | Floats:
+    """α of each head; where samples lack heads, (m, n), shared out among those that are there."""
+    alpha = [parameters[f"alpha.{modality}"] for modality in modalities]
+    if has is None:
+        return alpha
+    own = np.where(has.T, np.array(alpha)[:, None], 0.0)
+    total = own.sum(axis=0)
+    shares: Floats = np.divide(own, total, out=own, where=total > 0)
+    return shares
+
+
 def finish(parameters: Parameters, given: frozenset[str]) -> Parameters:
     """Fill β and γ from the preset, and share out what the given weights leave to the others.
 
     Raises
     ------
     ParameterError
-        If the weights of the modalities do not sum to 1.
+        If the weights of the modalities do not sum to 1, or both an activation and a multi-label
+        reading were given.
     """
+    one_reading(parameters, given)
     preset = dict(zip(("beta", "gamma"), PRESETS[parameters["preset"]], strict=True))
     finished = {**parameters, **{k: v for k, v in preset.items() if k not in given}}
     weights = {name: value for name, value in parameters.items() if name.startswith("alpha.")}
@@ -95,6 +117,7 @@ STRATEGIES = (
             Parameter("beta", 1.0, "weight of the Jensen-Shannon divergence", minimum=0),
             Parameter("gamma", 1.0, "weight of the main entropy", minimum=0),
             ACTIVATION,
+            MULTILABEL,
         ),
         reference="Kim et al., Single-Modal Entropy based Active Learning for VQA, BMVC 2021",
         finish=finish,

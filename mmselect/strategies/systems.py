@@ -77,8 +77,10 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
             rng,
             labeled=batch.labeled,
             candidates=batch.candidates,
+            present=batch.present(),
             cap=batch.parameters["cap"],
             iterations=batch.parameters["iterations"],
+            allowed=batch.allowed,
             engine=batch.engine,
         )
     scores = np.where(np.isfinite(found.thresholds), -found.thresholds, np.nan)
@@ -95,8 +97,10 @@ def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         rng,
         labeled=batch.labeled,
         candidates=batch.candidates,
+        present=batch.present(),
         variant=batch.parameters["variant"],
         epochs=batch.parameters["epochs"],
+        allowed=batch.allowed,
         engine=batch.engine,
         progress=batch.progress,
     )
@@ -112,9 +116,11 @@ def typical(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         rng,
         labeled=batch.labeled,
         candidates=batch.candidates,
+        present=batch.present(),
         unit=batch.parameters["unit"],
         clusters=batch.parameters["clusters"],
         iterations=batch.parameters["iterations"],
+        allowed=batch.allowed,
         engine=batch.engine,
         progress=batch.progress,
     )
@@ -183,6 +189,7 @@ STRATEGIES = (
     Strategy(
         name="alfa-mix",
         kind="batch",
+        constrained=True,
         summary="samples whose prediction changes when mixed with labeled ones, spread by k-means",
         function=mix,
         needs=(need(FEATURES), need(CLASSIFIER), need(LABEL)),
@@ -198,6 +205,7 @@ STRATEGIES = (
     Strategy(
         name="gcnal",
         kind="batch",
+        constrained=True,
         summary="a graph network tells labeled from unlabeled: where it is unsure, or k-center",
         function=graph,
         needs=(need(FEATURES),),
@@ -213,6 +221,7 @@ STRATEGIES = (
     Strategy(
         name="typiclust",
         kind="batch",
+        constrained=True,
         summary="the most typical sample of each cluster, those with the fewest labels first",
         function=typical,
         needs=(need(FEATURES),),

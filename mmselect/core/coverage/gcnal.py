@@ -23,8 +23,11 @@ from mmselect.arrays import (
     check_rows,
     same_length,
 )
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import top
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import SelectionError
@@ -78,9 +81,11 @@ def gcnal(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     variant: Variant = "uncertain",
     epochs: int = EPOCHS,
     dropout: float = DROPOUT,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Graph:
@@ -108,12 +113,16 @@ def gcnal(
         Rows; at least one.
     candidates : (r,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled. Others take no part.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; see :func:`mmselect.core.side_by_side.side_by_side`.
     variant : {"uncertain", "core"}
         The samples with s nearest to 0.1, or k-center on H from the labeled rows.
     epochs : int
         Steps of training, each over all samples.
     dropout : float
         Share of the hidden units that each step leaves out.
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; told of every pick. It ends the selection.
     engine : Engine, optional
     progress : callable, optional
         Told the steps done.
@@ -148,7 +157,7 @@ def gcnal(
     if not len(labeled):
         raise SelectionError("expected labeled samples, to tell from unlabeled ones, found none")
     rows = np.union1d(labeled, candidates)
-    x, zero_rows = side_by_side(features, rows, unit="row", engine=engine)
+    x, zero_rows = side_by_side(features, rows, unit="row", present=present, engine=engine)
     with blas_threads():
         network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
         losses = tuple(network.train(epochs, progress))
@@ -157,12 +166,11 @@ def gcnal(
     own = np.searchsorted(rows, candidates)
     if variant == "uncertain":
         gain = -np.abs(score[own] - MARGIN)
-        best = np.argsort(-gain, kind="stable")[:k]
+        best = top(gain, k, allowed)
         return Graph(candidates[best], gain[best], score[own], losses, zero_rows)
     at = np.searchsorted(rows, labeled)
-    cover = kcenter(
-        [network.hidden.astype(np.float32)], k, labeled=at, engine=engine, progress=progress
-    )
+    how = {"labeled": at, "allowed": allowed, "engine": engine, "progress": progress}
+    cover = kcenter([network.hidden.astype(np.float32)], k, **how)
     return Graph(rows[cover.picks], cover.gains, score[own], losses, zero_rows)
 
 

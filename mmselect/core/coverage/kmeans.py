@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mmselect.arrays import Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage, match_distinct
 from mmselect.core.features import Features, central, checked, join
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import SERIAL, Engine, blas_threads, ranges
 
@@ -23,9 +25,12 @@ def kmeans(
     rng: np.random.Generator,
     *,
     labeled: ArrayLike | None = None,
+    present: Present | None = None,
     unit: bool = False,
     init: Literal["kmeans++", "uniform"] = "kmeans++",
     iterations: int = 20,
+    allowed: Allowed | None = None,
+    at: Index | None = None,
     engine: Engine = SERIAL,
 ) -> Coverage:
     """Cluster the unlabeled samples with faiss and pick the sample nearest to each centre.
@@ -42,12 +47,17 @@ def kmeans(
     rng : numpy.random.Generator
     labeled : sequence of int, optional
         Rows to leave out.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean over those that have it stands for it.
     unit : bool
         Normalise each row of each modality first.
     init : {"kmeans++", "uniform"}
         Start from samples drawn by D² sampling (Arthur and Vassilvitskii, 2007), or uniformly.
         Where clusters are clear, Lloyd's iterations cannot leave a poor uniform start.
     iterations : int
+    allowed, at
+        As for :func:`mmselect.core.coverage.matching.match_distinct`, by position among the rows
+        that are not labeled. k is the number of clusters then.
     engine : Engine
         For the start, the last assignment and the matching; the iterations run on one thread, so
         that the centres do not depend on the machine.
@@ -71,9 +81,10 @@ def kmeans(
     1
     """
     check_limits(init=init, iterations=iterations)
-    given = checked(features, k, labeled)
+    given = checked(features, k, labeled, present)
     with blas_threads():
-        x, _, zero_rows = join(given.features, unit=unit, engine=engine)
+        how: dict[str, Any] = {"unit": unit, "present": given.present, "fill": True}
+        x, _, zero_rows = join(given.features, **how, engine=engine)
         x -= central(x, x.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x = x[given.candidates] if len(given.labeled) else x
         start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
@@ -81,8 +92,10 @@ def kmeans(
         sizes = fill_empty(x, centres, engine)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
-        picks = match_distinct(x, centres[order], shift=squares / 2, engine=engine)
-    return Coverage(given.candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
+        how = {"shift": squares / 2, "allowed": allowed, "at": at, "engine": engine}
+        picks = match_distinct(x, centres[order], **how)
+        gains = np.resize(sizes[order], len(picks)).astype(np.float64)
+    return Coverage(given.candidates[picks], gains, "exact", zero_rows)
 
 
 def cluster_centres(
