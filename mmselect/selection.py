@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.arrays import Index
 from mmselect.ask import Scoring, Selecting
 from mmselect.constraint import joined
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import top
+from mmselect.core.presence import cut, patterns_of
 from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import NeedsError, SelectionError, few, needing
 from mmselect.option import accepts
@@ -26,6 +28,8 @@ from mmselect.strategies.record import Batch, Picks
 
 if TYPE_CHECKING:
     import pandas
+
+DEALT = "samples that lack a modality get picks in proportion to their number (docs/methods.md)"
 
 COPY_ROWS = 1024
 """Picks whose features are read at a time to find copies among them."""
@@ -308,8 +312,12 @@ def pick(
     request: Request, budget: int | float, seed: int, progress: Progress | None = None
 ) -> Picks:
     """Pick candidates: by a batch strategy, or the top of a score, or the score spread out."""
-    given = request.constraints
-    allowed = given.allowed(budget) if given else None
+    given, dealt = request.constraints, _patterns_to_deal(request)
+    if given:
+        allowed: Allowed | None = given.allowed(budget, dealt)
+    else:
+        n = len(request.candidates)
+        allowed = None if dealt is None else Allowed(n, budget, dealt=dealt)
     if allowed and allowed.done:
         message = "the constraints together allow no candidate"
         raise SelectionError(message, file=request.pool.files[0])
@@ -327,14 +335,27 @@ def pick(
                 picks = Picks(best, values[best])
         copies = _copies(request, batch, picks) if len(batch.group(FEATURES)) else 0
     request.warnings.extend([*picks.warnings, *request.empty_rows()])
-    if given and allowed:
+    if allowed:
         if picks.positions.tolist() != allowed.taken:
             raise NeedsError(f"strategy {request.strategy.name}: picks that it did not tell")
-        request.warnings.extend(given.shortfalls(allowed, budget))
+        request.warnings.extend(given.shortfalls(allowed, budget) if given else [])
     if copies:
         found = f"{copies:,} of the picks are copies of others"
         request.warnings.append(f"{found}: {' and '.join(request.strategy.compares)} are equal")
     return picks
+
+
+def _patterns_to_deal(request: Request) -> Index | None:
+    """Which modalities each candidate has, as a number, where picks are dealt by that."""
+    names = request.pool.names("/features")
+    if not (request.strategy.dealt or request.spread == "facility"):
+        return None
+    own = cut(request.pool.present, request.candidates)
+    patterns = patterns_of(own, names, len(request.candidates))
+    if len(patterns.has) < 2:
+        return None
+    request.warnings.append(DEALT)
+    return patterns.code
 
 
 def _copies(request: Request, batch: Batch, picks: Picks) -> int:

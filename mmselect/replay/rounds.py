@@ -130,7 +130,7 @@ def begin(data: Data, ask: Replaying, seed: int) -> Start:
     features = {name: z[train] for name, z in data.features.items()}
     with engine.blas_threads(1):
         labeled = _first(data, ask, seed, train, features)
-        truth, scale = data.labels[train][labeled], scales(features)
+        truth, scale = data.targets(train[labeled]), scales(features)
         penalties = choose_penalties(features, labeled, truth, data.classes, scale, seed)
         heads = fit_heads(features, labeled, truth, data.classes, penalties, scale)
     return Start(train, test, labeled, penalties, heads)
@@ -188,8 +188,9 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
     features = {name: z[start.train] for name, z in data.features.items()}
     held_out = {name: z[start.test] for name, z in data.features.items()}
     scale, k = scales(features), parse_budget(ask.budget, len(start.train))
-    oracle, heads = Oracle(data.labels[start.train]), start.heads
-    truth, picks, seconds = data.labels[start.test], start.labeled, None
+    oracle, heads = Oracle(data.labels[start.train], data.targets(start.train)), start.heads
+    truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
+    picks, seconds = start.labeled, None
     rounds, picked, warnings = [], [], []
     present = len(np.unique(data.labels))
     with engine.blas_threads(1):
@@ -201,11 +202,10 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
             oracle.reveal(picks)
             rows, known = oracle.rows, oracle.known
             if number:
-                labels = known[rows]
                 heads = fit_heads(
-                    features, rows, labels, data.classes, start.penalties, scale, heads
+                    features, rows, oracle.targets, data.classes, start.penalties, scale, heads
                 )
-            row = {"round": number, "labeled": len(rows), **measure(heads, held_out, truth)}
+            row = {"round": number, "labeled": len(rows), **measure(heads, held_out, *truth)}
             coverage = len(np.unique(known[picks])) / present
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())

@@ -115,6 +115,7 @@ over_features = partial(
     joins=True,
     distance=True,
     constrained=True,
+    dealt=True,
 )
 
 STRATEGIES = (

@@ -74,7 +74,8 @@ def indicators(batch: Batch) -> Floats:
 def _how(batch: Batch) -> dict[str, Any]:
     """Collect what all of them are told."""
     names = ("labeled", "candidates", "engine", "progress")
-    return {**batch.parameters, **{name: getattr(batch, name) for name in names}}
+    told = {"present": batch.present(), **batch.parameters}
+    return {**told, **{name: getattr(batch, name) for name in names}}
 
 
 def _least_familiar(found: Any, k: int, allowed: Allowed | None) -> Picks:
