@@ -24,6 +24,7 @@ from mmselect.core.limits import LIMITS, Limits
 from mmselect.core.presence import Mask
 from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few, suggestion
+from mmselect.option import shortened
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
@@ -69,7 +70,8 @@ class Parameter:
         except (KeyError, ValueError, TypeError, OverflowError):
             parsed = None
         if not self.limits.allows(parsed):
-            raise ParameterError(f"{self.name}: expected {self.expected}, found {value!r}")
+            found = shortened(value)
+            raise ParameterError(f"{self.name}: expected {self.expected}, found {found}")
         return parsed
 
     @property
