@@ -26,6 +26,9 @@ from mmselect.strategies import registry
 
 FACTOR = 1.5
 
+SPREAD = ("entropy", "smem")
+"""Scores that are spread out too: what that takes depends on the features, not on the score."""
+
 RUN = """
 import sys
 from mmselect.cli import run
@@ -91,10 +94,9 @@ def plan(arguments: Sequence[str]) -> int:
 def measure(
     pool: Path, strategies: Sequence[str], formats: Sequence[str], budget: str
 ) -> Iterator[Measured]:
-    """Plan and run each strategy in each format, and each score spread out."""
+    """Plan and run each strategy in each format, and some scores spread out."""
     for name in strategies:
-        spreads = ["", "d2"] if registry.find(name)[0].kind == "score" else [""]
-        for spread in spreads:
+        for spread in ("", "d2", "facility") if name in SPREAD else ("",):
             asked = ["select", str(pool), "-s", name, "-b", budget, "--threads", "2"]
             asked += ["--spread", spread] if spread else []
             planned = plan(asked)
@@ -113,7 +115,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     given = parser.parse_args()
     installed = [name for name, record in registry.BUILT_IN.items() if record.installed]
-    every = [name.replace("NAME", "loss") for name in installed]
+    every = ["auto", *(name.replace("NAME", "loss") for name in installed)]
     strategies = given.strategies.split(",") if given.strategies else every
     failures = 0
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:

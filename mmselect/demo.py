@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.ask import Looking
 from mmselect.core.scores.shapley import contributions
-from mmselect.files import make_folder, replacing
-from mmselect.output.emitting import write
+from mmselect.errors import OutputError
+from mmselect.files import make_folder, replacing, writing
+from mmselect.looking.page import page_of, view_of
+from mmselect.output.emitting import ALONE, SCORE_FORMS, SELECT_FORMS
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
 from mmselect.strategies.gradients import shapley
@@ -56,34 +59,39 @@ def play(folder: Path) -> Iterator[str]:
     Raises
     ------
     OutputError
-        If the folder cannot be written.
+        If the folder cannot be written, or holds other files of these names.
     """
-    pool_file = _copy_pool(folder)
-    here = shlex.quote(str(pool_file))
-    with open_pool(pool_file) as pool:
+    with open_pool(EMOJI) as pool:
+        table = score(pool, "smem", where=[WHERE])
+        picks = select(pool, budget=BUDGET, where=[WHERE])
+        made = {
+            "emoji.h5": EMOJI.read_bytes(),
+            "scores.csv": b"".join(SCORE_FORMS["csv"].make(table, pool, ALONE)),
+            "picks.txt": b"".join(SELECT_FORMS["ids"].make(picks, pool, ALONE)),
+            "picks.html": page_of(view_of(pool, Looking(where=[WHERE]), picks)),
+        }
+        pool_file, scores, picks_file, page = _put(folder, made)
+        here = shlex.quote(str(pool_file))
         labeled = int(pool.labeled.sum())
         yield f"{pool.n:,} drawings of emoji by two vendors, each with a name and keywords."
         yield f"{labeled} are labeled with one of {pool.sizes['c']} classes, and a small model was"
         yield "fitted on those. Which ones should a person label next?"
         yield ""
-        scores = folder / "scores.csv"
         to = shlex.quote(str(scores))
         yield f"$ mmselect score {here} --strategy smem --where {WHERE} -o {to}"
-        table = score(pool, "smem", where=[WHERE])
-        write(table, "csv", scores, pool)
         columns = ", ".join(["id", "score", *table.components])
         yield f"  {len(table.ids):,} candidates: {columns}"
         yield ""
-        picks_file = folder / "picks.txt"
         budget = f"--budget {BUDGET} --where {WHERE}"
         yield f"$ mmselect select {here} {budget} -o {shlex.quote(str(picks_file))}"
-        picks = select(pool, budget=BUDGET, where=[WHERE])
-        write(picks, "ids", picks_file, pool)
         yield f"  {BUDGET} ids, picked with {picks.provenance['strategy']}; the first ones:"
         yield ""
         yield from _first_picks(pool, picks)
         yield ""
         yield from _comparison(pool, picks, table.indices)
+        yield ""
+        yield f"$ mmselect look {here} {budget} -o {shlex.quote(str(page))}"
+        yield "  The same picks on one page: open it in a browser."
     yield ""
     listed = shlex.quote(str(picks_file))
     yield "Next, for example:"
@@ -93,12 +101,32 @@ def play(folder: Path) -> Iterator[str]:
     yield f"  mmselect replay {here}"
 
 
-def _copy_pool(folder: Path) -> Path:
+def _put(folder: Path, made: Mapping[str, bytes]) -> list[Path]:
+    """Write files into a folder; one that holds something else is somebody's, and all stay away.
+
+    Raises
+    ------
+    OutputError
+        Naming the file that is in the way, before anything is written.
+    """
     make_folder(folder)
-    target = folder / "emoji.h5"
-    with replacing(target) as file, EMOJI.open("rb") as emoji:
-        shutil.copyfileobj(emoji, file)
-    return target
+    targets = {folder / name: data for name, data in made.items()}
+    missing = {target: data for target, data in targets.items() if not _holds(target, data)}
+    for target, data in missing.items():
+        with replacing(target) as file:
+            file.write(data)
+    return list(targets)
+
+
+def _holds(target: Path, data: bytes) -> bool:
+    """Whether a file is there with these bytes; no other may be there."""
+    with writing(target):
+        if not os.path.lexists(target):
+            return False
+        if target.is_file() and target.read_bytes() == data:
+            return True
+    expected = "expected what the demo writes, or nothing, found another file"
+    raise OutputError(f"{expected}; choose another folder", file=str(target))
 
 
 def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:

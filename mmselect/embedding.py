@@ -74,6 +74,7 @@ def write_embedding(
                 start += len(arrays[0])
                 if progress and start:
                     progress(start, len(rows))
+    request.warnings.extend(request.empty_rows())
 
 
 @accepts(Embedding)

@@ -159,15 +159,21 @@ def located(
         raise
 
 
-def printable(text: str) -> str:
+def printable(text: str, form: str | None = None) -> str:
     r"""Write out what a terminal would obey: control characters, line breaks, changes of direction.
+
+    As Python writes it, or in a `form` of the character's number.
 
     Examples
     --------
     >>> print(printable("\x1b[31mred\n"))
     \x1b[31mred\n
     """
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+    def written(found: re.Match[str]) -> str:
+        return form.format(ord(found[0])) if form else ascii(found[0])[1:-1]
+
+    return _OBEYED.sub(written, text)
 
 
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -15,7 +15,7 @@ from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import lacking
 from mmselect.strategies import registry
-from mmselect.strategies.gradients import lacks_logits, model_of, shapley
+from mmselect.strategies.gradients import lacks_logits, model_of
 
 FUSED, HEADS, FEATURES = "/multimodal_logits", "/unimodal_logits", "/features"
 LIKELIEST = 3
@@ -102,5 +102,6 @@ def dominating(pool: Pool, rows: Index, engine: Engine) -> Index | None:
     """
     if len(pool.names(FEATURES)) < 2 or lacking(registry.BUILT_IN["bmmal"], pool):
         return None
-    phi, _ = shapley({**pool.columns, **pool.constants}, rows, engine)
-    return np.asarray(contributions(phi).argmax(axis=1))
+    model = model_of({**pool.columns, **pool.constants})
+    phi, _ = model.shapley(rows, engine)
+    return np.asarray(contributions(phi, model.has(rows)).argmax(axis=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +21,10 @@ from mmselect.constraining import Constraints, amount
 from mmselect.engine import Engine, map_rows, processors
 from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Column, Pool
-from mmselect.pool.schema import match
-from mmselect.pool.values import NEVER_WRITTEN, Watch, like_probabilities
+from mmselect.pool.schema import match, modalities_in
+from mmselect.pool.values import NEVER_WRITTEN, empty_notices, like_probabilities, watched
 from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
@@ -60,8 +61,8 @@ class Request:
         Who does the work, with how many threads and how much memory.
     warnings : list of str
         What the user should know; grows while the work is done.
-    watches : dict of path to Watch
-        What was seen of the float datasets that were read.
+    watches : dict of path to Column
+        Columns that were asked for; those of numbers count their empty rows.
     """
 
     pool: Pool
@@ -75,7 +76,7 @@ class Request:
     constraints: Constraints | None = None
     asked: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    watches: dict[str, Watch] = field(default_factory=dict)
+    watches: dict[str, Column] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -86,27 +87,29 @@ class Request:
     def spread_columns(self) -> dict[str, Column]:
         """Per-sample datasets over which the picks are spread."""
         paths = [f"{FEATURES}/{name}" for name in self.pool.names(FEATURES)] if self.spread else []
+        paths += _masks_of(self.pool, paths)
         return {path: self._watched(path) for path in paths}
 
     def _watched(self, path: str) -> Column:
-        """Make a column whose empty rows are counted while it is read."""
-        place = match(path)
-        if place is None or place.dataset.kind != "float":
-            return self.pool.columns[path]
-        column = self.pool.columns[path]
-        watch = self.watches.setdefault(path, Watch(place, column.shape, column.present))
-        return replace(column, watch=watch)
+        """Take a column whose empty rows are counted while it is read."""
+        if path not in self.watches:
+            self.watches[path] = watched(self.pool.columns[path])
+        return self.watches[path]
 
     def empty_rows(self) -> list[str]:
         """Say how many candidates, of those that were read, hold nothing."""
-        notices = {path: watch.notice(self.candidates) for path, watch in self.watches.items()}
-        return [f"{path}: {said}" for path, said in notices.items() if said]
+        return empty_notices(self.watches.values(), self.candidates)
 
     @property
     def constants(self) -> dict[str, NDArray[Any]]:
         """Other datasets that will be read: the classifier."""
         known = self.pool.constants
         return {path: known[path] for path in self.reads if path in known}
+
+
+def _masks_of(pool: Pool, paths: Sequence[str]) -> list[str]:
+    """Masks of the modalities, of those that datasets are of, that some samples lack."""
+    return sorted(f"{PRESENT}/{name}" for name in {*modalities_in(paths)} & pool.present.keys())
 
 
 class Choice(NamedTuple):
@@ -128,6 +131,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     """
     choice = choose(pool, ask, scores_only)
     reads = choice.strategy.reads(pool.paths, choice.parameters)
+    reads += _masks_of(pool, reads)
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)

@@ -12,6 +12,7 @@ import numpy as np
 from mmselect.arrays import Array, Index
 from mmselect.engine import Progress, compute_rows, join_rows, map_rows
 from mmselect.errors import located
+from mmselect.pool.presence import PRESENT
 from mmselect.request import Request
 from mmselect.strategies.record import Arrays, Columns
 
@@ -84,5 +85,6 @@ def _no_rows(request: Request, constants: Arrays) -> Columns:
     """Columns without a row: one made-up row of zeros tells their names and types."""
     columns = request.columns.items()
     rows = {path: np.zeros((1, *column.shape[1:]), column.dtype) for path, column in columns}
+    rows |= {path: ~np.zeros(1, bool) for path in rows if path.startswith(f"{PRESENT}/")}
     found = request.strategy.function({**constants, **rows}, request.parameters)
     return {name: np.asarray(values)[:0] for name, values in found.items()}

@@ -1,4 +1,7 @@
-"""What people are told on stderr: the same words in a pipe, colour and bars on a terminal only."""
+"""What people are told on stderr: the same words in a pipe, colour and bars on a terminal only.
+
+What others wrote (names, ids, paths) may stand in any of it, so all lines are made printable here.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from mmselect.errors import printable
+
 
 def fail(message: str, code: int) -> int:
     """Say on one line what went wrong; return the exit code."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"{_style('error:', '31;1')} {line}", file=sys.stderr)
     return code
 
@@ -18,7 +23,7 @@ def fail(message: str, code: int) -> int:
 def notices(lines: Sequence[str], quiet: bool, mark: str = "note") -> None:
     """Print notices to stderr, unless nobody wants them."""
     for line in () if quiet else lines:
-        print(f"{_style(f'{mark}:', '36')} {line}", file=sys.stderr)
+        print(f"{_style(f'{mark}:', '36')} {printable(line)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

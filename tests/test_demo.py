@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 from conftest import Result
 
 import mmselect
@@ -18,6 +19,7 @@ def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
         "emoji.h5",
         "scores.csv",
         "picks.txt",
+        "picks.html",
     }
     picks = (tmp_path / "here" / "picks.txt").read_text().split()
     assert len(set(picks)) == 60
@@ -25,12 +27,32 @@ def test_the_demo_shows_picks_and_a_comparison(tmp_path: Path, cli) -> None:
         at, _ = pool.ids.find(picks)
         assert set(pool.columns["/metadata/split"][at]) == {b"train"}
     commands = re.findall(r"^\$ (mmselect .*)$", found.out, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     again = cli(*commands[1].split()[1:-2], "-q")
     assert again == Result(0, "\n".join(picks) + "\n", "")
+    page = (tmp_path / "here" / "picks.html").read_bytes()
+    assert cli(*commands[2].split()[1:-1], tmp_path / "again.html", "-q").code == 0
+    assert (tmp_path / "again.html").read_bytes() == page
     for part in ("the current model is wrong", "different classes", "Next, for example:"):
         assert part in found.out
     assert cli("demo", tmp_path / "here").out == found.out
+
+
+@pytest.mark.parametrize("name", ["emoji.h5", "scores.csv", "picks.txt"])
+def test_files_that_the_demo_did_not_write_stay(tmp_path: Path, cli, name: str) -> None:
+    for make in (
+        lambda target: target.write_text("mine"),
+        lambda target: target.symlink_to(tmp_path / "nowhere"),
+        lambda target: target.mkdir(),
+    ):
+        folder = tmp_path / make.__code__.co_names[0]
+        folder.mkdir()
+        make(folder / name)
+        found = cli("demo", folder)
+        assert (found.code, found.out) == (1, "")
+        assert f"{name}: expected what the demo writes, or nothing, found another" in found.err
+        assert [file.name for file in folder.iterdir()] == [name]
+    assert (tmp_path / "write_text" / name).read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, cli) -> None:

@@ -208,3 +208,19 @@ def test_one_long_id_does_not_blow_up_npy(tmp_path: Path, cli) -> None:
     assert not (tmp_path / "o.npy").exists()
     found = cli("score", path, "-s", "entropy", "-q", "--format", "h5", "-o", tmp_path / "o.h5")
     assert found.code == 0
+
+
+@pytest.mark.parametrize("command", ["info", "embed", "select", "score"])
+def test_every_command_that_reads_says_which_rows_are_empty(tmp_path, cli, command) -> None:
+    given = arrays(300)
+    given["labeled"] = np.arange(300) == 299
+    given["features"]["image"][5:50] = 0
+    mmselect.write_pool(tmp_path / "e.h5", **given)
+    more = {
+        "embed": ["-o", tmp_path / "made.h5"],
+        "select": ["-s", "bmmal", "-b", 3],
+        "score": ["-s", "contribution"],
+    }
+    found = cli(command, tmp_path / "e.h5", *more.get(command, []))
+    assert found.code == 0
+    assert "note: /features/image: 45 rows are all zero" in found.err

@@ -34,14 +34,15 @@ def look(
     labeled, and save that as a list for --exclude. The page is one file that loads nothing.
     Without PICKS, picks --budget many first.
     """
-    from mmselect.looking.page import view_of, write_page
+    from mmselect.looking.page import page_of, view_of
+    from mmselect.output.emitting import emit
     from mmselect.pool.reading import open_pool
 
     pools, picks = _parted(paths)
     check_targets(targets(output), [path for path in paths if path != "-"])
     with open_pool(pools) as pool, progress_bar(quiet) as progress:
         view = view_of(pool, ask, picks, progress)
-        write_page(view, target_of(output))
+        emit([page_of(view)], target_of(output))
     notices(view.warnings, quiet)
 
 

@@ -56,16 +56,19 @@ def info(pools: Pools, form: TextOrJson = "text", quiet: Quiet = False) -> None:
     from mmselect.describe.pool import describe_pool
     from mmselect.describe.report import as_data
     from mmselect.pool.reading import open_pool
+    from mmselect.pool.values import empty_notices, watched
 
     one_of("format", form, ("text", "json"))
     with open_pool(pools) as pool:
+        pool.columns = {path: watched(column) for path, column in pool.columns.items()}
         report, skipped = describe_pool(pool)
         notices(skipped, quiet)
         if form == "json":
             show_json({**as_data(report), **as_data(describe_numbers(pool))})
-            return
-        show(report.rows())  # before the numbers, of which one may be broken
-        show(describe_numbers(pool).rows())
+        else:
+            show(report.rows())  # before the numbers, of which one may be broken
+            show(describe_numbers(pool).rows())
+        notices(empty_notices(pool.columns.values()), quiet)
 
 
 def strategies(

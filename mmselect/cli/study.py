@@ -99,8 +99,6 @@ def replay(
     check_target(target)
     check_targets(targets(output), pools)
     if report:
-        with needing("report", "matplotlib", "report"):
-            from mmselect.replay.report import write_report
         make_folder(Path(report))
     folder = Path(runs) if runs else Path(report) / "runs" if report else None
     if folder is not None:
@@ -110,9 +108,13 @@ def replay(
     summary = summarize(found, target)
     notices(found.warnings, quiet)
     if report:
+        from mmselect.replay.report import write_report
+
         command = shlex.join(["mmselect", *context.obj])
-        page, *_ = write_report(found, summary, Path(report), command)
-        notices([f"report: {page}"], quiet)
+        page, *others = write_report(found, summary, Path(report), command)
+        lacking = "its figures as files need matplotlib: pip install 'mmselect[report]'"
+        drawn = any(file.suffix == ".svg" for file in others)
+        notices([f"report: {page}", *([] if drawn else [lacking])], quiet)
     emit(FORMS[form](found, summary), target_of(output))
 
 

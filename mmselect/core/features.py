@@ -19,6 +19,15 @@ from mmselect.arrays import (
     check_finite,
     check_rows,
 )
+from mmselect.core.presence import (
+    Mask,
+    Pairs,
+    Patterns,
+    Present,
+    blanked,
+    check_present,
+    patterns_of,
+)
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
 from mmselect.errors import SchemaError, located
 
@@ -72,32 +81,57 @@ class Given:
     Attributes
     ----------
     features : dict of str to array, each of shape (n, d_m)
+        Zeros in rows that lack the modality.
     k : int
         Budget, from 1 to the number of candidates.
     labeled, candidates : (l,) and (n - l,) ndarray of int
         Rows that are labeled, and the others; increasing.
+    present : dict of str to (n,) ndarray of bool
+        Which rows have a modality, for those that some lack.
     """
 
     features: dict[str, Array]
     k: int
     labeled: Index
     candidates: Index
+    present: dict[str, Mask]
+
+    @property
+    def patterns(self) -> Patterns | None:
+        """Which modalities each row has; None if all have all."""
+        n = len(self.labeled) + len(self.candidates)
+        return patterns_of(self.present, list(self.features), n) if self.present else None
+
+    def pairs(self, rows: Index | None = None) -> Pairs | None:
+        """Give what makes products of rows similarities where modalities lack; None: nothing."""
+        patterns = self.patterns
+        return None if patterns is None else patterns.pairs(rows)
 
 
-def checked(features: Features, k: int, labeled: ArrayLike | None = None) -> Given:
-    """Check features, budget and labeled rows.
+def checked(
+    features: Features,
+    k: int,
+    labeled: ArrayLike | None = None,
+    present: Present | None = None,
+) -> Given:
+    """Check features, budget, labeled rows, and who has which modality.
 
     Parameters
     ----------
     features : mapping or sequence of arrays, each (n, d_m)
+        Where a row lacks the modality, any numbers: they are not read.
     k : int
     labeled : sequence of int, optional
         In any order.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; those without a mask are there for all.
 
     Raises
     ------
     SchemaError
-        See :func:`as_modalities`.
+        See :func:`as_modalities` and :func:`mmselect.core.presence.check_present`.
+    DataError
+        If a row has no modality.
     BudgetError, SelectionError, ParameterError
         See :func:`mmselect.arrays.check_budget` and :func:`mmselect.arrays.check_rows`.
 
@@ -110,7 +144,9 @@ def checked(features: Features, k: int, labeled: ArrayLike | None = None) -> Giv
     n = len(next(iter(named.values())))
     rows = check_rows(() if labeled is None else labeled, n, "labeled", ordered=False)
     check_budget(k, n - len(rows))
-    return Given(named, k, rows, np.setdiff1d(np.arange(n), rows, assume_unique=True))
+    masks = check_present(present, list(named), n)
+    candidates = np.setdiff1d(np.arange(n), rows, assume_unique=True)
+    return Given(blanked(named, masks), k, rows, candidates, masks)
 
 
 def row_norms(block: Array, first_row: int = 0) -> Floats:
@@ -137,15 +173,26 @@ FAR = 1e4
 """A mean this many times as long as a typical row is the work of a few rows that are far larger."""
 
 
-def column_means(array: Array) -> Floats:
+def column_means(array: Array, there: Mask | None = None) -> Floats:
     """Mean of the rows, summed in float64, block after block; see :func:`central`."""
     total = np.zeros(array.shape[1])
     for start, stop in ranges(0, len(array), compute_rows(array.shape[1])):
         total += array[start:stop].sum(axis=0, dtype=np.float64)
-    return central(array, total / len(array))
+    return central(array, total / counted(array, there), there)
 
 
-def central(array: Array, mean: Floats) -> Floats:
+def counted(array: Array, there: Mask | None = None) -> int:
+    """How many rows are there; at least 1, so that the mean of none is 0.
+
+    Examples
+    --------
+    >>> counted(np.zeros((2, 1)), np.array([True, False])), counted(np.zeros((2, 1)))
+    (1, 2)
+    """
+    return len(array) if there is None else max(int(there.sum()), 1)
+
+
+def central(array: Array, mean: Floats, there: Mask | None = None) -> Floats:
     """Mean of the rows or, where a few outweigh all others, of the others alone.
 
     About a mean that is much longer than nearly all rows, float32 could not tell those apart.
@@ -155,6 +202,8 @@ def central(array: Array, mean: Floats) -> Floats:
     array : (n, d) ndarray
     mean : (d,) ndarray
         Of all rows.
+    there : (n,) ndarray of bool, optional
+        Rows that count; the others are zeros. None: all.
 
     Examples
     --------
@@ -162,7 +211,10 @@ def central(array: Array, mean: Floats) -> Floats:
     >>> central(x, x.mean(axis=0)).tolist(), central(x[:3], x[:3].mean(axis=0)).tolist()
     ([2.0], [2.0])
     """
-    some = array[np.unique(np.linspace(0, len(array) - 1, 1024).astype(np.intp))]
+    rows = np.arange(len(array)) if there is None else np.flatnonzero(there)
+    if not len(rows):
+        return mean
+    some = array[rows[np.unique(np.linspace(0, len(rows) - 1, 1024).astype(np.intp))]]
     with np.errstate(over="ignore", invalid="ignore"):  # told apart by row_norms
         typical = float(np.median(np.linalg.norm(some.astype(np.float64), axis=1)))
         length = np.linalg.norm(mean)
@@ -172,6 +224,7 @@ def central(array: Array, mean: Floats) -> Floats:
     for start, stop in ranges(0, len(array), compute_rows(len(mean))):
         block = array[start:stop].astype(np.float64)
         near = row_norms(block, start) <= FAR * typical
+        near &= True if there is None else there[start:stop]
         total += block[near].sum(axis=0)
         count += int(near.sum())
     return total / count
@@ -182,6 +235,8 @@ def join(
     *,
     unit: bool = True,
     center: bool = False,
+    present: Present | None = None,
+    fill: bool = False,
     engine: Engine = SERIAL,
 ) -> tuple[Singles, tuple[int, ...], dict[str, int]]:
     """Put the modalities side by side, each row of each modality on its unit sphere.
@@ -194,6 +249,10 @@ def join(
         Divide each row of each modality by its norm; a zero row stays zero, centred or not.
     center : bool
         Remove each modality's mean first.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; the features of the others are zeros and count for no mean.
+    fill : bool
+        Put the mean of the other rows, as they are used, where a modality is absent; else zeros.
     engine : Engine
 
     Returns
@@ -203,7 +262,7 @@ def join(
     offsets : tuple of int, length m + 1
         Modality number m fills the columns ``offsets[m]:offsets[m + 1]``.
     zero_rows : dict of str to int
-        Rows of each modality without a direction.
+        Rows of each modality without a direction, of those that have it.
 
     Raises
     ------
@@ -222,12 +281,19 @@ def join(
     zero_rows = {}
     for (name, array), (left, right) in zip(features.items(), pairwise(offsets), strict=True):
         with located(dataset=name):
-            zero_rows[name] = _fill(joined[:, left:right], array, unit, center, engine)
+            there, part = (present or {}).get(name), joined[:, left:right]
+            zero_rows[name] = _fill(part, array, unit, center, there, engine)
+            if there is not None:
+                zero_rows[name] -= int((~there).sum())
+                usual = column_means(part, there) if fill else np.zeros(right - left)
+                part[~there] = usual.astype(np.float32)
     return joined, offsets, zero_rows
 
 
-def _fill(out: Singles, array: Array, unit: bool, center: bool, engine: Engine) -> int:
-    mean = column_means(array) if center else None
+def _fill(
+    out: Singles, array: Array, unit: bool, center: bool, there: Mask | None, engine: Engine
+) -> int:
+    mean = column_means(array, there) if center else None
 
     def fill(rows: tuple[int, int]) -> int:
         block = array[slice(*rows)]
@@ -242,87 +308,6 @@ def _fill(out: Singles, array: Array, unit: bool, center: bool, engine: Engine) 
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
     return sum(engine.map(fill, blocks))
-
-
-class Joined:
-    """Rows as :func:`join` gives them, made when asked for: only norms are held.
-
-    Parameters
-    ----------
-    features : mapping of str to array, each (n, d_m)
-    unit : bool
-        As in :func:`join`, and so are the errors.
-    engine : Engine
-
-    Attributes
-    ----------
-    dtype : dtype
-        float32, or float64 if a modality is.
-    mean : float64 array, shape (Σ d_m,)
-        Mean of all rows.
-    zero_rows : dict of str to int
-        Rows of each modality without a direction.
-
-    Examples
-    --------
-    >>> points = Joined({"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])})
-    >>> points.exact(np.array([1])).tolist(), points.less(np.array([1]), points.mean).tolist()
-    ([[3.0, 8.0]], [[1.0, 4.0]])
-    """
-
-    def __init__(
-        self, features: Mapping[str, Array], *, unit: bool = False, engine: Engine = SERIAL
-    ) -> None:
-        self.arrays = list(features.values())
-        self.dtype = np.result_type(np.float32, *self.arrays)
-        self.scales: list[Floats | None] = []
-        self.zero_rows = {}
-        means = []
-        for name, array in features.items():
-            with located(dataset=name):
-                norms, mean = _norms_and_mean(array, unit, engine)
-            self.zero_rows[name] = int((norms == 0).sum())
-            self.scales.append(inverse(norms) if unit else None)
-            means.append(mean if unit else central(array, mean))
-        self.mean = np.concatenate(means)
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def less(self, index: Index, origin: Array) -> Singles:
-        """Return the rows in `index` less an origin ``(Σ d_m,)``, in float32."""
-        out = np.empty((len(index), len(self.mean)), dtype=np.float32)
-        right = 0
-        for array, scale in zip(self.arrays, self.scales, strict=True):
-            part = array[index].astype(np.result_type(array, np.float32), copy=False)
-            if scale is not None:
-                part *= scale[index, None].astype(part.dtype)
-            left, right = right, right + part.shape[1]
-            np.subtract(part, origin[left:right], out=out[:, left:right], casting="same_kind")
-        return out
-
-    def exact(self, index: Index) -> Floats:
-        """Return the rows in `index` in float64: what counts where float32 cannot decide."""
-        parts = [
-            array[index].astype(np.float64) * (1.0 if scale is None else scale[index, None])
-            for array, scale in zip(self.arrays, self.scales, strict=True)
-        ]
-        return np.concatenate(parts, axis=1)
-
-
-def _norms_and_mean(array: Array, unit: bool, engine: Engine) -> tuple[Floats, Floats]:
-    """Norms of the rows as given, and the mean of the rows as they are used."""
-
-    def measure(rows: tuple[int, int]) -> tuple[Floats, Floats]:
-        wide = array[slice(*rows)].astype(np.float64)
-        norms = row_norms(wide, rows[0])
-        weights = inverse(norms) if unit else np.ones(len(wide))
-        return norms, weights @ wide
-
-    blocks = ranges(0, len(array), compute_rows(array.shape[1]))
-    parts = list(engine.map(measure, blocks))
-    norms = np.concatenate([norms for norms, _ in parts])
-    return norms, np.sum([total for _, total in parts], axis=0) / len(array)
 
 
 def inverse(norms: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What ``info`` says after two passes over a pool: modality gap and contributions."""
+"""What ``info`` says after two passes over a pool: modality gap, contributions, class shares."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ import numpy as np
 from mmselect import engine
 from mmselect.core.scores.alignment import Alignment, modality_gap
 from mmselect.core.scores.guidelines import guideline_report
-from mmselect.core.scores.shapley import contributions
+from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.describe.report import BLANK, Table
+from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
+from mmselect.predictions import FUSED, heads_of, top_class
 from mmselect.request import lacking
 from mmselect.strategies import gradients, registry
+
+SHOWN = 10
+"""Classes whose shares are shown to people, those that differ most first."""
 
 
 @dataclass(frozen=True)
 class NumbersReport:
-    """What ``info`` says after two passes over a pool: the modality gap, and contributions."""
+    """What ``info`` says after two passes: modality gap, contributions, and class shares."""
 
     alignment: list[dict[str, Any]]
     contributions: dict[str, Any] | None
+    class_shares: list[dict[str, Any]] | None = None
 
     def rows(self) -> Iterator[Table]:
         """Tables for people, each with a blank line before it."""
@@ -38,6 +44,21 @@ class NumbersReport:
             yield from (BLANK, [gap, ("mean cosine", cosines)])
         if self.contributions:
             yield from (BLANK, *_contribution_rows(self.contributions))
+        if self.class_shares:
+            yield from (BLANK, _share_rows(self.class_shares))
+
+
+def _share_rows(found: list[dict[str, Any]]) -> Table:
+    """Class shares, those that differ most first."""
+    table: Table = [("class", "share of the labels", "of the predictions", "difference")]
+    order = sorted(found, key=lambda row: -abs(row["labeled"] - row["predicted"]))
+    for row in order[:SHOWN]:
+        shares = [100 * row["labeled"], 100 * row["predicted"]]
+        apart = f"{shares[0] - shares[1]:+.1f}"
+        table.append((row["class"], *(f"{share:.1f} %" for share in shares), apart))
+    if len(found) > SHOWN:
+        table.append((f"{len(found) - SHOWN} more differ less", "", "", ""))
+    return table
 
 
 def _contribution_rows(found: Mapping[str, Any]) -> Iterator[Table]:
@@ -73,7 +94,31 @@ def describe_numbers(
         return NumbersReport(
             alignment=describe_alignment(pool, how),
             contributions=_contributions(pool, how),
+            class_shares=_class_shares(pool, how),
         )
+
+
+def _class_shares(pool: Pool, how: engine.Engine) -> list[dict[str, Any]] | None:
+    """Share of each class among the labels of labeled rows, and among the fused head's predictions.
+
+    None where nothing is labeled, or there are no labels or no logits of the fused head.
+    """
+    rows, head = np.flatnonzero(pool.labeled), heads_of(pool).get(FUSED)
+    if "/label" not in pool.columns or head is None:
+        return None
+    labels = pool.columns["/label"][rows].astype(np.intp)
+    labels = labels[labels >= 0]
+    if not len(labels):
+        return None
+    predicted = top_class(head, np.arange(pool.n), how)
+    c = max(head.shape[1], int(labels.max()) + 1)
+    names = pool.constants.get("/class_names")
+    known = range(c) if names is None else as_stored(names).tolist()
+    shares = [np.bincount(each, minlength=c) / len(each) for each in (labels, predicted)]
+    return [
+        {"class": x.decode() if isinstance(x, bytes) else str(x), "labeled": y, "predicted": z}
+        for x, y, z in zip(known, *(share.tolist() for share in shares), strict=True)
+    ]
 
 
 def describe_alignment(pool: Pool, how: engine.Engine) -> list[dict[str, Any]]:
@@ -89,8 +134,10 @@ def describe_alignment(pool: Pool, how: engine.Engine) -> list[dict[str, Any]]:
 def measure_alignment(pool: Pool, how: engine.Engine) -> Alignment:
     """Measure the modality gap; the modalities are called by their paths."""
     paths = [f"/features/{name}" for name in pool.names("/features")]
+    features = {path: pool.columns[path] for path in paths}
+    present = {p: c.present for p, c in features.items() if c.present is not None}
     with pool.located():
-        return modality_gap({path: pool.columns[path] for path in paths}, engine=how)
+        return modality_gap(features, present=present, engine=how)
 
 
 def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
@@ -121,10 +168,11 @@ def _contributions(pool: Pool, how: engine.Engine) -> dict[str, Any] | None:
     if lacking(record, pool) or not len(rows):
         return None
     sources: dict[str, Any] = {**pool.columns, **pool.constants}
-    phi, _ = gradients.shapley(sources, rows, how)
-    share = contributions(phi)
-    before, after = gradients.gradient_norms(sources, rows, share, how)
-    found = guideline_report(share, before, after)
+    model = gradients.model_of(sources)
+    has, (phi, _) = model.has(rows), model.shapley(rows, how)
+    share = contributions(phi, has)
+    norms = gradients.gradient_norms(model, rows, balance_weights(share, has), how)
+    found = guideline_report(share, *norms, has)
     names = pool.names("/features")
     return {
         "samples": found.samples,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mmselect.core.presence import patterns_of
 from mmselect.describe.report import BLANK, Table
 from mmselect.pool.reading import Pool
 from mmselect.request import lacking
@@ -33,6 +34,7 @@ class PoolReport:
     datasets: list[dict[str, Any]]
     unknown: list[str]
     strategies: dict[str, Any]
+    patterns: list[dict[str, Any]] | None = None
 
     def rows(self) -> Iterator[Table]:
         """Tables for people."""
@@ -46,6 +48,10 @@ class PoolReport:
             parts = [f"features of {has['features']}"] if has["features"] else []
             parts += [word for word in ("head", "classifier") if has[word]]
             summary.append((f"modality {name}", ", ".join(parts)))
+        for pattern in self.patterns or ():
+            share = f"{pattern['samples']:,} ({100 * pattern['samples'] / max(n, 1):.1f} %)"
+            lacks = f", without {', '.join(pattern['lacks'])}" if pattern["lacks"] else ""
+            summary.append((f"with {', '.join(pattern['has'])}{lacks}", share))
         table: Table = [("dataset", "shape", "type", "storage")]
         for row in self.datasets:
             shape = " × ".join(f"{size:,}" for size in row["shape"])
@@ -73,8 +79,26 @@ def describe_pool(pool: Pool) -> tuple[PoolReport, list[str]]:
             "can_run": [name for name, missing in lacks.items() if not missing],
             "lack": {name: missing for name, missing in lacks.items() if missing},
         },
+        patterns=_patterns(pool),
     )
-    return report, skipped
+    return report, skipped + pool.notices
+
+
+def _patterns(pool: Pool) -> list[dict[str, Any]] | None:
+    """Which sets of modalities samples have, the most frequent first; None: all have all."""
+    if not pool.present:
+        return None
+    names = pool.modalities
+    found = [
+        {
+            "has": [names[m] for m in own],
+            "lacks": [name for m, name in enumerate(names) if m not in own],
+            "samples": len(rows),
+            "labeled": int(pool.labeled[rows].sum()),
+        }
+        for own, rows in patterns_of(pool.present, names, pool.n).rows()
+    ]
+    return sorted(found, key=lambda pattern: -pattern["samples"])
 
 
 def _modality(pool: Pool, name: str) -> dict[str, Any]:

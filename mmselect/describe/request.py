@@ -101,7 +101,7 @@ def _peak_memory(request: Request, k: int) -> int:
 
 def _spread_memory(request: Request, k: int) -> int:
     """Estimate what spreading keeps: of D² the picks' features, of facility location all."""
-    width = sum(column.shape[1] for column in request.spread_columns.values())
+    width = sum(sum(column.shape[1:]) for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
     return 4 * k * width + 150 * len(request.candidates) if request.spread else 0

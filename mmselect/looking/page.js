@@ -19,7 +19,8 @@ const user = (tag, text, name = "") =>
 const { pool, made } = data;
 $("title").textContent = `${count(pool.picks)} pick${pool.picks === 1 ? "" : "s"} from ${pool.name}`;
 const few = picks.length < pool.picks ? ` The first ${count(picks.length)} have a card.` : "";
-const by = made.strategy ? `Picked by ${made.strategy} from` : "From";
+const how = Object.fromEntries(made.rows);
+const by = made.strategy ? `Picked by ${made.strategy}${"seed" in how ? `, seed ${how.seed},` : ""}${"mmselect" in how ? ` with mmselect ${how.mmselect}` : ""} from` : "From";
 $("lede").textContent =
   `${by} ${count(pool.candidates)} candidates; ${count(pool.labeled)} samples are labeled.${few}`;
 const told = [...made.rows, ...made.parameters, ...made.warnings.map((line) => ["note", line])];

@@ -74,7 +74,7 @@ def look(
     ask = Looking(**asked)
     with opened_pool(pool) as opened:
         view = view_of(opened, ask, picks, progress)
-        write_page(view, Path(output))
+        emit([page_of(view)], Path(output))
     return view.warnings
 
 
@@ -103,16 +103,15 @@ def view_of(
     return View(pool, ask, shown, np.flatnonzero(labeled), population, engine, warnings)
 
 
-def write_page(view: View, target: Path | None) -> None:
-    """Write the page to a file, or to standard output."""
+def page_of(view: View) -> bytes:
+    """Make the page."""
     data = page_data(view)
     body, style, *scripts = (
         (FOLDER / name).read_text(encoding="utf-8")
         for name in ("page.html", "page.css", "page.js", "map.js")
     )
     title = f"{data['pool']['picks']:,} picks from {data['pool']['name']}"
-    page = assemble(title, body, style=style, script="\n".join(scripts), data=data)
-    emit([page], target)
+    return assemble(title, body, style=style, script="\n".join(scripts), data=data)
 
 
 def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | None) -> Selection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmselect.errors import UsageError, needing, suggestion
+from mmselect.errors import UsageError, needing, printable, suggestion
 from mmselect.files import replacing, writing
 from mmselect.output import tables, tools
 from mmselect.output.columns import beside, columns_along
@@ -271,6 +272,8 @@ def write_neighbours(found: Neighbours, target: Path) -> None:
 def to_stdout(chunks: Iterable[bytes]) -> None:
     """Write to standard output; when its reader has gone (``| head``), stop quietly.
 
+    A file or a pipe gets every byte as it is; on a terminal what it would obey is written out.
+
     Raises
     ------
     OutputError
@@ -278,7 +281,20 @@ def to_stdout(chunks: Iterable[bytes]) -> None:
     """
     with writing("standard output"):
         try:
-            sys.stdout.buffer.writelines(chunks)
+            shown = map(_harmless, chunks) if sys.stdout.isatty() else chunks
+            sys.stdout.buffer.writelines(shown)
             sys.stdout.buffer.flush()
         except BrokenPipeError:  # give Python's own flush at exit something that takes it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _harmless(chunk: bytes) -> bytes:
+    r"""Write out what a terminal would obey in some lines, tabs and line breaks apart.
+
+    Examples
+    --------
+    >>> _harmless(b"a\tb\n\x1b[31m")
+    b'a\tb\n\\x1b[31m'
+    """
+    parts = re.split(r"([\n\t])", chunk.decode("utf-8", "surrogateescape"))
+    return "".join(part if part in ("\n", "\t") else printable(part) for part in parts).encode()

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import OutputError
+from mmselect.errors import OutputError, printable
 from mmselect.selection import Scores, Selection
 
 MOST_PADDING = 1 << 22
@@ -44,7 +44,7 @@ def aligned(rows: Sequence[Sequence[Any]]) -> list[bytes]:
     >>> aligned([("a", 1), ("bcd", 2)])
     [b'a    1\n', b'bcd  2\n']
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
     room = LINE - sum(widths) - 2 * len(widths)
     lines = []
@@ -79,9 +79,17 @@ def _rounded(value: Any) -> Any:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """Format a value as JSON, with 9 significant digits and text left readable."""
+    r"""Format a value as JSON, with 9 significant digits and text left readable.
+
+    Characters that a terminal obeys are escaped, which is the same JSON.
+
+    Examples
+    --------
+    >>> print(as_json(["é", "\x1b[31m", "\x9b31m", "\u202e", 1 / 3]))
+    ["é", "\u001b[31m", "\u009b31m", "\u202e", 0.333333333]
+    """
     text = json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    return text.encode("utf-8", "backslashreplace").decode()  # bytes of a path that are no text
+    return "\n".join(printable(line, "\\u{:04x}") for line in text.split("\n"))
 
 
 Fields = dict[str, Sequence[Any] | NDArray[Any]]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import LARGEST
-from mmselect.pool.schema import Place
+from mmselect.pool.schema import Place, place_of
+
+if TYPE_CHECKING:
+    from mmselect.pool.reading import Column
 
 PROBABLE = 0.9
 """Share of rows that sum to 1 from which on logits are taken for probabilities."""
@@ -132,3 +137,21 @@ class Watch:
         """Say how many of `rows` are empty."""
         rows = rows if self.present is None else rows[self.present[rows]]
         return empty_notice(self.place, self.width, int(self.empty[rows].sum()), len(rows))
+
+
+def watched(column: Column) -> Column:
+    """Make a column of numbers whose empty rows are counted while it is read."""
+    place = place_of(column.path)
+    if place.dataset.kind != "float":
+        return column
+    return replace(column, watch=Watch(place, column.shape, column.present))
+
+
+def empty_notices(columns: Iterable[Column], rows: NDArray[np.intp] | None = None) -> list[str]:
+    """Say of each watched column how many of `rows`, of those that were read, hold nothing."""
+    told = {
+        each.path: each.watch.notice(np.arange(len(each)) if rows is None else rows)
+        for each in columns
+        if each.watch
+    }
+    return [f"{path}: {said}" for path, said in told.items() if said]

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmselect.replay.comparison import INTERVAL, Curves, interval
+from mmselect.replay.comparison import band
 from mmselect.replay.runs import Replay
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8B5A2B")
@@ -76,16 +76,10 @@ def _curves(axis: Any, found: Replay, measure: str) -> None:
     looks = zip(cycle(COLOURS), cycle(MARKS), strict=False)
     for name, values in found.curves(measure).items():
         colour, mark = (BASELINE, ".") if name == found.baseline else next(looks)
-        mean, low, high = 100 * _band(values)
+        mean, low, high = 100 * band(values)
         x = labeled[name].mean(axis=0)
         axis.plot(x, mean, color=colour, marker=mark, markersize=4, linewidth=1.6, label=name)
         axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-
-
-def _band(values: Curves) -> Curves:
-    """Mean and bounds over seeds, (3, r); for one seed the bounds are the curve."""
-    band = np.array([interval(column, INTERVAL) for column in values.T]).T
-    return np.where(np.isnan(band), band[0], band)
 
 
 def wins_matrix(names: Sequence[str], wins: Sequence[Sequence[float]], title: str) -> Figure:

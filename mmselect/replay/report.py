@@ -8,19 +8,30 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
+from mmselect.errors import printable
 from mmselect.files import make_folder
 from mmselect.output.emitting import emit
-from mmselect.replay.plots import FORMS as FIGURE_FORMS
-from mmselect.replay.plots import contribution_curves, learning_curves, render, wins_matrix
+from mmselect.output.page import assemble
+from mmselect.replay.comparison import band
 from mmselect.replay.runs import Replay
-from mmselect.replay.tables import FORMS, between, head_rows, settings_rows, summary_rows, verdict
+from mmselect.replay.summary import seeds_to_play
+from mmselect.replay.tables import (
+    FORMS,
+    between,
+    head_rows,
+    settings_rows,
+    summary_rows,
+    verdict,
+)
 
 PAGE = "report.html"
-TEMPLATE = Path(__file__).with_name("page.html")
+PARTS = ("page.html", "page.css", "page.js")
 
 
 def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: str) -> list[Path]:
-    """Write the page, its figures (SVG and PNG), ``rounds.csv`` and ``replay.json``.
+    """Write the page, ``rounds.csv``, ``replay.json`` and, with matplotlib, figures (SVG, PNG).
 
     Parameters
     ----------
@@ -42,22 +53,11 @@ def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: 
     OutputError
         If the folder cannot be written.
     """
-    names = found.settings["strategies"]
-    figures = {
-        "learning-curves": learning_curves(found),
-        "contributions": contribution_curves(found),
-        "wins": wins_matrix(names, summary["wins"]["accuracy"], "wins, all modalities"),
-    }
-    drawn = {
-        f"{name}.{form}": render(figure, form)
-        for name, figure in figures.items()
-        for form in FIGURE_FORMS
-    }
     files: dict[str, Iterable[bytes]] = {
-        PAGE: [page(found, summary, drawn, command).encode()],
+        PAGE: [page(found, summary, command)],
         "rounds.csv": FORMS["csv"](found, summary),
         "replay.json": FORMS["json"](found, summary),
-        **{name: [content] for name, content in drawn.items()},
+        **{name: [content] for name, content in _figures(found, summary).items()},
     }
     make_folder(folder)
     for name, chunks in files.items():
@@ -65,38 +65,111 @@ def write_report(found: Replay, summary: dict[str, Any], folder: Path, command: 
     return [folder / name for name in files]
 
 
-def page(found: Replay, summary: dict[str, Any], drawn: dict[str, bytes], command: str) -> str:
-    """Make the page: verdict, table, curves, contributions, wins and differences, settings."""
+def _figures(found: Replay, summary: dict[str, Any]) -> dict[str, bytes]:
+    """Draw the figures that go into papers; none without matplotlib, as the page has its own."""
+    try:
+        from mmselect.replay.plots import FORMS as FIGURE_FORMS
+        from mmselect.replay.plots import contribution_curves, learning_curves, render, wins_matrix
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        return {}
+    wins = summary["wins"]["accuracy"]
+    drawn = {
+        "learning-curves": learning_curves(found),
+        "contributions": contribution_curves(found),
+        "wins": wins_matrix(found.settings["strategies"], wins, "wins, all modalities"),
+    }
+    return {
+        f"{name}.{form}": render(figure, form)
+        for name, figure in drawn.items()
+        for form in FIGURE_FORMS
+    }
+
+
+def page(found: Replay, summary: dict[str, Any], command: str) -> bytes:
+    """Make the page: verdict, differences, curves, tables, contributions, pairs, settings."""
+    body, style, script = (
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
+    )
     settings = found.settings
-    files = ", ".join(Path(file).name for file in settings["pool"]["paths"])
+    title = f"Replay of {', '.join(Path(file).name for file in settings['pool']['paths'])}"
     names, modalities = settings["strategies"], settings["modalities"]
+    filled = Template(body).substitute(
+        title=_shown(title),
+        verdict="".join(f"<li>{_shown(line)}</li>" for line in verdict(summary, False)),
+        baseline=_shown(summary["baseline"]),
+        table=_table(summary_rows(summary, names)),
+        heads=_table(head_rows(summary, names, modalities)),
+        pairs=_all_pairs(summary, names, modalities),
+        chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
+        settings=_table([("", ""), *settings_rows(found)], head=False),
+        command=_shown(command),
+        warnings="".join(f"<li>{_shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
+    )
+    return assemble(title, filled, style=style, script=script, data=_data(found, summary))
+
+
+def _data(found: Replay, summary: dict[str, Any]) -> dict[str, Any]:
+    """Collect what the page's script draws: shares in percent, differences in points."""
+    base, modalities = summary["baseline"], found.settings["modalities"]
+    alone = modalities if len(modalities) > 1 else ()
+    curves = [("accuracy", "all modalities"), *((f"accuracy.{m}", f"{m} alone") for m in alone)]
+    shares = [(f"contribution.{m}", m) for m in modalities]
+    shares.append(("contribution_difference", "largest − smallest"))
+    return {
+        "strategies": [base, *(n for n in found.settings["strategies"] if n != base)],
+        "differences": _differences(summary),
+        "charts": {
+            name: [made for panel in panels if (made := _chart(found, *panel))["series"]]
+            for name, panels in {"curves": curves, "contributions": shares}.items()
+        },
+    }
+
+
+def _differences(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Paired differences to the baseline, the largest first."""
+    rows = []
+    for name, row in summary["strategies"].items():
+        if name != summary["baseline"]:
+            mean, low, high = (round(100 * x, 4) for x in row["area_difference"]["accuracy"])
+            more = seeds_to_play(row["more_seeds"])
+            rows.append({"name": name, "mean": mean, "low": low, "high": high, "more": more})
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _chart(found: Replay, measure: str, title: str) -> dict[str, Any]:
+    """One panel: a curve per strategy, the mean over seeds with its interval."""
+    labeled, series = found.curves("labeled"), []
+    for name, values in found.curves(measure).items():
+        lines = np.vstack([labeled[name].mean(axis=0), np.round(100 * band(values), 3)])
+        there = lines[:, ~np.isnan(lines).any(axis=0)].tolist()
+        if there[0]:
+            series.append(
+                {"name": name, **dict(zip(("x", "mean", "low", "high"), there, strict=True))}
+            )
+    return {"title": title, "series": series}
+
+
+def _all_pairs(summary: dict[str, Any], names: Sequence[str], modalities: Sequence[str]) -> str:
+    """Make a matrix for every measure of accuracy; those after the first are folded."""
     titles = {"accuracy": "all modalities", "macro_f1": "all modalities, macro-F1"}
     titles["accuracy.balanced"] = "all modalities, balanced over classes"
     for m in modalities if len(modalities) > 1 else ():
         titles |= {f"accuracy.{m}": f"{m} alone", f"accuracy.balanced.{m}": f"{m} alone, balanced"}
-    pairs = "".join(
-        _pairs(title, names, summary["wins"][m], summary["differences"][m])
-        for m, title in titles.items()
+    return "".join(
+        f"<details{'' if i else ' open'}><summary>{_shown(title)}</summary>"
+        f"{_pairs(names, summary['wins'][m], summary['differences'][m])}</details>"
+        for i, (m, title) in enumerate(titles.items())
     )
-    return Template(TEMPLATE.read_text()).substitute(
-        title=html.escape(f"Replay of {files}"),
-        verdict="".join(f"<li>{html.escape(line)}</li>" for line in verdict(summary)),
-        baseline=html.escape(summary["baseline"]),
-        table=_table(summary_rows(summary, names)),
-        heads=_table(head_rows(summary, names, modalities)),
-        curves=_svg(drawn["learning-curves.svg"]),
-        contributions=_svg(drawn["contributions.svg"]),
-        pairs=pairs,
-        chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
-        settings=_table([("", ""), *settings_rows(found)], head=False),
-        command=html.escape(command),
-        warnings="".join(f"<li>{html.escape(line)}</li>" for line in found.warnings)
-        or "<li>none</li>",
-    )
+
+
+def _shown(text: str) -> str:
+    """Escape what a browser would take for markup, or a terminal for a command."""
+    return html.escape(printable(text))
 
 
 def _pairs(
-    title: str,
     names: Sequence[str],
     wins: Sequence[Sequence[float]],
     differences: Sequence[Sequence[Sequence[float]]],
@@ -108,28 +181,20 @@ def _pairs(
             return "<td></td>"
         won, difference = wins[i][j], between(differences[i][j])
         shade, shown = (0.0, "–") if won != won else (won, f"{won:.1f}")
-        style = f"background: rgb(0 114 178 / {0.4 * shade:.2f})"
-        return f'<td style="{style}"><b>{shown}</b><br><small>{difference}</small></td>'
+        return f'<td data-won="{shade:.2f}"><b>{shown}</b><br><small>{difference}</small></td>'
 
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{_shown(name)}</th>" for name in names)
     body = "".join(
-        f"<tr><th>{html.escape(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
+        f"<tr><th>{_shown(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
         for i, name in enumerate(names)
     )
-    table = f"<table><tr><th></th>{head}</tr>{body}</table>"
-    return f"<h3>{html.escape(title)}</h3><div class=wide>{table}</div>"
+    return f'<div class="wide"><table class="pairs"><tr><th></th>{head}</tr>{body}</table></div>'
 
 
 def _table(rows: Sequence[Sequence[str]], head: bool = True) -> str:
     def line(tag: str, row: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{_shown(cell)}</{tag}>' for cell in row)}</tr>"
 
     first = line("th", rows[0]) if head else ""
     body = "".join(line("td", row) for row in rows[1:])
-    return f"<div class=wide><table>{first}{body}</table></div>"
-
-
-def _svg(file: bytes) -> str:
-    """Take the element to put into a page out of an SVG file."""
-    text = file.decode()
-    return text[text.index("<svg") :]
+    return f'<div class="wide"><table>{first}{body}</table></div>'

@@ -16,10 +16,14 @@ from mmselect.replay.comparison import (
     interval,
     joint_confidence,
     labels_to_reach,
+    more_seeds,
     wins,
 )
 from mmselect.replay.measures import accuracies
 from mmselect.replay.runs import Replay
+
+ALIKE = "as good as equal"
+"""Two strategies that more than 1,000 seeds would not tell apart."""
 
 
 def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
@@ -36,10 +40,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     dict
         ``baseline``, ``target``, ``strategies`` (per strategy: area under the curve of each measure
         with its interval, its paired difference to the baseline with an interval that holds for all
-        strategies at once, accuracy in the last round with its interval, labels to reach the
+        strategies at once, how many more seeds would tell that
+        difference from noise, accuracy in the last round with its interval, labels to reach the
         target, the same relative to the baseline, seconds to select), ``wins`` (per measure: the
         matrix of BMMAL's Fig. 5), ``differences`` (per measure: paired differences of areas between
-        all strategies, each with its own interval).
+        all strategies, each with its own interval), ``best`` (the two strategies of the largest
+        areas, the baseline aside, and how many more seeds would tell them apart; None for one).
 
     Raises
     ------
@@ -70,6 +76,9 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
                 "area_difference": {
                     m: interval(areas[m][name] - areas[m][base], confidence) for m in measures
                 },
+                "more_seeds": more_seeds(
+                    areas["accuracy"][name] - areas["accuracy"][base], confidence
+                ),
                 "last": interval(accuracy[name][:, -1]),
                 "labels_to_target": prices[name],
                 "relative_labels": prices[name] / prices[base],
@@ -77,6 +86,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
             }
             for name in names
         },
+        "best": _best(areas["accuracy"], base, confidence),
         "wins": {m: _wins(found.curves(m), names) for m in measures},
         "differences": {m: _differences(areas[m], names) for m in measures},
     }
@@ -98,6 +108,18 @@ def _wins(curves: dict[str, Curves], names: list[str]) -> list[list[float]]:
     """Entry i, j: the share of the rounds after the start in which i is better than j."""
     after = {name: curves[name][:, 1:] for name in names}
     return [[0.0 if a == b else wins(after[a], after[b]) for b in names] for a in names]
+
+
+def _best(areas: dict[str, Curves], base: str, confidence: float) -> dict[str, Any] | None:
+    """Name the two best strategies, and the seeds that it would take to tell them apart."""
+    names = sorted((n for n in areas if n != base), key=lambda n: -areas[n].mean())[:2]
+    if len(names) < 2:
+        return None
+    first, second = names
+    return {
+        "names": names,
+        "more_seeds": more_seeds(areas[first] - areas[second], confidence),
+    }
 
 
 def _differences(
@@ -139,3 +161,40 @@ def noteworthy(summary: dict[str, Any]) -> list[str]:
     if len(differences) > 1:
         lines.append(f"intervals against {base} hold for all {len(differences)} strategies at once")
     return lines
+
+
+def undecided(summary: dict[str, Any], baseline: bool = True) -> list[str]:
+    """Say how many more seeds would tell strategies apart that are not told apart yet.
+
+    Each from the baseline, unless it is left out, and the two best from each other.
+
+    Examples
+    --------
+    >>> undecided({"baseline": "random", "best": {"names": ["smem", "badge"], "more_seeds": 0.0},
+    ...     "strategies": {"smem": {"more_seeds": 12.0}, "badge": {"more_seeds": float("inf")}}})
+    ['play 12 more seeds to tell smem from random', 'badge and random: as good as equal']
+    """
+    base, best = summary["baseline"], summary["best"]
+    rows = summary["strategies"].items() if baseline else ()
+    pairs = [(name, base, row["more_seeds"]) for name, row in rows]
+    pairs += [(*best["names"], best["more_seeds"])] if best else []
+    return [_told_apart(*pair) for pair in pairs if pair[2] > 0]  # nan is not
+
+
+def _told_apart(one: str, other: str, seeds: float) -> str:
+    if math.isinf(seeds):
+        return f"{one} and {other}: {ALIKE}"
+    return f"{seeds_to_play(seeds)} to tell {one} from {other}"
+
+
+def seeds_to_play(seeds: float) -> str:
+    """Say how many more seeds a difference takes; nothing where it is decided, or cannot be.
+
+    Examples
+    --------
+    >>> seeds_to_play(1.0), seeds_to_play(float("inf")), seeds_to_play(0.0)
+    ('play 1 more seed', 'as good as equal', '')
+    """
+    if not seeds > 0:
+        return ""
+    return ALIKE if math.isinf(seeds) else f"play {seeds:,.0f} more seed{'s'[: seeds != 1]}"

@@ -7,13 +7,13 @@ from typing import Any
 
 from mmselect.output.tables import aligned, as_csv, as_json
 from mmselect.replay.runs import Replay
-from mmselect.replay.summary import noteworthy
+from mmselect.replay.summary import noteworthy, undecided
 
 
-def verdict(summary: dict[str, Any]) -> list[str]:
-    """Say who is better and worse than the baseline, or why nothing can be said."""
+def verdict(summary: dict[str, Any], baseline: bool = True) -> list[str]:
+    """Say who is better and worse than the baseline, or why nothing can be said, and what would."""
     alone = ["One seed, or seeds that are alike: differences cannot be told from noise."]
-    return noteworthy(summary) or alone
+    return [*(noteworthy(summary) or alone), *undecided(summary, baseline)]
 
 
 def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -35,7 +35,9 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
+    datasets_of,
     limited,
+    masks_in,
     need,
 )
 
@@ -49,7 +51,9 @@ def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the sample nearest to each of k centres."""
     with located(rows=batch.candidates):
-        found = kmeans(features_of(batch), k, rng, **batch.parameters, engine=batch.engine)
+        present = batch.present(rows=batch.candidates)
+        how = {**batch.parameters, "present": present, "engine": batch.engine}
+        found = kmeans(features_of(batch), k, rng, **how)
     return covered(batch, found, batch.candidates, unit=batch.parameters["unit"])
 
 
@@ -58,9 +62,8 @@ def optimise(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     how = {"alignment": 0.0, **batch.parameters}
     how["steps"] = how["steps"] or None
     with located(rows=batch.candidates):
-        found = parametric(
-            features_of(batch), k, rng, **how, engine=batch.engine, progress=batch.progress
-        )
+        how |= {"present": batch.present(rows=batch.candidates), "engine": batch.engine}
+        found = parametric(features_of(batch), k, rng, **how, progress=batch.progress)
     details = {
         "picks_not_initial": found.changed,
         "parameters_without_samples": found.ownerless,
@@ -86,7 +89,8 @@ def one_space(paths: set[str], sizes: Mapping[str, int], parameters: Parameters)
 
 def alignment(arrays: Arrays, _parameters: Parameters) -> Columns:
     """Mean cosine of each sample's own modalities."""
-    return {"score": matched_cosine(dict(arrays))}
+    features = {path: arrays[path] for path in datasets_of(FEATURES, set(arrays))}
+    return {"score": matched_cosine(features, present=masks_in(arrays, FEATURES))}
 
 
 UNIT = Parameter("unit", False, "normalise each row of each modality first")

@@ -11,6 +11,7 @@ import numpy as np
 from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
 from mmselect.core.coverage.matching import Coverage
+from mmselect.core.presence import Present
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
 from mmselect.errors import located
@@ -29,18 +30,20 @@ def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) 
     """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
     labeled = np.searchsorted(rows, batch.labeled)
-    features = features_of(batch, rows)
+    features, present = features_of(batch, rows), batch.present(rows=rows)
     with located(rows=rows):
         found = method(
             features,
             k,
             labeled=labeled,
+            present=present,
             allowed=batch.allowed,
             engine=batch.engine,
             progress=batch.progress,
         )
     picks = covered(batch, found, rows, unit)
-    return replace(picks, warnings=mean_row_warnings(features, found) + picks.warnings)
+    warnings = mean_row_warnings(features, present, found)
+    return replace(picks, warnings=warnings + picks.warnings)
 
 
 def covered(batch: Batch, found: Coverage, rows: Index, unit: bool) -> Picks:
@@ -57,10 +60,10 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
     """Make what finds each candidate's nearest pick: Euclidean on the concatenated features."""
 
     def nearest() -> Nearest:
-        features = features_of(batch)
+        features, present = features_of(batch), batch.present(rows=batch.candidates)
         if unit:
             features = {path: _unit(z) for path, z in features.items()}
-        points = feature_points(features)
+        points = feature_points(features, present=present, engine=batch.engine)
         found = nearest_picks(points, positions, engine=batch.engine, progress=batch.progress)
         return Nearest(*found)
 
@@ -74,11 +77,14 @@ def _unit(z: Array) -> Singles:
     return unit.astype(np.float32)
 
 
-def mean_row_warnings(features: Mapping[str, Array], found: Coverage) -> tuple[str, ...]:
+def mean_row_warnings(
+    features: Mapping[str, Array], present: Present, found: Coverage
+) -> tuple[str, ...]:
     """Say which modalities have rows that are nothing without the mean: equal rows above all."""
     warnings = []
     for path, count in found.zero_rows.items():
-        equal = count - int((~features[path].any(axis=1)).sum()) if count else 0
+        there = present.get(path, slice(None))
+        equal = count - int((~features[path][there].any(axis=1)).sum()) if count else 0
         if equal:
             what = f"{equal:,} rows equal the mean of all rows"
             warnings.append(f"{path}: {what}, so less the mean they are similar to nothing")

@@ -48,7 +48,7 @@ def spread(batch: Batch, scores: Floats, k: int, rng: np.random.Generator, how: 
 
 def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Picks:
     features = {path: batch.columns[path] for path in batch.group(FEATURES)}
-    points = feature_points(features, batch.candidates)
+    points = feature_points(features, batch.candidates, batch.present(), batch.engine)
     weights = (scores / (scores.max(initial=0.0) or 1.0)) ** POWER
     return sample(points, batch, k, rng, weights)
 

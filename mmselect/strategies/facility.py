@@ -13,6 +13,7 @@ import numpy as np
 
 from mmselect.arrays import Floats
 from mmselect.core.coverage.facility import facility
+from mmselect.core.presence import Present
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
 from mmselect.strategies.covering import FEATURES, cover_by, facility_footprint
@@ -26,6 +27,7 @@ from mmselect.strategies.record import (
     Strategy,
     datasets_of,
     limited,
+    masks_in,
     need,
 )
 
@@ -59,7 +61,9 @@ def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
         return plain, ("doubt: none, since nothing is labeled",)
     sources = {path: batch.columns[path] for path in asked}
     u = least_confidences(sources, batch.candidates, engine=batch.engine)
-    found = _weights({_name(path): part for path, part in u.items()}, batch.parameters)
+    present = batch.present(HEADS, batch.candidates)
+    masks = {_name(path): mask for path, mask in present.items()}
+    found = _weights({_name(path): part for path, part in u.items()}, batch.parameters, masks)
     if not found.used:
         return plain, ("doubt: none, since the heads are sure of every sample",)
     return found, (f"doubt: samples count by how unsure these heads are: {', '.join(found.used)}",)
@@ -67,17 +71,18 @@ def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
 
 def doubt(arrays: Arrays, _parameters: Parameters) -> Columns:
     """Doubt of each head; the score follows when all samples are known."""
-    parts = {
-        f"{PREFIX}{_name(path)}": least_confidence(logits, name=path)
-        for path, logits in arrays.items()
-    }
+    parts, masks = {}, masks_in(arrays, HEADS)
+    for path in [*datasets_of(FUSED, set(arrays)), *datasets_of(HEADS, set(arrays))]:
+        u = least_confidence(arrays[path], name=path)
+        parts[f"{PREFIX}{_name(path)}"] = np.where(masks[path], u, np.nan) if path in masks else u
     return {"score": np.zeros(len(next(iter(parts.values())))), **parts}
 
 
 def complete(columns: Columns, parameters: Parameters) -> Columns:
     """Put the weights, which need the means of all samples, in the column of the score."""
     parts = {n.removeprefix(PREFIX): u for n, u in columns.items() if n.startswith(PREFIX)}
-    return {**columns, "score": _weights(parts, parameters).weights}
+    masks = {name: ~np.isnan(u) for name, u in parts.items() if np.isnan(u).any()}
+    return {**columns, "score": _weights(parts, parameters, masks).weights}
 
 
 def conditions(paths: set[str], _sizes: Mapping[str, int], parameters: Parameters) -> list[str]:
@@ -97,10 +102,10 @@ def _name(path: str) -> str:
     return "fused" if path == FUSED else path.removeprefix(f"{HEADS}/")
 
 
-def _weights(parts: dict[str, Floats], parameters: Parameters) -> Doubt:
+def _weights(parts: dict[str, Floats], parameters: Parameters, present: Present) -> Doubt:
     heads = {name: u for name, u in parts.items() if name != "fused"}
     fused = {name: u for name, u in parts.items() if name == "fused"}
-    return doubt_weights(fused, heads, sharpen=parameters["sharpen"])
+    return doubt_weights(fused, heads, present=present, sharpen=parameters["sharpen"])
 
 
 _CHOICES = ("auto", "fused", "heads", "fused+heads")

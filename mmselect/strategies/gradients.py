@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows
+from mmselect.core.presence import Mask, matrix_of
 from mmselect.core.sampling.d2 import d2_sample, nearest_picks
 from mmselect.core.sampling.gradients import GradientPoints, norm_parts
 from mmselect.core.sampling.points import Points, squared_norms
@@ -37,6 +38,7 @@ from mmselect.strategies.record import (
     Parameters,
     Picks,
     Strategy,
+    masks_in,
     need,
 )
 
@@ -61,6 +63,8 @@ class Model:
     head : dict of path of features to (c, d) ndarray
         Weights of a linear head; empty where there is none.
     bias : (c,) ndarray, optional
+    present : dict of path of features to (n,) ndarray of bool
+        Which samples have the modality, for those that some lack.
     coalitions : dict of coalition to (n, c) Rows
         Exported logits, those of all modalities under their name too.
     logits : (n, c) Rows
@@ -73,13 +77,21 @@ class Model:
     bias: Array | None
     coalitions: dict[str, Rows]
     logits: Rows
+    present: dict[str, Mask]
+
+    def has(self, rows: Index | None = None) -> Mask | None:
+        """Which modalities some samples have, (r, m); None: all have all."""
+        every = np.arange(self.logits.shape[0]) if rows is None else rows
+        return matrix_of(self.present, list(self.features), every)
 
     def shapley(self, rows: Index | None = None, engine: Engine = SERIAL) -> tuple[Floats, Index]:
         """Shapley values and pseudo-classes, from the linear head or from coalition logits."""
         if self.head:
             return linear_shapley(self.features, self.head, self.bias, rows=rows, engine=engine)
         with located(dataset=COALITIONS):
-            return exported_shapley(self.coalitions, self.names, rows=rows, engine=engine)
+            present = {path.removeprefix(f"{FEATURES}/"): m for path, m in self.present.items()}
+            how: dict[str, Any] = {"present": present, "rows": rows, "engine": engine}
+            return exported_shapley(self.coalitions, self.names, **how)
 
     def points(self, weights: Floats | None, parameters: Parameters) -> GradientPoints:
         """Gradient embeddings; `weights` (n, m) rescale them (BMMAL)."""
@@ -102,7 +114,8 @@ def model_of(sources: Mapping[str, Any]) -> Model:
         logits = coalitions[everyone]
     else:
         logits = LinearLogits(features, head, bias)
-    return Model(names, features, head, bias, coalitions, logits)
+    present = masks_in(sources, FEATURES)
+    return Model(names, features, head, bias, coalitions, logits, present)
 
 
 def shapley(
@@ -145,14 +158,16 @@ def contribution(arrays: Arrays, parameters: Parameters) -> Columns:
     """Describe each sample as BMMAL sees it; the score is the dominance degree."""
     model = model_of(arrays)
     phi, pseudo = model.shapley()
-    share = contributions(phi)
-    weights = balance_weights(share)
-    rho = dominance_degree(share)
+    has = model.has()
+    share = contributions(phi, has)
+    weights = balance_weights(share, has)
+    rho = dominance_degree(share, has)
     with located(dataset=FUSED):
         norms = squared_norms(model.points(weights, parameters))
     columns = {"score": rho, "pseudo_class": pseudo}
     for title, values in (("shapley", phi), ("contribution", share), ("weight", weights)):
-        columns |= {f"{title}.{name}": values[:, m] for m, name in enumerate(model.names)}
+        shown = values if has is None else np.where(has, values, np.nan)
+        columns |= {f"{title}.{name}": shown[:, m] for m, name in enumerate(model.names)}
     return {**columns, "dominance": rho, "gradient_norm": np.sqrt(norms)}
 
 
@@ -163,17 +178,18 @@ def points_of(batch: Batch, balanced: bool) -> GradientPoints:
         return model.points(None, batch.parameters)
     phi, _ = model.shapley(batch.candidates, batch.engine)
     weights = np.ones((model.logits.shape[0], len(model.names)))
-    weights[batch.candidates] = balance_weights(contributions(phi))
+    has = model.has(batch.candidates)
+    weights[batch.candidates] = balance_weights(contributions(phi, has), has)
     return model.points(weights, batch.parameters)
 
 
 def gradient_norms(
-    sources: Mapping[str, Any], rows: Index, share: Floats, engine: Engine
+    model: Model, rows: Index, weights: Floats, engine: Engine
 ) -> tuple[Floats, Floats]:
     """‖g‖ of each row, as it is (BADGE) and rescaled by the balance weights (BMMAL)."""
-    points = model_of(sources).points(None, {"multilabel": False})
+    points = model.points(None, {"multilabel": False})
     residual, features = norm_parts(points, rows, engine=engine)
-    balanced = np.vecdot(features, np.square(balance_weights(share)))
+    balanced = np.vecdot(features, np.square(weights))
     return np.sqrt(residual * features.sum(axis=1)), np.sqrt(residual * balanced)
 
 

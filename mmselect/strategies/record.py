@@ -3,7 +3,8 @@
 A **score** strategy looks at each sample alone: ``function(arrays, parameters) -> columns``.
 `arrays` maps dataset paths to blocks of rows (or to constants, such as the classifier), and
 `columns` is a dict of (rows,) arrays that begins with ``score``, larger = label first. Streaming,
-threads and shards come for free.
+threads and shards come for free. Where some samples lack a modality, their rows of it are zeros,
+and ``/present/{modality}`` is among the arrays.
 
 A **batch** strategy looks at all candidates: ``function(batch, k, rng) -> Picks``.
 """
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.limits import LIMITS, Limits
+from mmselect.core.presence import Mask
 from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few, suggestion
 
@@ -158,6 +160,22 @@ def datasets_of(item: str, paths: set[str]) -> list[str]:
     return sorted(path for path in paths if path == item or path.startswith(f"{item}/"))
 
 
+PRESENT = "/present"
+
+
+def masks_in(columns: Mapping[str, Any], group: str, rows: Any = slice(None)) -> dict[str, Mask]:
+    """Which rows have the modality of each dataset of a group; those that all rows have left out.
+
+    Examples
+    --------
+    >>> columns = {"/present/a": np.array([1, 0]), "/features/a": np.zeros((2, 1))}
+    >>> masks_in(columns, "/features")
+    {'/features/a': array([ True, False])}
+    """
+    paths = {p: f"{PRESENT}{p.removeprefix(group)}" for p in columns if p.startswith(f"{group}/")}
+    return {p: columns[mask][rows].astype(bool) for p, mask in paths.items() if mask in columns}
+
+
 class Nearest(NamedTuple):
     """Which pick stands for each candidate.
 
@@ -237,6 +255,10 @@ class Batch:
         """Candidates' rows of a dataset, in memory."""
         found: NDArray[Any] = self.columns[path][self.candidates]
         return found
+
+    def present(self, group: str = "/features", rows: Any = slice(None)) -> dict[str, Mask]:
+        """Which rows have the modality of each dataset of a group; see :func:`masks_in`."""
+        return masks_in(self.columns, group, rows)
 
     def group(self, name: str) -> list[str]:
         """Per-sample datasets in a group, sorted."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from mmselect.arrays import Floats
+from mmselect.core.presence import Mask, matrix_of
 from mmselect.core.scores.information import entropy, information
 from mmselect.errors import ParameterError
 from mmselect.strategies.record import (
@@ -16,6 +20,7 @@ from mmselect.strategies.record import (
     Parameter,
     Parameters,
     Strategy,
+    masks_in,
     need,
 )
 from mmselect.strategies.uncertainty import ACTIVATION
@@ -40,10 +45,12 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     heads = {path: block for path, block in arrays.items() if path.startswith(HEADS)}
     modalities = [path.removeprefix(f"{HEADS}/") for path in heads]
     activation = parameters["activation"]
-    found = information(heads, activation=activation)
+    present = masks_in(arrays, HEADS)
+    found = information(heads, present=present, activation=activation)
     total = parameters["beta"] * found.jsd
-    for modality, own in zip(modalities, found.entropy, strict=True):
-        total = total + parameters[f"alpha.{modality}"] * own
+    shares = _shares(modalities, parameters, matrix_of(present, list(heads), np.arange(len(total))))
+    for share, own in zip(shares, found.entropy, strict=True):
+        total = total + share * np.nan_to_num(own)
     columns = {f"entropy.{m}": h for m, h in zip(modalities, found.entropy, strict=True)}
     columns["jsd"] = found.jsd
     if FUSED not in arrays:
@@ -53,6 +60,19 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
         for modality, other in zip(modalities, found.entropy[::-1], strict=True):
             columns[f"information.{modality}"] = other - fused
     return {"score": total + parameters["gamma"] * fused, "entropy": fused, **columns}
+
+
+def _shares(
+    modalities: list[str], parameters: Parameters, has: Mask | None
+) -> list[float] | Floats:
+    """α of each head; where samples lack heads, (m, n), shared out among those that are there."""
+    alpha = [parameters[f"alpha.{modality}"] for modality in modalities]
+    if has is None:
+        return alpha
+    own = np.where(has.T, np.array(alpha)[:, None], 0.0)
+    total = own.sum(axis=0)
+    shares: Floats = np.divide(own, total, out=own, where=total > 0)
+    return shares
 
 
 def finish(parameters: Parameters, given: frozenset[str]) -> Parameters:

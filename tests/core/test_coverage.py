@@ -13,8 +13,9 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Joined, as_modalities, join
+from mmselect.core.features import as_modalities, join
 from mmselect.core.sampling.start import kmeans_plusplus
+from mmselect.core.side_by_side import Joined
 from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 

@@ -6,9 +6,9 @@ Eq. 7 needs no mixing: everything follows from the logits, W Wᵀ and the distan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,14 @@ from mmselect.arrays import (
 )
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.limits import check_limits
-from mmselect.core.side_by_side import side_by_side, wide_rows
+from mmselect.core.presence import Present, cut, patterns_of
+from mmselect.core.side_by_side import (
+    Usual,
+    fill_blocks,
+    side_by_side,
+    usual_blocks,
+    wide_rows,
+)
 from mmselect.engine import SERIAL, Engine, blas_threads, compute_rows, join_rows, map_rows
 from mmselect.errors import DataError, ParameterError, SelectionError
 
@@ -69,6 +76,7 @@ def alfamix(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     cap: float = 0.2,
     iterations: int = 20,
     engine: Engine = SERIAL,
@@ -99,6 +107,10 @@ def alfamix(
         Rows; at least one.
     candidates : (r,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; what is read of the others has to be finite. A row is mixed in
+        what it has, by the head on that alone; for anchors and clusters the mean of a modality over
+        those that have it stands for it.
     cap : float
         By how much ε grows.
     iterations : int
@@ -136,8 +148,9 @@ def alfamix(
         candidates = np.setdiff1d(np.arange(n), labeled)
     check_budget(k, len(candidates))
     check_limits(cap=cap, iterations=iterations)
+    how: dict[str, Any] = {"present": present, "engine": engine}
     thresholds = mix_thresholds(
-        features, weight, bias, labels, labeled=labeled, candidates=candidates, engine=engine
+        features, weight, bias, labels, labeled=labeled, candidates=candidates, **how
     )
     steps = cap * np.arange(1, int(np.ceil(1 / cap - 1e-9)) + 1)
     reached = [int((thresholds < step).sum()) for step in steps]
@@ -147,7 +160,7 @@ def alfamix(
         best = np.argsort(thresholds, kind="stable")[:k]
         return Mixed(candidates[best], thresholds[best], epsilon, near, 0)
     inside = np.flatnonzero(thresholds < epsilon)
-    unit, zero_rows = side_by_side(features, candidates[inside], unit="row", engine=engine)
+    unit, zero_rows = side_by_side(features, candidates[inside], unit="row", **how)
     found = kmeans([unit], k, rng, iterations=iterations, engine=engine)
     best = inside[found.picks]
     return Mixed(candidates[best], thresholds[best], epsilon, near, zero_rows)
@@ -161,6 +174,7 @@ def mix_thresholds(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     engine: Engine = SERIAL,
 ) -> Floats:
     """ε* of each candidate: the step of ALFA-Mix above which its prediction changes.
@@ -171,7 +185,7 @@ def mix_thresholds(
 
     Parameters
     ----------
-    features, weight, bias, labels, labeled, candidates, engine
+    features, weight, bias, labels, labeled, candidates, present, engine
         As for :func:`alfamix`, and so are the errors.
 
     Returns
@@ -193,11 +207,19 @@ def mix_thresholds(
         candidates = np.setdiff1d(np.arange(n), labeled)
     candidates = check_rows(candidates, n)
     w, b = _head(features, weight, bias)
-    anchors = _anchors(features, check_rows(labeled, n), labels, len(w), engine)
-    mix = _Mix.of(list(features), w, b, anchors)
-    step = compute_rows(max(w.shape[1], len(w) + len(anchors)))
-    blocks = map_rows(mix, list(features.values()), candidates, step=step, engine=engine)
-    (thresholds,) = join_rows(blocks, len(candidates))
+    names, sources, masks = list(features), list(features.values()), dict(present or {})
+    means = usual_blocks(features, np.union1d(labeled, candidates), masks, engine=engine)
+    anchors = _anchors(features, check_rows(labeled, n), labels, len(w), means, engine)
+    modality = np.repeat(np.arange(len(names)), [source.shape[1] for source in sources])
+    thresholds = np.empty(len(candidates))
+    patterns = patterns_of(cut(masks, candidates), names, len(candidates))
+    for own, at in patterns.rows():
+        columns = np.flatnonzero(np.isin(modality, own))
+        mix = _Mix.of([names[m] for m in own], w[:, columns], b, anchors[:, columns])
+        step = compute_rows(max(w.shape[1], len(w) + len(anchors)))
+        read = [sources[m] for m in own]
+        blocks = map_rows(mix, read, candidates[at], step=step, engine=engine)
+        (thresholds[at],) = join_rows(blocks, len(at))
     return thresholds
 
 
@@ -223,7 +245,12 @@ def _head(
 
 
 def _anchors(
-    features: Mapping[str, Rows], labeled: Index, labels: Index, classes: int, engine: Engine
+    features: Mapping[str, Rows],
+    labeled: Index,
+    labels: Index,
+    classes: int,
+    usual: Sequence[Usual],
+    engine: Engine,
 ) -> Floats:
     """Mean of the labeled rows of each class that has any, and of all of them if one has none."""
     if not len(labeled):
@@ -234,9 +261,9 @@ def _anchors(
 
     def sums(rows: Index, blocks: list[Array]) -> Floats:
         own = labels[np.searchsorted(labeled, rows)]
-        total: Floats = (own == all_classes[:, None]).astype(np.float64) @ wide_rows(
-            names, rows, blocks
-        )
+        wide = wide_rows(names, rows, blocks)
+        fill_blocks(wide, rows, usual)
+        total: Floats = (own == all_classes[:, None]).astype(np.float64) @ wide
         return total
 
     width = sum(source.shape[1] for source in features.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Singles
-from mmselect.core.features import Joined
+from mmselect.core.side_by_side import Joined
 
 SAMPLED = 2048
 """Rows from which the directions are found."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.gains import (
     WIDENED,
@@ -17,7 +16,8 @@ from mmselect.core.coverage.gains import (
     covered_sum,
 )
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
-from mmselect.core.features import centred_norms, column_means, inverse, row_norms
+from mmselect.core.features import Given, centred_norms, column_means, inverse, row_norms
+from mmselect.core.presence import Pairs, similarities
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -48,17 +48,24 @@ NEAR_TIES = 64
 class Similarity:
     """Similarities in float64, from the features (n, d_m) as given."""
 
-    def __init__(self, features: Mapping[str, Array], clients: Index, center: bool) -> None:
-        self.arrays, self.clients = list(features.values()), clients
-        self.means = [column_means(array) if center else None for array in self.arrays]
+    def __init__(self, given: Given, pairs: Pairs | None, center: bool) -> None:
+        self.arrays, self.clients = list(given.features.values()), given.candidates
+        there = [given.present.get(name) for name in given.features]
+        self.means = [
+            column_means(array, mask) if center else None
+            for array, mask in zip(self.arrays, there, strict=True)
+        ]
+        self.pairs = pairs
 
     def between(self, rows: Index, point: int) -> Floats:
-        """Mean cosine of some clients to one candidate."""
+        """Mean cosine of some clients to one candidate, over the modalities that both have."""
         wide = self._rows(self.clients[point : point + 1])[0] / len(self.arrays)
         out = np.empty(len(rows))
         for start, stop in ranges(0, len(rows), TILE):
             block = self._rows(self.clients[rows[start:stop]])
             out[start:stop] = np.einsum("ij,j->i", block, wide)
+        if self.pairs is not None:
+            out *= self.pairs.of(rows, [point], np.float64)[:, 0]
         return out
 
     def _rows(self, index: Index) -> Floats:
@@ -98,6 +105,7 @@ class ExactGreedy:
     ) -> None:
         n, d = x.shape
         self.x, self.exactly, self.k, self.engine = x, exactly, k, engine
+        self.pairs = exactly.pairs
         self.allowed = allowed
         self.weights = np.ones(n) if weights is None else weights
         # The rounding errors of n similarities are independent, so their sum grows like √n.
@@ -105,7 +113,9 @@ class ExactGreedy:
         self.work = {"rows": 0, "passes": 0, "decided": 0}
         self.best, self.exact_best = best, best.astype(np.float64)
         self.rounding = np.float32((d / 8 + 16) * 2.0**-23)
-        self.matrix = all_products(x, engine) if 4 * n * n <= MATRIX_BYTES else None
+        self.matrix = (
+            all_products(x, engine, pairs=self.pairs) if 4 * n * n <= MATRIX_BYTES else None
+        )
         self.edges: csr_array | None = None
         self.since = 0  # clients covered better since pairs were counted
 
@@ -141,7 +151,7 @@ class ExactGreedy:
     def _all_gains(self) -> Floats:
         self.work["passes"] += 1
         if self.matrix is None:
-            return all_gains(self.x, self.best, self.weights, self.engine)
+            return all_gains(self.x, self.best, self.weights, self.engine, self.pairs)
         return self._sums(np.arange(len(self.x)), self.best, np.full_like(self.best, np.inf))
 
     def _hold_pairs_if_few(self) -> None:
@@ -156,13 +166,16 @@ class ExactGreedy:
         n = len(self.x)
         rows = np.arange(0, n, max(n // SAMPLED, 1))
         matter = [
-            np.count_nonzero(self.x[part] @ self.x.T > self.best[part, None])
+            np.count_nonzero(
+                similarities(self.x, part, slice(None), self.pairs) > self.best[part, None]
+            )
             for part in np.array_split(rows, max(len(rows) // 16, 1))
         ]
         return sum(matter) / len(rows) * n < 0.9 * PAIRS
 
     def _hold_pairs(self) -> None:
-        self.edges = all_pairs(self.x, self.best - self.rounding, self.engine)
+        least = self.best - self.rounding
+        self.edges = all_pairs(self.x, least, self.engine, self.pairs)
         self.by_candidate = self.edges.tocsc()
         gain = first_gains(self.edges, self.best.astype(np.float64), self.weights)
         self.gain = np.where(np.isneginf(self.gain), -np.inf, gain)
@@ -176,8 +189,8 @@ class ExactGreedy:
             total, part = np.zeros(columns[1] - columns[0]), slice(*columns)
             for chosen in (slice(a, b) for a, b in ranges(0, len(clients), step)):
                 rows = clients[chosen]
-                similar = self._products(rows, part)
-                total += covered_sum(similar, old[chosen], new[chosen], self.weights[rows])
+                products = self._products(rows, part)
+                total += covered_sum(products, old[chosen], new[chosen], self.weights[rows])
             return total
 
         return np.concatenate(list(self.engine.map(sums, ranges(0, len(self.x), TILE))))
@@ -185,8 +198,7 @@ class ExactGreedy:
     def _products(self, clients: Index, candidates: slice) -> Singles:
         if self.matrix is not None:
             return self.matrix[clients, candidates]
-        products: Singles = self.x[clients] @ self.x[candidates].T
-        return products
+        return similarities(self.x, clients, candidates, self.pairs)
 
     def _choose(self) -> tuple[int, float]:
         """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
@@ -220,8 +232,7 @@ class ExactGreedy:
     def _improvable(self, candidate: int) -> Index:
         """Clients to which the candidate may be closer than what they have."""
         if self.edges is None:
-            column = self.x @ self.x[candidate] if self.matrix is None else self.matrix[candidate]
-            return np.flatnonzero(column > self.best - self.rounding)
+            return np.flatnonzero(self._column(candidate) > self.best - self.rounding)
         part = slice(*self.by_candidate.indptr[candidate : candidate + 2])
         clients = self.by_candidate.indices[part]
         better = self.by_candidate.data[part] > self.best[clients] - self.rounding
@@ -230,19 +241,29 @@ class ExactGreedy:
 
     def _exact_gain(self, candidate: int) -> float:
         rows = self._improvable(candidate)
-        similar = self._similar(rows, candidate)
-        return float(self.weights[rows] @ np.maximum(similar - self.exact_best[rows], 0.0))
+        likeness = self._likeness(rows, candidate)
+        return float(self.weights[rows] @ np.maximum(likeness - self.exact_best[rows], 0.0))
 
-    def _similar(self, rows: Index, candidate: int) -> Floats:
+    def _column(self, candidate: int) -> Singles:
+        """Similarities of all clients to one candidate."""
+        if self.matrix is not None:
+            held: Singles = self.matrix[candidate]
+            return held
+        column: Singles = self.x @ self.x[candidate]
+        if self.pairs is not None:
+            column *= self.pairs.of([candidate], slice(None))[0]
+        return column
+
+    def _likeness(self, rows: Index, candidate: int) -> Floats:
         self.work["decided"] += len(rows)
         return self.exactly.between(rows, candidate)
 
     def _cover(self, pick: int) -> None:
         better = self._improvable(pick)
-        similar = self._similar(better, pick)
-        rises = similar > self.exact_best[better]
+        likeness = self._likeness(better, pick)
+        rises = likeness > self.exact_best[better]
         better = better[rises]
-        self.exact_best[better] = similar[rises]
+        self.exact_best[better] = likeness[rises]
         old, new = self.best[better], self.exact_best[better].astype(np.float32)
         self.best[better] = new
         if self.edges is not None:

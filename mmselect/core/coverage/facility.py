@@ -12,8 +12,9 @@ from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
-from mmselect.core.features import Features, checked, join
+from mmselect.core.features import Features, Given, checked, join
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present, similarities
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import ParameterError
 
@@ -26,6 +27,7 @@ def facility(
     k: int,
     *,
     labeled: ArrayLike | None = None,
+    present: Present | None = None,
     weights: Floats | None = None,
     center: bool = True,
     form: Literal["auto", "exact", "sparse"] = "auto",
@@ -37,10 +39,10 @@ def facility(
     """Pick, k times, the sample that brings the unlabeled ones closest to something labeled.
 
     ``argmax_j Σ_i w_i max(0, s_ij - best_i)``, where the clients i are all unlabeled samples,
-    ``s_ij`` is the mean of their modalities' cosines, 0 where negative, ``best_i`` the largest s to
-    anything labeled or picked so far, and ``w_i`` what client i counts: greedy maximisation of the
-    facility location function (Nemhauser, Wolsey and Fisher, 1978; lazily, Minoux, 1978). Ties go
-    to the lower row.
+    ``s_ij`` is the mean cosine over the modalities that both have, 0 where negative, ``best_i`` the
+    largest s to anything labeled or picked so far, and ``w_i`` what client i counts: greedy
+    maximisation of the facility location function (Nemhauser, Wolsey and Fisher, 1978; lazily,
+    Minoux, 1978). Ties go to the lower row.
 
     The exact form keeps all gains up to date: a pick changes them only through the clients that it
     covers better, by rows of similarities that are held for up to some 16,000 clients, else
@@ -56,6 +58,8 @@ def facility(
         Budget: at most the number of rows that are not labeled.
     labeled : sequence of int, optional
         Rows that are labeled already: never picked, and what they cover is covered.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; the features of the others are not read.
     weights : (n - labeled,) ndarray of float64, optional
         Weight w_i ≥ 0 of each unlabeled row, in row order; they are divided by their mean, so that
         gains have the same size with and without. None, or all 0, is 1.
@@ -93,22 +97,22 @@ def facility(
     array([1, 3])
     """
     check_limits(form=form, neighbours=neighbours)
-    given = checked(features, k, labeled)
+    given = checked(features, k, labeled, present)
     scale = _scaled(weights, len(given.candidates))
     exact = form == "exact" or (form == "auto" and len(given.candidates) <= EXACT_UP_TO)
     with blas_threads():
-        x, _, zero_rows = join(given.features, center=center, engine=engine)
-        x *= np.float32(len(given.features) ** -0.5)  # a product is now the mean cosine
-        labeled_rows = x[given.labeled]
+        x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
+        x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
+        best = _covered(x, given, engine)
         clients = _moved_up(x, given.candidates)
-        best = _covered(clients, labeled_rows, engine)
+        pairs = given.pairs(given.candidates)
         if exact:
-            similarity = Similarity(given.features, given.candidates, center)
+            similarity = Similarity(given, pairs, center)
             greedy = ExactGreedy(clients, similarity, best, k, scale, engine, allowed)
             picks, gains = greedy.run(progress)
             name, work = "exact", greedy.work
         else:
-            edges, name = nearest_neighbours(clients, neighbours, engine)
+            edges, name = nearest_neighbours(clients, neighbours, engine, pairs)
             picks, gains = sparse_greedy(edges, best, k, scale, progress, allowed)
             work = {}
     return Coverage(given.candidates[picks], gains, name, zero_rows, work)
@@ -138,14 +142,16 @@ def _moved_up(x: Singles, rows: Index) -> Singles:
     return x[: len(rows)]
 
 
-def _covered(clients: Singles, labeled: Singles, engine: Engine) -> Singles:
-    """Largest similarity of each client to a labeled row, at least 0."""
+def _covered(x: Singles, given: Given, engine: Engine) -> Singles:
+    """Largest similarity of each candidate to a labeled row, at least 0."""
+    pairs = given.pairs()
 
     def covered(rows: tuple[int, int]) -> Singles:
         best = np.zeros(rows[1] - rows[0], dtype=np.float32)
-        for start, stop in ranges(0, len(labeled), TILE):
-            products = clients[slice(*rows)] @ labeled[start:stop].T
+        for start, stop in ranges(0, len(given.labeled), TILE):
+            clients = given.candidates[slice(*rows)]
+            products = similarities(x, clients, given.labeled[start:stop], pairs)
             np.maximum(best, products.max(axis=1), out=best)
         return best
 
-    return np.concatenate(list(engine.map(covered, ranges(0, len(clients), TILE))))
+    return np.concatenate(list(engine.map(covered, ranges(0, len(given.candidates), TILE))))

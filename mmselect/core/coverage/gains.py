@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Singles
+from mmselect.core.presence import Pairs, similarities
 from mmselect.engine import Engine, ranges
 
 if TYPE_CHECKING:
@@ -22,15 +23,15 @@ WIDENED = 64
 
 Real = NDArray[np.floating[Any]]
 Tiles: TypeAlias = list[tuple[int, int]]
-Pairs: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], Singles]
+Edges: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], Singles]
 
 
-def covered_sum(similar: Singles, old: Singles, new: Singles, weights: Floats) -> Floats:
-    """Σ_i w_i max(0, min(s_ij, new_i) - old_i) for every j; `similar` is overwritten.
+def covered_sum(products: Singles, old: Singles, new: Singles, weights: Floats) -> Floats:
+    """Σ_i w_i max(0, min(s_ij, new_i) - old_i) for every j; `products` is overwritten.
 
     Parameters
     ----------
-    similar : float32 array, shape (clients, candidates)
+    products : float32 array, shape (clients, candidates)
         s_ij.
     old, new : float32 array, shape (clients,)
         ``old_i < new_i``, which may be infinite.
@@ -43,15 +44,15 @@ def covered_sum(similar: Singles, old: Singles, new: Singles, weights: Floats) -
 
     Examples
     --------
-    >>> similar = np.array([[1.0, 0.5], [3.0, 4.0]], dtype=np.float32)
+    >>> products = np.array([[1.0, 0.5], [3.0, 4.0]], dtype=np.float32)
     >>> old, new = np.array([[0, 1], [0.75, np.inf]], dtype=np.float32)
-    >>> covered_sum(similar, old, new, np.array([1.0, 2.0]))
+    >>> covered_sum(products, old, new, np.array([1.0, 2.0]))
     array([4.75, 6.5 ])
     """
-    total, most = np.zeros(similar.shape[1]), new - old
-    wide = np.empty((WIDENED, similar.shape[1]))
-    for start, stop in ranges(0, len(similar), WIDENED):
-        part = similar[start:stop]
+    total, most = np.zeros(products.shape[1]), new - old
+    wide = np.empty((WIDENED, products.shape[1]))
+    for start, stop in ranges(0, len(products), WIDENED):
+        part = products[start:stop]
         part -= old[start:stop, None]
         np.maximum(part, 0, out=part)
         np.minimum(part, most[start:stop, None], out=part)
@@ -72,7 +73,9 @@ def _other_side(products: Singles, best: Singles, weights: Floats) -> Floats:
     return total
 
 
-def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Floats:
+def all_gains(
+    x: Singles, best: Singles, weights: Floats, engine: Engine, pairs: Pairs | None = None
+) -> Floats:
     """Σ_i w_i max(0, s_ij - best_i) for every j.
 
     Each similarity is computed once and used twice, as s_ij and as s_ji.
@@ -84,6 +87,8 @@ def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Flo
     best : float32 array, shape (n,)
     weights : float64 array, shape (n,)
     engine : Engine
+    pairs : Pairs, optional
+        What makes products similarities where modalities lack; None: nothing.
 
     Returns
     -------
@@ -101,7 +106,8 @@ def all_gains(x: Singles, best: Singles, weights: Floats, engine: Engine) -> Flo
     def row_of_tiles(tiles: Tiles) -> Floats:
         (a, b), gains = tiles[0], np.zeros(n)
         for start, stop in tiles:
-            products, part = x[a:b] @ x[start:stop].T, slice(start, stop)
+            part = slice(start, stop)
+            products = similarities(x, slice(a, b), part, pairs)
             if start > a:
                 gains[a:b] += _other_side(products, best[part], weights[part])
             gains[part] += covered_sum(products, best[a:b], infinite[: b - a], weights[a:b])
@@ -119,8 +125,10 @@ def _triangle(n: int, tile: int) -> Iterator[Tiles]:
     return (tiles[first:] for first in range(len(tiles)))
 
 
-def all_products(x: Real, engine: Engine, tile: int | None = None) -> Real:
-    """Products of all rows with all, (n, n), symmetric to the last bit.
+def all_products(
+    x: Real, engine: Engine, tile: int | None = None, pairs: Pairs | None = None
+) -> Real:
+    """Products of all rows with all, or similarities, (n, n), symmetric to the last bit.
 
     Examples
     --------
@@ -134,6 +142,8 @@ def all_products(x: Real, engine: Engine, tile: int | None = None) -> Real:
         a, b = tiles[0]
         for start, stop in tiles:
             block = np.matmul(x[a:b], x[start:stop].T, out=products[a:b, start:stop])
+            if pairs is not None:
+                block *= pairs.of(slice(a, b), slice(start, stop))
             if start > a:
                 products[start:stop, a:b] = block.T
 
@@ -141,7 +151,7 @@ def all_products(x: Real, engine: Engine, tile: int | None = None) -> Real:
     return products
 
 
-def all_pairs(x: Singles, least: Singles, engine: Engine) -> csr_array:
+def all_pairs(x: Singles, least: Singles, engine: Engine, pairs: Pairs | None = None) -> csr_array:
     """Pairs of a client and a candidate with ``s_ij > least_i``.
 
     Parameters
@@ -150,6 +160,8 @@ def all_pairs(x: Singles, least: Singles, engine: Engine) -> csr_array:
         Products of rows are similarities.
     least : float32 array, shape (n,)
     engine : Engine
+    pairs : Pairs, optional
+        As for :func:`all_gains`.
 
     Returns
     -------
@@ -166,21 +178,21 @@ def all_pairs(x: Singles, least: Singles, engine: Engine) -> csr_array:
 
     n = len(x)
 
-    def row_of_tiles(tiles: Tiles) -> list[Pairs]:
-        (a, b), pairs = tiles[0], []
+    def row_of_tiles(tiles: Tiles) -> list[Edges]:
+        (a, b), edges = tiles[0], []
         for start, stop in tiles:
-            products = x[a:b] @ x[start:stop].T
-            pairs.append(_pairs(products, least[a:b], a, start))
+            products = similarities(x, slice(a, b), slice(start, stop), pairs)
+            edges.append(_edges(products, least[a:b], a, start))
             if start > a:
-                pairs.append(_pairs(products.T, least[start:stop], start, a))
-        return pairs
+                edges.append(_edges(products.T, least[start:stop], start, a))
+        return edges
 
-    found = [pair for pairs in engine.map(row_of_tiles, _triangle(n, TILE)) for pair in pairs]
-    clients, candidates, similar = (np.concatenate(part) for part in zip(*found, strict=True))
-    return csr_array((similar, (clients, candidates)), shape=(n, n))
+    found = [edge for edges in engine.map(row_of_tiles, _triangle(n, TILE)) for edge in edges]
+    clients, candidates, values = (np.concatenate(part) for part in zip(*found, strict=True))
+    return csr_array((values, (clients, candidates)), shape=(n, n))
 
 
-def _pairs(products: Singles, least: Singles, first_client: int, first_candidate: int) -> Pairs:
+def _edges(products: Singles, least: Singles, first_client: int, first_candidate: int) -> Edges:
     client, candidate = np.nonzero(products > least[:, None])
     return (
         (client + first_client).astype(np.int32),

@@ -25,6 +25,7 @@ from mmselect.arrays import (
 )
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import SelectionError
@@ -78,6 +79,7 @@ def gcnal(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     variant: Variant = "uncertain",
     epochs: int = EPOCHS,
     dropout: float = DROPOUT,
@@ -108,6 +110,8 @@ def gcnal(
         Rows; at least one.
     candidates : (r,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled. Others take no part.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; see :func:`mmselect.core.side_by_side.side_by_side`.
     variant : {"uncertain", "core"}
         The samples with s nearest to 0.1, or k-center on H from the labeled rows.
     epochs : int
@@ -148,7 +152,7 @@ def gcnal(
     if not len(labeled):
         raise SelectionError("expected labeled samples, to tell from unlabeled ones, found none")
     rows = np.union1d(labeled, candidates)
-    x, zero_rows = side_by_side(features, rows, unit="row", engine=engine)
+    x, zero_rows = side_by_side(features, rows, unit="row", present=present, engine=engine)
     with blas_threads():
         network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
         losses = tuple(network.train(epochs, progress))

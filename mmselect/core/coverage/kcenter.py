@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
-from mmselect.core.features import Features, Joined, checked
+from mmselect.core.features import Features, checked
+from mmselect.core.presence import Present
+from mmselect.core.side_by_side import Joined
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
 
@@ -17,6 +19,7 @@ def kcenter(
     k: int,
     *,
     labeled: ArrayLike | None = None,
+    present: Present | None = None,
     unit: bool = False,
     allowed: Allowed | None = None,
     engine: Engine = SERIAL,
@@ -41,6 +44,8 @@ def kcenter(
         Budget: at most the number of rows that are not labeled.
     labeled : sequence of int, optional
         Rows that are labeled already: never picked, and the traversal starts from them.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean over those that have it stands for it.
     unit : bool
         Normalise each row of each modality first.
     allowed : Allowed, optional
@@ -68,9 +73,9 @@ def kcenter(
     >>> kcenter([np.array([[0.0], [1.0], [4.0], [10.0]])], 3, labeled=[0]).picks
     array([3, 2, 1])
     """
-    given = checked(features, k, labeled)
+    given = checked(features, k, labeled, present)
     with blas_threads():
-        points = Joined(given.features, unit=unit, engine=engine)
+        points = Joined(given.features, unit=unit, present=given.present, engine=engine)
         size = k if allowed is None else allowed.most
         traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +11,7 @@ from mmselect.arrays import Index, Singles
 from mmselect.core.coverage.matching import Coverage, match_distinct
 from mmselect.core.features import Features, central, checked, join
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import SERIAL, Engine, blas_threads, ranges
 
@@ -23,6 +24,7 @@ def kmeans(
     rng: np.random.Generator,
     *,
     labeled: ArrayLike | None = None,
+    present: Present | None = None,
     unit: bool = False,
     init: Literal["kmeans++", "uniform"] = "kmeans++",
     iterations: int = 20,
@@ -42,6 +44,8 @@ def kmeans(
     rng : numpy.random.Generator
     labeled : sequence of int, optional
         Rows to leave out.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean over those that have it stands for it.
     unit : bool
         Normalise each row of each modality first.
     init : {"kmeans++", "uniform"}
@@ -71,9 +75,10 @@ def kmeans(
     1
     """
     check_limits(init=init, iterations=iterations)
-    given = checked(features, k, labeled)
+    given = checked(features, k, labeled, present)
     with blas_threads():
-        x, _, zero_rows = join(given.features, unit=unit, engine=engine)
+        how: dict[str, Any] = {"unit": unit, "present": given.present, "fill": True}
+        x, _, zero_rows = join(given.features, **how, engine=engine)
         x -= central(x, x.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x = x[given.candidates] if len(given.labeled) else x
         start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None

@@ -10,6 +10,7 @@ from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import Highest
 from mmselect.core.coverage.products import among_all, among_lists, inverted_lists
+from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ FLAT_UP_TO = 50_000
 PROBES = 32
 """Inverted lists looked into for each row, above that."""
 
+TRAINING = 39
+"""Rows for each list from which its centre is found."""
+
 CLIENTS = 1 << 16
 """Clients whose first gains are added up together."""
 
@@ -31,7 +35,9 @@ TIE = 1e-7
 """Difference of gains, relative to 10 more than the gain, below which they are equal."""
 
 
-def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_array, str]:
+def nearest_neighbours(
+    x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
+) -> tuple[csr_array, str]:
     """Similarities of each row to its most similar rows, negative ones left out.
 
     Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (centres by
@@ -42,6 +48,8 @@ def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_arra
     x : float32 array, shape (n, d)
     count : int
     engine : Engine
+    pairs : Pairs, optional
+        What makes products similarities where modalities lack; None: nothing.
 
     Returns
     -------
@@ -62,16 +70,32 @@ def nearest_neighbours(x: Singles, count: int, engine: Engine) -> tuple[csr_arra
     n = len(x)
     count = min(count, n)
     if n <= FLAT_UP_TO:
-        (similar, found), name = among_all(x, count, engine), "exhaustive search"
+        (similar, found), name = among_all(x, count, engine, pairs), "exhaustive search"
     else:
-        centres = _centres(x, int(4 * n**0.5))
+        lists_count = int(4 * n**0.5)
+        centres = _centres(_complete(x, lists_count, pairs), lists_count)
         lists = inverted_lists(x, centres, PROBES, engine)
-        similar, found = among_lists(x, lists, count, engine)
+        similar, found = among_lists(x, lists, count, engine, pairs)
         name = f"searched in {PROBES} of {len(centres)} inverted lists"
     valid = similar > 0
     starts = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
     edges = csr_array((similar[valid], found[valid], starts), shape=(n, n))
     return edges, f"sparse: {count} nearest neighbours, {name}"
+
+
+def _complete(x: Singles, lists: int, pairs: Pairs | None) -> Singles:
+    """Rows that have all modalities, if there are enough of them to train the lists.
+
+    A list of rows with one modality alone would draw all of those: they would find each other, and
+    no complete row.
+    """
+    if pairs is None:
+        return x
+    complete = np.flatnonzero(pairs.factor.diagonal()[pairs.code] == 1)
+    wanted = TRAINING * lists
+    if len(complete) < wanted:
+        return x
+    return x[complete[np.linspace(0, len(complete) - 1, wanted).astype(np.intp)]]
 
 
 def _centres(x: Singles, count: int) -> Singles:
@@ -81,7 +105,7 @@ def _centres(x: Singles, count: int) -> Singles:
     faiss.omp_set_num_threads(1)  # centres do not depend on the number of threads
     try:
         clustering = faiss.Clustering(x.shape[1], count)
-        clustering.niter, clustering.max_points_per_centroid, clustering.seed = 6, 39, 1
+        clustering.niter, clustering.max_points_per_centroid, clustering.seed = 6, TRAINING, 1
         clustering.spherical = True
         clustering.train(x, faiss.IndexFlatIP(x.shape[1]))
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Index, Singles
+from mmselect.core.presence import Pairs, similarities
 from mmselect.engine import Engine, ranges
 
 QUERIES = 1024
@@ -100,9 +101,13 @@ def _first(row: Index, column: Index, value: Singles, rows: int, count: int) -> 
     return first
 
 
-def _with_own(x: Singles, own: Index, similar: Singles, found: Index) -> Neighbours:
+def _with_own(
+    x: Singles, own: Index, similar: Singles, found: Index, pairs: Pairs | None
+) -> Neighbours:
     """Add to its neighbours each row itself, and put them in ascending order."""
     itself = np.vecdot(x[own], x[own])
+    if pairs is not None:
+        itself *= pairs.factor.diagonal()[pairs.code[own]].astype(np.float32)
     similar = np.concatenate([itself[:, None], similar], axis=1)
     found = np.concatenate([own[:, None], found], axis=1)
     order = np.argsort(found, axis=1, kind="stable")
@@ -110,7 +115,7 @@ def _with_own(x: Singles, own: Index, similar: Singles, found: Index) -> Neighbo
     return np.take_along_axis(similar, order, axis=1), rows
 
 
-def among_all(x: Singles, count: int, engine: Engine) -> Neighbours:
+def among_all(x: Singles, count: int, engine: Engine, pairs: Pairs | None = None) -> Neighbours:
     """Find the `count` most similar rows of every row; the row itself is always one of them.
 
     Parameters
@@ -120,6 +125,8 @@ def among_all(x: Singles, count: int, engine: Engine) -> Neighbours:
     count : int
         At most n.
     engine : Engine
+    pairs : Pairs, optional
+        What makes products similarities where modalities lack; None: nothing.
 
     Returns
     -------
@@ -139,19 +146,20 @@ def among_all(x: Singles, count: int, engine: Engine) -> Neighbours:
     def search(rows: tuple[int, int]) -> Neighbours:
         own, maxima, parts = np.arange(*rows), None, []
         for start, stop in ranges(0, n if others else 0, TILE):
-            products = x[slice(*rows)] @ x[start:stop].T
+            products = similarities(x, slice(*rows), slice(start, stop), pairs)
             inside = np.arange(max(start, rows[0]), min(stop, rows[1]))
             products[inside - rows[0], inside - start] = -np.inf
             maxima = _group_maxima(products, maxima, others)
             row, column = np.nonzero(products >= _least(maxima, others)[:, None])
             parts.append((row, column + start, products[row, column]))
         if maxima is None:
-            return _with_own(x, own, np.empty((len(own), 0), np.float32), own[:, None][:, :0])
+            nobody = np.empty((len(own), 0), np.float32)
+            return _with_own(x, own, nobody, own[:, None][:, :0], pairs)
         row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
         left = value >= _least(maxima, others)[row]
         row, column, value = row[left], column[left], value[left]
         first = _first(row, column, value, len(own), others)
-        return _with_own(x, own, value[first], column[first])
+        return _with_own(x, own, value[first], column[first], pairs)
 
     blocks = list(engine.map(search, ranges(0, n, QUERIES)))
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
@@ -185,7 +193,9 @@ def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) ->
     return Lists(rows, starts, np.sort(near, axis=1))
 
 
-def among_lists(x: Singles, lists: Lists, count: int, engine: Engine) -> Neighbours:
+def among_lists(
+    x: Singles, lists: Lists, count: int, engine: Engine, pairs: Pairs | None = None
+) -> Neighbours:
     """Find the `count` most similar rows of every row among the lists that it looks into.
 
     Rows of the same lists are searched together: one product for each list that any of them looks
@@ -210,11 +220,12 @@ def among_lists(x: Singles, lists: Lists, count: int, engine: Engine) -> Neighbo
         begins = np.column_stack([np.zeros(len(own), dtype=np.int64), ends[own]])
         width = max(begins[:, -1].max(), count - 1)
         products = np.full((len(own), width), -np.inf, dtype=np.float32)
-        _multiply(x, lists, own, begins, products)
+        _multiply(x, lists, own, begins, products, pairs)
         _leave_out_own(lists, block, begins, products)
         columns = largest(products, count - 1) if count > 1 else own[:, None][:, :0]
         likeness = np.take_along_axis(products, columns, axis=1)
-        similar[own], found[own] = _with_own(x, own, likeness, _listed(lists, own, begins, columns))
+        listed = _listed(lists, own, begins, columns)
+        similar[own], found[own] = _with_own(x, own, likeness, listed, pairs)
 
     list(engine.map(search, _blocks(ends[lists.rows, -1])))
     return similar, found
@@ -232,16 +243,26 @@ def _blocks(widths: Index) -> Iterator[tuple[int, int]]:
             yield a, b
 
 
-def _multiply(x: Singles, lists: Lists, own: Index, begins: Index, products: Singles) -> None:
-    """Fill in the products of some rows with all in their lists, list after list."""
+def _multiply(
+    x: Singles,
+    lists: Lists,
+    own: Index,
+    begins: Index,
+    products: Singles,
+    pairs: Pairs | None,
+) -> None:
+    """Fill in the similarities of some rows to all in their lists, list after list."""
     queries, probes, flat = x[own], lists.probes[own], products.ravel()
     order = np.argsort(probes, axis=None, kind="stable")
     present, first = np.unique(probes.ravel()[order], return_index=True)
-    for number, pairs in zip(present, np.split(order, first[1:]), strict=True):
-        query, slot = np.divmod(pairs, probes.shape[1])
+    for number, asking in zip(present, np.split(order, first[1:]), strict=True):
+        query, slot = np.divmod(asking, probes.shape[1])
         rows = lists.rows[lists.starts[number] : lists.starts[number + 1]]
         places = query * products.shape[1] + begins[query, slot]
-        flat[places[:, None] + np.arange(len(rows))] = queries[query] @ x[rows].T
+        likeness = queries[query] @ x[rows].T
+        if pairs is not None:
+            likeness *= pairs.of(own[query], rows)
+        flat[places[:, None] + np.arange(len(rows))] = likeness
 
 
 def _leave_out_own(lists: Lists, block: tuple[int, int], begins: Index, products: Singles) -> None:

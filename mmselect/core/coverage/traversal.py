@@ -10,7 +10,7 @@ import numpy as np
 from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
-from mmselect.core.features import Joined
+from mmselect.core.side_by_side import Joined
 from mmselect.engine import Engine, Progress, ranges
 
 ROWS = 256

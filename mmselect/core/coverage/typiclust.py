@@ -23,8 +23,9 @@ from mmselect.arrays import (
 )
 from mmselect.core.coverage.kmeans import cluster_centres
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.core.sampling.start import kmeans_plusplus
-from mmselect.core.side_by_side import side_by_side
+from mmselect.core.side_by_side import Unit, side_by_side
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 
 CLUSTERS, NEIGHBOURS, SMALL = 500, 20, 5
@@ -56,6 +57,7 @@ def typiclust(
     *,
     labeled: Index | None = None,
     candidates: Index | None = None,
+    present: Present | None = None,
     unit: bool = False,
     clusters: int = CLUSTERS,
     iterations: int = 20,
@@ -81,6 +83,8 @@ def typiclust(
         Rows; none is fine.
     candidates : (r,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled. Others take no part.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; see :func:`mmselect.core.side_by_side.side_by_side`.
     unit : bool
         Normalise each row of each modality first.
     clusters : int
@@ -117,7 +121,8 @@ def typiclust(
     )
     check_budget(k, len(candidates))
     rows = np.union1d(labeled, candidates)
-    x, _ = side_by_side(features, rows, unit="modality" if unit else "none", engine=engine)
+    each: Unit = "modality" if unit else "none"
+    x, _ = side_by_side(features, rows, unit=each, present=present, engine=engine)
     x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)  # distances stay, products get finer
     known = np.isin(rows, labeled)
     count = min(len(labeled) + k, clusters, len(rows))

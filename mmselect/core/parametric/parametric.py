@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Features, checked, join
+from mmselect.core.features import Features, Given, checked, inverse, join, row_norms
 from mmselect.core.limits import check_limits
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.core.parametric.objective import Matrix, Terms, Weights, value_and_gradient
 from mmselect.core.parametric.solvers import Descent, adam, lbfgs
+from mmselect.core.presence import Mask, Present
 from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, silent
 from mmselect.errors import ParameterError, SchemaError
@@ -72,6 +74,7 @@ def parametric(
     k: int,
     rng: np.random.Generator,
     *,
+    present: Present | None = None,
     tau: float = 0.07,
     diversity: float = 1.0,
     alignment: float = 1.0,
@@ -96,6 +99,10 @@ def parametric(
     k : int
     rng : numpy.random.Generator
         Draws the initial samples.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality. A row's similarity is the mean cosine over those that it has; a
+        parameter that starts at a row begins, where that lacks a modality, at the direction of the
+        mean of the others' unit rows.
     tau : float
         Temperature τ.
     diversity, alignment : float
@@ -137,7 +144,7 @@ def parametric(
     >>> len(set(found.picks)), len(found.history)
     (5, 21)
     """
-    given = checked(features, k)
+    given = checked(features, k, present=present)
     steps = STEPS.get(solver, 0) if steps is None else steps
     check_limits(tau=tau, diversity=diversity, alignment=alignment, loss=loss)
     check_limits(solver=solver, steps=steps, rate=rate, init=init)
@@ -146,11 +153,17 @@ def parametric(
     if alignment:
         _check_alignable({name: array.shape[1] for name, array in given.features.items()})
     with blas_threads():
-        x, offsets, zero_rows = join(given.features, engine=engine)
+        x, offsets, zero_rows = join(given.features, present=given.present, engine=engine)
         weights = Weights(tau, diversity, alignment, loss, align_over_tau, offsets)
         how = _How(weights, solver, steps, rate, engine, progress or silent)
-        initial = _draw(x, k, rng, init, engine)
-        theta, assignment = x[initial], Assignment(x, engine)
+        whole = _Whole.of(x, given, offsets)
+        filled = whole.rows(x) if init == "kmeans++" and whole.parts else x
+        initial = _draw(filled, k, rng, init, engine)
+        theta = whole.rows(x, initial)
+        if given.patterns is not None:
+            # θ has all modalities: a product with it becomes the mean over those of the row.
+            x *= (len(given.features) / given.patterns.count)[:, None].astype(np.float32)
+        assignment = Assignment(x, engine)
         picks, ownerless, history = initial, 0, tuple[Terms, ...]()
         if k < len(x):  # else every sample once, in the order drawn
             history = _descend(assignment, theta, how)
@@ -168,6 +181,30 @@ def parametric(
         _warnings(weights, ownerless, k),
         zero_rows,
     )
+
+
+class _Whole(NamedTuple):
+    """What makes rows whole: where a modality is absent, the direction of its mean."""
+
+    parts: list[tuple[slice, Mask, Singles]]
+
+    @classmethod
+    def of(cls, x: Singles, given: Given, offsets: tuple[int, ...]) -> _Whole:
+        parts = []
+        for name, ends in zip(given.features, pairwise(offsets), strict=True):
+            if (there := given.present.get(name)) is not None:
+                mean = x[:, slice(*ends)].sum(axis=0, dtype=np.float64)
+                direction = mean * inverse(row_norms(mean[None]))
+                parts.append((slice(*ends), there, direction.astype(np.float32)))
+        return cls(parts)
+
+    def rows(self, x: Singles, index: Index | None = None) -> Singles:
+        if index is None:
+            index = np.arange(len(x))
+        found = x[index]
+        for columns, there, direction in self.parts:
+            found[~there[index], columns] = direction
+        return found
 
 
 class _How(NamedTuple):

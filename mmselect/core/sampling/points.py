@@ -24,6 +24,8 @@ from mmselect.arrays import (
     native,
     same_length,
 )
+from mmselect.core.presence import Present
+from mmselect.core.side_by_side import Usual, fill_blocks, usual_blocks
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import ParameterError
 
@@ -67,6 +69,7 @@ class FeaturePoints:
 
     features: Mapping[str, Rows]
     origin: Singles = field(repr=False)
+    means: tuple[Usual, ...] = ()
 
     def __len__(self) -> int:
         return same_length(list(self.features.values()))
@@ -99,10 +102,17 @@ class FeaturePoints:
     def _joined(self, rows: Index, arrays: Sequence[Array]) -> Array:
         for name, z in zip(self.features, arrays, strict=True):
             check_finite(np.abs(z).max(axis=1, initial=0), rows, name)
-        return np.concatenate([native(z) for z in arrays], axis=1)
+        joined = np.concatenate([native(z) for z in arrays], axis=1)
+        fill_blocks(joined, rows, self.means)
+        return joined
 
 
-def feature_points(features: Mapping[str, Rows], rows: Index | None = None) -> FeaturePoints:
+def feature_points(
+    features: Mapping[str, Rows],
+    rows: Index | None = None,
+    present: Present | None = None,
+    engine: Engine = SERIAL,
+) -> FeaturePoints:
     """Make points of plain features, with the median of some of `rows` as their origin.
 
     Parameters
@@ -111,6 +121,10 @@ def feature_points(features: Mapping[str, Rows], rows: Index | None = None) -> F
         Features of each modality, concatenated in this order.
     rows : (r,) ndarray of int, optional
         Candidate rows, increasing; only they are read. None is all.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality. In the others the mean over those of `rows` that have it stands
+        for it; what is read there has to be finite.
+    engine : Engine, optional
 
     Returns
     -------
@@ -133,13 +147,14 @@ def feature_points(features: Mapping[str, Rows], rows: Index | None = None) -> F
     n = same_length(list(features.values()))
     rows = check_rows(rows, n)
     width = sum(z.shape[1] for z in features.values())
-    points = FeaturePoints(features, np.zeros(width, np.float32))
+    means = tuple(usual_blocks(features, rows, present or {}, engine=engine))
+    points = FeaturePoints(features, np.zeros(width, np.float32), means)
     if not len(rows):
         return points
     some = rows[np.unique(np.linspace(0, len(rows) - 1, CENTRE_ROWS).astype(np.intp))]
     (joined,) = points.factors(some, gather(points.sources, some))
     # The median: an outlier would draw the mean away from the others and cost them precision.
-    return FeaturePoints(features, np.median(joined, axis=0))
+    return FeaturePoints(features, np.median(joined, axis=0), means)
 
 
 def factors(points: Points, rows: Index | None = None) -> tuple[Singles, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows, same_length
 from mmselect.core.features import Features, as_modalities, inverse, row_norms
+from mmselect.core.presence import Present, blanked, check_present, cut, patterns_of
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import SchemaError, located
 
@@ -30,7 +31,7 @@ class Alignment:
     gap, across, matched : dict of (str, str) to float
         ``‖μ_a - μ_b‖``, ``⟨μ_a, μ_b⟩``, and the mean cosine of a sample's own two modalities.
     zero_rows : dict of str to int
-        Rows without a direction; they count as zero vectors.
+        Rows without a direction, of those that have the modality; they count as zero vectors.
     """
 
     n: int
@@ -41,7 +42,9 @@ class Alignment:
     zero_rows: dict[str, int]
 
 
-def modality_gap(features: Mapping[str, Rows], *, engine: Engine = SERIAL) -> Alignment:
+def modality_gap(
+    features: Mapping[str, Rows], *, present: Present | None = None, engine: Engine = SERIAL
+) -> Alignment:
     """Modality gap and mean cosines, in one pass over the rows.
 
     With ``μ_m`` the mean of the unit rows of modality m, ``gap = ‖μ_a - μ_b‖``, the mean cosine
@@ -52,6 +55,9 @@ def modality_gap(features: Mapping[str, Rows], *, engine: Engine = SERIAL) -> Al
     ----------
     features : mapping of str to Rows, each (n, d_m)
         At least one modality, and one row.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; the features of the others are zeros. Means are over the rows
+        that have it, matched pairs over those that have both.
     engine : Engine
         Who does the work; no result depends on it.
 
@@ -83,14 +89,19 @@ def modality_gap(features: Mapping[str, Rows], *, engine: Engine = SERIAL) -> Al
     block = partial(_block_sums, names, pairs)
     blocks = map_rows(block, list(features.values()), np.arange(n), step=step, engine=engine)
     *sums, matched, zero = reduce(lambda total, more: [*map(np.add, total, more)], blocks)
-    means = {name: total / n for name, total in zip(names, sums, strict=True)}
+    masks = check_present(present, names, n)
+    has = {name: masks.get(name, np.ones(n, bool)) for name in names}
+    count = {name: int(has[name].sum()) for name in names}
+    both = np.array([int((has[a] & has[b]).sum()) for a, b in pairs])
+    means = {name: total / max(count[name], 1) for name, total in zip(names, sums, strict=True)}
+    lacking = n - np.array([*count.values()])
     return Alignment(
         n=n,
         within={name: float(mean @ mean) for name, mean in means.items()},
         gap={(a, b): float(np.linalg.norm(means[a] - means[b])) for a, b in pairs},
         across={(a, b): float(means[a] @ means[b]) for a, b in pairs},
-        matched=dict(zip(pairs, (matched / n).tolist(), strict=True)),
-        zero_rows=dict(zip(names, zero.tolist(), strict=True)),
+        matched=dict(zip(pairs, (matched / np.maximum(both, 1)).tolist(), strict=True)),
+        zero_rows=dict(zip(names, (zero - lacking).tolist(), strict=True)),
     )
 
 
@@ -103,20 +114,25 @@ def _block_sums(
     return [*(z.sum(axis=0) for z in unit.values()), np.array(matched), np.array(zero)]
 
 
-def matched_cosine(features: Features, *, engine: Engine = SERIAL) -> Floats:
+def matched_cosine(
+    features: Features, *, present: Present | None = None, engine: Engine = SERIAL
+) -> Floats:
     """Mean cosine of each sample's own modalities, over the pairs of modalities.
 
     Parameters
     ----------
     features : mapping or sequence of arrays, each (n, d)
         At least two modalities of one width.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; the features of the others are not read.
     engine : Engine, optional
         Who does the work.
 
     Returns
     -------
     float64 array, shape (n,)
-        In [-1, 1]; a modality without a direction contributes 0 to its pairs.
+        In [-1, 1]; a modality without a direction contributes 0 to its pairs. Over the pairs that
+        a row has; 0 where it has one modality alone.
 
     Raises
     ------
@@ -134,13 +150,21 @@ def matched_cosine(features: Features, *, engine: Engine = SERIAL) -> Floats:
     widths = {name: array.shape[1] for name, array in named.items()}
     if len(named) < 2 or len(set(widths.values())) > 1:
         raise SchemaError(f"expected two or more modalities of one width, found widths {widths}")
-    pairs = len(named) * (len(named) - 1)
+    masks = check_present(present, list(named), len(next(iter(named.values()))))
+    named = blanked(named, masks)
+    every = len(named) * (len(named) - 1)
 
     def cosines(rows: Index, blocks: list[Array]) -> tuple[Floats]:
         unit, _ = _unit_rows(tuple(named), rows, blocks)
         # Σ_{a≠b} ⟨z_a, z_b⟩ = ‖Σ z‖² - Σ ‖z‖², but the plain sum rounds less.
         total = sum(np.einsum("ij,ij->i", a, b) for a, b in combinations(unit.values(), 2))
-        return (np.clip(2.0 / pairs * np.asarray(total), -1.0, 1.0),)
+        if not masks:
+            return (np.clip(2.0 / every * np.asarray(total), -1.0, 1.0),)
+        own = patterns_of(cut(masks, rows), list(named), len(rows)).count
+        mean = np.divide(
+            2.0 * np.asarray(total), own * (own - 1), out=np.zeros(len(own)), where=own > 1
+        )
+        return (np.clip(mean, -1.0, 1.0),)
 
     arrays, step = list(named.values()), compute_rows(sum(widths.values()))
     rows = np.arange(len(arrays[0]))

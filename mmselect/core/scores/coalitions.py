@@ -27,6 +27,7 @@ from mmselect.arrays import (
     native,
     same_length,
 )
+from mmselect.core.presence import Present, bits_of
 from mmselect.core.scores.linear import LinearLogits
 from mmselect.core.scores.shapley import MOST_MODALITIES, shapley_values
 from mmselect.core.scores.softmax import check_logits, probability
@@ -50,7 +51,8 @@ def linear_shapley(
     Parameters
     ----------
     features : mapping of str to (n, d) Rows
-        Features of each modality; the order of its names is the order of the columns.
+        Features of each modality; the order of its names is the order of the columns. Zeros where
+        a sample lacks the modality: φ is then 0 there, and the others are the players.
     weight : mapping of str to (c, d) ndarray
         Columns of the fused head for each modality.
     bias : (c,) ndarray, optional
@@ -93,6 +95,7 @@ def exported_shapley(
     logits: Mapping[str, Rows],
     modalities: Sequence[str],
     *,
+    present: Present | None = None,
     rows: Index | None = None,
     engine: Engine = SERIAL,
 ) -> tuple[Floats, Index]:
@@ -105,6 +108,10 @@ def exported_shapley(
         or under the frozen set of its names.
     modalities : sequence of str
         All modalities; their order is the order of the columns.
+    present : mapping of modality to (n,) ndarray of bool, optional
+        Which samples have it. Of a coalition counts what the sample has of it: players are those
+        alone, φ of the others is 0, ŷ is that of the coalition of all that it has, and the logits
+        of coalitions with others have to be numbers, but count for nothing.
     rows, engine
         As for :func:`linear_shapley`.
 
@@ -138,7 +145,11 @@ def exported_shapley(
     if len({source.shape[1:] for source in sources}) != 1:
         raise ParameterError("coalition logits: expected the same classes in every coalition")
     at = check_rows(rows, same_length(sources))
-    return _over_rows(_exported_block, sources, at, sources[0].shape[1], engine)
+    bits = None
+    if present:
+        bits = bits_of(present, modalities, sources[0].shape[0])
+    block = partial(_exported_block, bits)
+    return _over_rows(block, sources, at, sources[0].shape[1], engine)
 
 
 def linear_values(
@@ -190,7 +201,9 @@ def linear_values(
     return values, pseudo
 
 
-def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple[Floats, Index]:
+def exported_values(
+    logits: Sequence[Array], rows: Index | None = None, bits: Index | None = None
+) -> tuple[Floats, Index]:
     """V(S) of every coalition of some samples, from the logits of each, numbered by their bits.
 
     Parameters
@@ -198,6 +211,8 @@ def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple
     logits : sequence of 2^M (b, c) ndarray
     rows : (b,) ndarray of int, optional
         Row numbers to name in errors.
+    bits : (b,) ndarray of int, optional
+        The coalition of all that each sample has; of others counts what it has of them.
 
     Returns
     -------
@@ -218,7 +233,13 @@ def exported_values(logits: Sequence[Array], rows: Index | None = None) -> tuple
     for block in blocks:
         check_logits(block.max(axis=1), rows)
     pseudo = blocks[-1].argmax(axis=1)
-    return np.stack([probability(block, pseudo) for block in blocks], axis=1), pseudo
+    if bits is not None:
+        tops = np.stack([block.argmax(axis=1) for block in blocks], axis=1)
+        pseudo = tops[np.arange(len(tops)), bits]
+    values = np.stack([probability(block, pseudo) for block in blocks], axis=1)
+    if bits is not None:
+        values = np.take_along_axis(values, np.arange(len(blocks)) & bits[:, None], axis=1)
+    return values, pseudo
 
 
 def coalition_name(modalities: Iterable[str]) -> str:
@@ -272,8 +293,8 @@ def _linear_block(
     return shapley_values(values), pseudo
 
 
-def _exported_block(rows: Index, logits: list[Array]) -> tuple[Floats, Index]:
-    values, pseudo = exported_values(logits, rows)
+def _exported_block(bits: Index | None, rows: Index, logits: list[Array]) -> tuple[Floats, Index]:
+    values, pseudo = exported_values(logits, rows, None if bits is None else bits[rows])
     return shapley_values(values), pseudo
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows
+from mmselect.core.presence import Mask, Present
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import located
@@ -85,7 +86,11 @@ def _least_confidences(
 
 
 def doubt_weights(
-    fused: Mapping[str, Floats], heads: Mapping[str, Floats], *, sharpen: bool = False
+    fused: Mapping[str, Floats],
+    heads: Mapping[str, Floats],
+    *,
+    present: Present | None = None,
+    sharpen: bool = False,
 ) -> Doubt:
     """Weights from the doubt of the fused head and of the heads of single modalities.
 
@@ -93,6 +98,9 @@ def doubt_weights(
     ----------
     fused, heads : mapping of str to (n,) ndarray of float64
         u of each head; either may be empty.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which samples have the modality of a head: means are over them, and a sample counts by the
+        heads that it has; one without any by the other parts alone.
     sharpen : bool
         Take ``max(0, u - its 10 % quantile)`` for u first, for heads that are never sure, such as
         those trained with BCE over thousands of classes.
@@ -106,21 +114,40 @@ def doubt_weights(
     >>> doubt_weights({"fused": np.array([0.1, 0.3])}, {"image": np.array([0.0, 0.0])})
     Doubt(weights=array([0.75, 1.25]), used=('fused',))
     """
+    n = len(next(iter([*fused.values(), *heads.values()])))
     used: list[str] = []
-    parts: list[Floats] = []
+    parts: list[Floats] = [np.ones(n)]
     for group in (fused, heads):
-        relative = {name: _over_mean(u, sharpen) for name, u in group.items()}
+        there = {name: (present or {}).get(name) for name in group}
+        relative = {name: _over_mean(u, sharpen, there[name]) for name, u in group.items()}
         doubted = {name: part for name, part in relative.items() if part is not None}
         if doubted:
             used += doubted
-            parts.append(np.mean(list(doubted.values()), axis=0))
-    n = len(next(iter([*fused.values(), *heads.values()])))
-    return Doubt(np.mean([np.ones(n), *parts], axis=0), tuple(used))
+            parts.append(_mean_of([*doubted.values()]))
+    weights = _mean_of(parts)
+    lacking = any(name in (present or {}) for name in used)
+    return Doubt(weights / weights.mean() if lacking else weights, tuple(used))
 
 
-def _over_mean(u: Floats, sharpen: bool) -> Floats | None:
-    """Doubt relative to its mean; None where nothing is in doubt."""
-    if sharpen and len(u):
-        u = np.maximum(u - np.quantile(u, QUANTILE), 0.0)
-    mean = u.mean() if len(u) else 0.0
-    return u / mean if mean > 0 else None
+def _mean_of(parts: list[Floats]) -> Floats:
+    """Mean of the parts that each sample has; nan where it has none."""
+    stacked = np.stack(parts)
+    missing = np.isnan(stacked)
+    if not missing.any():
+        return np.asarray(np.mean(parts, axis=0))
+    count = (~missing).sum(axis=0)
+    total = np.where(missing, 0.0, stacked).sum(axis=0)
+    mean: Floats = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return mean
+
+
+def _over_mean(u: Floats, sharpen: bool, there: Mask | None) -> Floats | None:
+    """Doubt relative to its mean, nan where absent; None where nothing is in doubt."""
+    own = u if there is None else u[there]
+    if sharpen and len(own):
+        least = np.quantile(own, QUANTILE)
+        u, own = np.maximum(u - least, 0.0), np.maximum(own - least, 0.0)
+    mean = own.mean() if len(own) else 0.0
+    if not mean > 0:
+        return None
+    return u / mean if there is None else np.where(there, u / mean, np.nan)

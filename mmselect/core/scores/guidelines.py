@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmselect.arrays import Array, Floats
+from mmselect.core.presence import Mask
 from mmselect.core.scores.shapley import balance_weights, dominance_degree
 from mmselect.errors import ParameterError
 
@@ -59,7 +60,9 @@ class GuidelineReport:
     ratio_after: float
 
 
-def guideline_report(contribution: Array, before: Array, after: Array) -> GuidelineReport:
+def guideline_report(
+    contribution: Array, before: Array, after: Array, has: Mask | None = None
+) -> GuidelineReport:
     """Compute Eq. 9's two ratios, and the means of Fig. 6.
 
     Parameters
@@ -68,6 +71,9 @@ def guideline_report(contribution: Array, before: Array, after: Array) -> Guidel
         Φ of each sample, of at least one.
     before, after : (n,) ndarray
         Acquisition ‖g‖ with w = 1 (BADGE) and with the balance weights (BMMAL).
+    has : (n, m) ndarray of bool, optional
+        Which modalities each sample has: means of contributions and weights are over the samples
+        that have the modality. None: all.
 
     Returns
     -------
@@ -92,9 +98,11 @@ def guideline_report(contribution: Array, before: Array, after: Array) -> Guidel
         raise ParameterError("contributions: expected at least one sample, found none")
     member = np.zeros((n, m))
     member[np.arange(n), contribution.argmax(axis=1)] = 1
-    size, rho = member.sum(axis=0), member.T @ dominance_degree(contribution)
+    size, rho = member.sum(axis=0), member.T @ dominance_degree(contribution, has)
     count = np.where(size > 0, size, np.nan)
-    mean = (member.T @ contribution).sum(axis=0) / n
+    everyone = np.ones((n, m)) if has is None else has.astype(np.float64)
+    owners = member.T @ everyone
+    mean = (member.T @ contribution).sum(axis=0) / everyone.sum(axis=0)
     weaker, stronger = int(mean.argmin()), int(mean.argmax())
     norm_before, norm_after = member.T @ before / count, member.T @ after / count
     return GuidelineReport(
@@ -103,7 +111,7 @@ def guideline_report(contribution: Array, before: Array, after: Array) -> Guidel
         dominance=float(rho.sum() / n),
         share=size / n,
         dominance_within=rho / count,
-        weight=member.T @ balance_weights(contribution) / count[:, None],
+        weight=member.T @ balance_weights(contribution, has) / np.where(owners > 0, owners, np.nan),
         norm_before=norm_before,
         norm_after=norm_after,
         weaker=weaker,

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mmselect.arrays import Floats
+from mmselect.core.presence import Present, patterns_of
 from mmselect.core.scores.softmax import Activation, Logits, Strip, row_dots, row_sums, strips
-from mmselect.errors import SchemaError
+from mmselect.errors import SchemaError, located
 
 
 class Heads(NamedTuple):
@@ -54,21 +55,28 @@ def entropy(logits: Logits, *, activation: Activation = "softmax", name: str = "
     return np.asarray(information({name: logits}, activation=activation).entropy[0])
 
 
-def information(heads: Mapping[str, Logits], *, activation: Activation = "softmax") -> Heads:
+def information(
+    heads: Mapping[str, Logits],
+    *,
+    present: Present | None = None,
+    activation: Activation = "softmax",
+) -> Heads:
     """Entropy of each head and the Jensen-Shannon divergence of all, in one pass (SMEM Eqs. 5-6).
 
     Parameters
     ----------
     heads : mapping of name to (n, c) array of float16, float32 or float64
         Logits of each head; the names appear in errors. At least one.
+    present : mapping of name to (n,) ndarray of bool, optional
+        Which rows have the head's modality; its logits in the others are not read.
     activation : {"softmax", "sigmoid-norm"}
         How logits become probabilities.
 
     Returns
     -------
     Heads
-        ``entropy`` (m, n) in the order of `heads`, and ``jsd`` (n,) with uniform weights, clipped
-        to [0, log m]; both float64, in nats.
+        ``entropy`` (m, n) in the order of `heads`, nan where absent, and ``jsd`` (n,) of the heads
+        that are there, with uniform weights, clipped to [0, log m]; both float64, in nats.
 
     Raises
     ------
@@ -86,6 +94,21 @@ def information(heads: Mapping[str, Logits], *, activation: Activation = "softma
     >>> heads.jsd.round(6), heads.entropy.round(6).ravel()
     (array([0.693147]), array([0., 0.]))
     """
+    lacking = {name: mask for name, mask in (present or {}).items() if name in heads}
+    if not lacking:
+        return _of_all(heads, activation)
+    names, n = list(heads), max(len(logits) for logits in heads.values())
+    found = Heads(np.full((len(names), n), np.nan), np.zeros(n))
+    for own, rows in patterns_of(lacking, names, n).rows():
+        if own:
+            with located(rows=rows):
+                part = _of_all({names[m]: heads[names[m]][rows] for m in own}, activation)
+            found.entropy[np.ix_(np.array(own), rows)], found.jsd[rows] = part
+    return found
+
+
+def _of_all(heads: Mapping[str, Logits], activation: Activation) -> Heads:
+    """Entropies and divergence of heads that all rows have."""
     m, n = len(heads), max((len(logits) for logits in heads.values()), default=0)
     found = Heads(np.zeros((m, n)), np.zeros(n))
     for strip in strips(heads, activation):

@@ -15,6 +15,7 @@ from math import comb
 import numpy as np
 
 from mmselect.arrays import Array, Floats
+from mmselect.core.presence import Mask
 from mmselect.errors import ParameterError
 
 MOST_MODALITIES = 12
@@ -61,12 +62,16 @@ def shapley_values(values: Array) -> Floats:
     return phi
 
 
-def contributions(shapley: Array) -> Floats:
+def contributions(shapley: Array, has: Mask | None = None) -> Floats:
     """Contribution Φ_m = |φ_m| / Σ|φ| (Eq. 12); where all φ are 0, 1/M (our choice).
 
     Parameters
     ----------
     shapley : (n, m) ndarray
+        0 where a sample lacks the modality.
+    has : (n, m) ndarray of bool, optional
+        Which modalities each sample has: the players are those alone, M counts them, and Φ of the
+        others is 0. None: all.
 
     Returns
     -------
@@ -81,17 +86,20 @@ def contributions(shapley: Array) -> Floats:
     size = np.abs(shapley, dtype=np.float64)
     # Division by the largest first: tiny values must not underflow in their sum.
     largest = size.max(axis=1, keepdims=True)
-    size = np.divide(size, largest, out=np.ones_like(size), where=largest > 0)
+    even = np.ones_like(size) if has is None else has.astype(np.float64)
+    size = np.divide(size, largest, out=even, where=largest > 0)
     return np.asarray(size / size.sum(axis=1, keepdims=True))
 
 
-def dominance_degree(contribution: Array) -> Floats:
+def dominance_degree(contribution: Array, has: Mask | None = None) -> Floats:
     """Dominance degree ρ = Σ_m (max Φ − Φ_m) = M max Φ − 1 (Eq. 5): 0 balanced, M − 1 at most.
 
     Parameters
     ----------
     contribution : (n, m) ndarray
         Rows sum to 1.
+    has : (n, m) ndarray of bool, optional
+        Which modalities each sample has; M counts those. None: all.
 
     Returns
     -------
@@ -103,24 +111,27 @@ def dominance_degree(contribution: Array) -> Floats:
     [0.5, 0.0]
     """
     top = contribution.max(axis=1, keepdims=True)
-    return np.asarray((top - contribution).sum(axis=1))
+    return np.asarray((top - contribution).sum(axis=1, where=True if has is None else has))
 
 
-def balance_weights(contribution: Array) -> Floats:
+def balance_weights(contribution: Array, has: Mask | None = None) -> Floats:
     """Weights w_m = 1 − (max Φ − Φ_m): Eq. 14 for two modalities, our choice for more.
 
     Parameters
     ----------
     contribution : (n, m) ndarray
+    has : (n, m) ndarray of bool, optional
+        Which modalities each sample has. None: all.
 
     Returns
     -------
     (n, m) ndarray of float64
-        In [0, 1]; 1 for the strongest modality of each sample.
+        In [0, 1]; 1 for the strongest modality of each sample, 0 for one that it lacks.
 
     Examples
     --------
     >>> balance_weights(np.array([[0.75, 0.25], [0.5, 0.5]])).tolist()
     [[1.0, 0.5], [1.0, 1.0]]
     """
-    return np.asarray(1 - (contribution.max(axis=1, keepdims=True) - contribution))
+    weights = 1 - (contribution.max(axis=1, keepdims=True) - contribution)
+    return np.asarray(weights if has is None else np.where(has, weights, 0.0))
