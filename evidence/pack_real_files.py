@@ -36,6 +36,7 @@ def expected(**more: Any) -> dict[str, Any]:
         "/features/rna": X.tolist(),
         "/id": [name.encode() for name in IDS],
         "/label": labels,
+        "/labeled": [label >= 0 for label in labels],
         "/class_names": [b"a", b"b", b"c"],
         **more,
     }
@@ -139,6 +140,8 @@ def with_pandas() -> Iterator[Case]:
     wide.assign(id=IDS, kind=KINDS).to_csv("wide.csv", index=False)
     arguments = {**arguments, "features": {"rna": "dim_*"}}
     yield "csv, one column per number", {"table": "wide.csv", **arguments}, expected()
+    wide.assign(id=IDS, kind=KINDS).to_parquet("wide.parquet")
+    yield "parquet, one column per number", {"table": "wide.parquet", **arguments}, expected()
 
 
 def with_polars() -> Iterator[Case]:

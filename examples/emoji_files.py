@@ -3,6 +3,8 @@
     python examples/emoji_files.py [DIR]
 
 The documentation packs these files. ``samples.csv`` has a label only where a sample is labeled.
+``has_text.npy`` says that three tenths of the samples, drawn at random, have no text, and
+``fused_lacking.npy`` is what the fused head says then: an absent modality is zeros to it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,13 @@ def write_files(folder: Path) -> None:
     with mmselect.open_pool(EMOJI) as pool:
         for name, path in ARRAYS.items():
             np.save(folder / name, pool.columns[path][:])
+        has_text = np.random.default_rng(0).random(pool.n) >= 0.3
+        np.save(folder / "has_text.npy", has_text)
+        fused = pool.constants["/classifier/bias"].astype(np.float64)
+        for name, has in (("image", np.ones(pool.n)), ("text", has_text)):
+            z = pool.columns[f"/features/{name}"][:] * has[:, None]
+            fused = fused + z @ pool.constants[f"/classifier/weight/{name}"].T
+        np.save(folder / "fused_lacking.npy", fused.astype(np.float32))
         classes = [text.decode() for text in pool.constants["/class_names"]]
         (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         labels = np.where(pool.labeled, pool.columns["/label"][:], -1)

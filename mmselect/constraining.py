@@ -103,8 +103,11 @@ class Constraints:
     cost: str | None = None
     costs: Floats | None = None
 
-    def allowed(self, budget: float) -> Allowed:
-        """Make what every greedy asks which candidates are allowed."""
+    def allowed(self, budget: float, dealt: Index | None = None) -> Allowed:
+        """Make what every greedy asks which candidates are allowed.
+
+        Groups in `dealt`, if it is given, get picks in proportion to their candidates.
+        """
         caps = [Cap(grouped.codes, group.limit) for group, grouped in self.groups]
         for share, has in self.at_most:
             codes = np.where(has, 0, -1)
@@ -115,6 +118,7 @@ class Constraints:
             caps=caps,
             quotas=[self._quotas(shares, budget) for shares in by_column(self.at_least)],
             balance=[grouped.codes for _, grouped in self.balance],
+            dealt=dealt,
             costs=self.costs,
         )
 

@@ -119,6 +119,12 @@ def as_texts(ask: Any) -> list[str]:
     return said
 
 
+def named_columns(ask: Any) -> list[str]:
+    """Columns that constraints name."""
+    shares = (*(ask.group or ()), *(ask.at_most or ()), *(ask.at_least or ()))
+    return [*(each.column for each in shares), *(ask.balance or ())]
+
+
 def from_texts(name: str, texts: Sequence[str]) -> dict[str, Any]:
     """Arguments for texts such as :func:`as_texts` makes; the dashes may be left out.
 

@@ -15,6 +15,7 @@ from mmselect.core.scores.shapley import contributions
 from mmselect.errors import OutputError
 from mmselect.files import make_folder, replacing, writing
 from mmselect.looking.page import page_of, view_of
+from mmselect.option import conditions
 from mmselect.output.emitting import ALONE, SCORE_FORMS, SELECT_FORMS
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
@@ -68,7 +69,7 @@ def play(folder: Path) -> Iterator[str]:
             "emoji.h5": EMOJI.read_bytes(),
             "scores.csv": b"".join(SCORE_FORMS["csv"].make(table, pool, ALONE)),
             "picks.txt": b"".join(SELECT_FORMS["ids"].make(picks, pool, ALONE)),
-            "picks.html": page_of(view_of(pool, Looking(where=[WHERE]), picks)),
+            "picks.html": page_of(view_of(pool, Looking(where=conditions("where", WHERE)), picks)),
         }
         pool_file, scores, picks_file, page = _put(folder, made)
         here = shlex.quote(str(pool_file))

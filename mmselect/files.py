@@ -45,7 +45,8 @@ def _stream(path: Path) -> int | None:
         name = os.path.normpath(Path.cwd() / path)
         if name in _STREAMS:
             return _STREAMS[name]
-        if found := re.fullmatch(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)", name):
+        ours = rf"/(?:dev|proc/(?:self|thread-self|{os.getpid()}))/fd/(\d+)"
+        if found := re.fullmatch(ours, name):
             return int(found[1])
         if not path.is_symlink():
             return None

@@ -12,7 +12,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +36,9 @@ mmselect, its list for FiftyOne, COCO (CVAT), FiftyOne's own export, Datumaro (C
 
 INNER = ("data", "meta")
 """What holds the id in tasks of Label Studio, always, and of Prodigy."""
+
+TYPED = 1 << 20
+"""Bytes that a list from a terminal may have."""
 
 TABLES, JSONS = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson")
 
@@ -94,7 +99,7 @@ def read_list(source: str) -> ListFile:
         If the file cannot be read, or is no text.
     """
     try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        raw = sys.stdin.buffer.read() if source == "-" else _bytes_of(source)
     except OSError as error:
         raise InputError(f"cannot be read: {reason(error)}", file=source) from None
     wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -108,6 +113,16 @@ def read_list(source: str) -> ListFile:
         place, found = text.index("\0"), 0
     expected = "expected text in UTF-8, or in UTF-16 with a byte order mark"
     raise InputError(f"{expected}, found byte 0x{found:02x} at {place:,}", file=source)
+
+
+def _bytes_of(source: str) -> bytes:
+    """All bytes of a file; of a device no more than a person types, as it may have no end."""
+    with Path(source).open("rb") as file:
+        device = stat.S_ISCHR(os.fstat(file.fileno()).st_mode)
+        raw = file.read(TYPED + 1 if device else -1)
+    if device and len(raw) > TYPED:
+        raise InputError("expected a list, found a device without an end", file=source)
+    return raw
 
 
 def by_source(

@@ -280,6 +280,12 @@ def count_budget(ask: Selecting, request: Request) -> int | float:
     return budget
 
 
+def most_picks(request: Request, budget: int | float) -> int:
+    """Bound the picks that a budget allows: it is their number, or with costs their price."""
+    given = request.constraints
+    return given.allowed(budget).most if given else int(budget)
+
+
 def _budget(ask: Selecting, request: Request) -> int | float:
     """Read a budget: a share is one of all rows of the pool, or of what they cost."""
     pool, given = request.pool, request.constraints

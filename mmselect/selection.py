@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.arrays import Index
 from mmselect.ask import Scoring, Selecting
 from mmselect.constraint import joined
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.constraints.highest import take_highest
+from mmselect.core.constraints.highest import top
+from mmselect.core.presence import cut, patterns_of
 from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import NeedsError, SelectionError, few, needing
 from mmselect.option import accepts
+from mmselect.pool.memory import held_pool
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
@@ -25,6 +28,8 @@ from mmselect.strategies.record import Batch, Picks
 
 if TYPE_CHECKING:
     import pandas
+
+DEALT = "samples that lack a modality get picks in proportion to their number (docs/methods.md)"
 
 COPY_ROWS = 1024
 """Picks whose features are read at a time to find copies among them."""
@@ -138,7 +143,7 @@ def _frame(fields: dict[str, Any]) -> pandas.DataFrame:
 
 @accepts(Scoring)
 def score(
-    pool: Pool | PoolPath | Sequence[PoolPath],
+    pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
     *,
     progress: Progress | None = None,
@@ -148,8 +153,10 @@ def score(
 
     Parameters
     ----------
-    pool : Pool, path, or sequence of paths
-        Several paths are shards of one pool.
+    pool : Pool, path, or sequence of paths, optional
+        Several paths are shards of one pool. None: the pool is given as arrays, with the keywords
+        of :func:`mmselect.write_pool` (``features``, ``multimodal_logits``, ``ids``, …); `labeled`
+        is then a mask, or ids.
     strategy : str
         Name of a strategy that scores; ``auto`` is the best that the pool has the data for.
     progress : callable, optional
@@ -173,8 +180,9 @@ def score(
     >>> list(table.components)[:3]
     ['entropy', 'entropy.image', 'entropy.text']
     """
+    held, asked = held_pool(pool, asked)
     ask = Scoring(strategy=strategy, **asked)
-    with opened_pool(pool) as opened:
+    with opened_pool(held) as opened:
         return carry_out_scores(prepare(opened, ask, scores_only=True), progress)
 
 
@@ -195,7 +203,7 @@ def carry_out_scores(request: Request, progress: Progress | None = None) -> Scor
 
 @accepts(Selecting)
 def select(
-    pool: Pool | PoolPath | Sequence[PoolPath],
+    pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
     budget: int | float | str = 1,
     *,
@@ -236,9 +244,17 @@ def select(
     >>> from mmselect.demo import EMOJI
     >>> mmselect.select(EMOJI, strategy="smem", budget=3)
     Selection(3 picks by smem: twitter/derelict-house, google/key, twitter/warning)
+
+    Without a file:
+
+    >>> import numpy as np
+    >>> image = np.random.default_rng(0).standard_normal((100, 8))
+    >>> mmselect.select(features={"image": image}, budget=3, labeled=np.arange(100) < 10)
+    Selection(3 picks by facility: 20, 97, 87)
     """
+    held, asked = held_pool(pool, asked)
     ask = Selecting(strategy=strategy, budget=budget, **joined(asked, constraints))
-    with opened_pool(pool) as opened:
+    with opened_pool(held) as opened:
         request = prepare(opened, ask)
         return carry_out(request, count_budget(ask, request), ask.seed, progress, nearest)
 
@@ -296,8 +312,12 @@ def pick(
     request: Request, budget: int | float, seed: int, progress: Progress | None = None
 ) -> Picks:
     """Pick candidates: by a batch strategy, or the top of a score, or the score spread out."""
-    given = request.constraints
-    allowed = given.allowed(budget) if given else None
+    given, dealt = request.constraints, _patterns_to_deal(request)
+    if given:
+        allowed: Allowed | None = given.allowed(budget, dealt)
+    else:
+        n = len(request.candidates)
+        allowed = None if dealt is None else Allowed(n, budget, dealt=dealt)
     if allowed and allowed.done:
         message = "the constraints together allow no candidate"
         raise SelectionError(message, file=request.pool.files[0])
@@ -311,18 +331,31 @@ def pick(
             if request.spread:
                 picks = diversity.spread(batch, values, k, rng, request.spread)
             else:
-                best = take_highest(values, allowed) if allowed else top(values, k)
+                best = top(values, k, allowed)
                 picks = Picks(best, values[best])
         copies = _copies(request, batch, picks) if len(batch.group(FEATURES)) else 0
     request.warnings.extend([*picks.warnings, *request.empty_rows()])
-    if given and allowed:
+    if allowed:
         if picks.positions.tolist() != allowed.taken:
             raise NeedsError(f"strategy {request.strategy.name}: picks that it did not tell")
-        request.warnings.extend(given.shortfalls(allowed, budget))
+        request.warnings.extend(given.shortfalls(allowed, budget) if given else [])
     if copies:
         found = f"{copies:,} of the picks are copies of others"
         request.warnings.append(f"{found}: {' and '.join(request.strategy.compares)} are equal")
     return picks
+
+
+def _patterns_to_deal(request: Request) -> Index | None:
+    """Which modalities each candidate has, as a number, where picks are dealt by that."""
+    names = request.pool.names("/features")
+    if not (request.strategy.dealt or request.spread == "facility"):
+        return None
+    own = cut(request.pool.present, request.candidates)
+    patterns = patterns_of(own, names, len(request.candidates))
+    if len(patterns.has) < 2:
+        return None
+    request.warnings.append(DEALT)
+    return patterns.code
 
 
 def _copies(request: Request, batch: Batch, picks: Picks) -> int:
@@ -356,15 +389,3 @@ def batch_of(
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
         allowed=allowed,
     )
-
-
-def top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
-    """Positions of the `k` largest scores, largest first, ties to the lower position.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> top(np.array([1.0, 3.0, 3.0, 2.0]), 3)
-    array([1, 2, 3])
-    """
-    return np.argsort(-scores, kind="stable")[:k]

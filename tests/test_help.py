@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from pathlib import Path
+
 import pytest
 
 from mmselect.cli import app
 from mmselect.cli.examples import EXAMPLES
+from mmselect.strategies import registry
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
@@ -28,3 +33,21 @@ def test_a_help_page_fits_80_columns_and_ends_with_examples(
     shown = "".join(line.removeprefix("  ") + "\n" for line in examples.splitlines())
     assert shown == "".join(f"{line}\n" for line in EXAMPLES[command])
     assert all(line.startswith(f"mmselect {command}") for line in EXAMPLES[command])
+
+
+@pytest.mark.parametrize("name", [*registry.BUILT_IN, "column:loss"])
+def test_a_strategy_is_shown_with_an_example_that_runs(pool: Path, cli, name: str) -> None:
+    found = json.loads(cli("strategies", name, pool, "--format", "json").out)
+    assert found["name"] == name and found["summary"] and not found.get("lacks")
+    program, *example = shlex.split(found["example"])
+    if name != "column:NAME":
+        assert program == "mmselect" and cli(*example, "-q").out.count("\n") == 3
+
+
+def test_one_strategy_for_people(pool: Path, cli) -> None:
+    text = cli("strategies", "smem").out
+    assert "example  mmselect select pool.h5 --strategy smem -p preset=full" in text
+    assert "a number of at\n             least 0" in text and "random" not in text
+    assert "lacks" not in text and cli("strategies", pool).out.count("needs") > 20
+    found = cli("strategies", "smmem")
+    assert found.code == 2 and "did you mean 'smem'?" in found.err

@@ -241,3 +241,10 @@ def test_tasks_without_metadata_hold_the_id(pool: Path, cli) -> None:
     found = cli("select", pool, "-s", "entropy", "-b", 1, "--format", "label-studio")
     [name] = mmselect.select(pool, "entropy", 1).ids
     assert json.loads(found.out) == [{"data": {"id": name}, "meta": {"rank": 1}}]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_a_device_without_an_end_is_no_list(pool: Path, cli) -> None:
+    found = cli("select", pool, "-b", 2, "--exclude", "/dev/zero")
+    assert found == (1, "", "error: /dev/zero: expected a list, found a device without an end\n")
+    assert cli("select", pool, "-b", 2, "--exclude", "/dev/null", "-q").code == 0

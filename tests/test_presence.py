@@ -14,6 +14,8 @@ from conftest import Result, arrays
 
 import mmselect
 from mmselect.core.features import join
+from mmselect.demo import EMOJI
+from mmselect.pool.writing import PoolWriter
 from mmselect.strategies.registry import BUILT_IN
 
 N, LABELED = 60, np.arange(60) % 6 == 0
@@ -359,3 +361,100 @@ def test_alfa_mix_mixes_what_a_sample_has() -> None:
         at = np.arange(5)
         (expected,) = mix_thresholds(alone, {m: head[m] for m in own}, None, at, labeled=at)
         assert found[i] == pytest.approx(expected, rel=1e-4)
+
+
+# --- shares among the picks -------------------------------------------------------------------
+
+
+def lacking_emoji(path: Path, at_random: bool = True) -> np.ndarray:
+    """The emoji pool with 30 % of its samples lacking one modality; which do."""
+    rng = np.random.default_rng(1)
+    with mmselect.open_pool(EMOJI) as pool:
+        whole = {p: c[:] for p, c in pool.columns.items() if not p.startswith("/metadata")}
+        fixed = dict(pool.constants)
+        lacks = rng.random(pool.n) < 0.3
+    if not at_random:
+        lacks = np.isin(whole["/label"], rng.permutation(76)[:23])
+    side = rng.random(len(lacks)) < 0.5
+    has = {"image": ~(lacks & side), "text": ~(lacks & ~side)}
+    fused = fixed["/classifier/bias"].astype(float)
+    for name, mask in has.items():
+        z = whole[f"/features/{name}"]
+        fused = fused + np.where(mask[:, None], z, 0) @ fixed[f"/classifier/weight/{name}"].T
+        for group in ("/features", "/unimodal_logits"):
+            whole[f"{group}/{name}"][~mask] = np.nan
+        whole[f"/present/{name}"] = mask
+    whole["/multimodal_logits"] = fused.astype("f4")
+    with PoolWriter(path, fixed, rows=len(lacks)) as writer:
+        writer.append(whole)
+    return lacks
+
+
+@pytest.mark.parametrize("at_random", [True, False])
+def test_incomplete_samples_are_picked_in_proportion(tmp_path: Path, at_random: bool) -> None:
+    path = tmp_path / "lacking.h5"
+    lacks = lacking_emoji(path, at_random)
+    with mmselect.open_pool(path) as pool:
+        share = lacks[~pool.labeled].mean()
+    for name in ("facility", "coreset", "badge", "bmmal", "kmeans"):
+        picks = mmselect.select(path, name, budget=200)
+        for first in (50, 200):  # nested: every prefix is in proportion
+            assert lacks[picks.indices[:first]].mean() == pytest.approx(share, abs=0.03), name
+        assert any("in proportion" in said for said in picks.provenance["warnings"])
+        assert len({*picks.ids}) == 200
+    short = mmselect.select(path, "facility", budget=50)
+    assert short.ids == mmselect.select(path, "facility", budget=200).ids[:50]
+    spread = mmselect.select(path, "margin", budget=100, spread="facility")
+    assert lacks[spread.indices].mean() == pytest.approx(share, abs=0.03)
+
+
+def test_dealing_is_the_greedy_among_the_pattern_whose_turn_it_is(tmp_path: Path) -> None:
+    given = incomplete()
+    mmselect.write_pool(tmp_path / "pool.h5", **given)
+    picks = mmselect.select(
+        tmp_path / "pool.h5", "facility", budget=30, parameters={"doubt": "none"}
+    )
+    s = np.maximum(similarities(given), 0)
+    own = given["present"]["text"].astype(int) + 2 * given["present"]["image"]
+    rows, taken = np.flatnonzero(~LABELED), []
+    sizes = {p: int((own[rows] == p).sum()) for p in (1, 2, 3)}
+    best = s[:, LABELED].max(axis=1)
+    for _ in range(30):
+        free = [r for r in rows if r not in taken]
+        live = {int(own[r]) for r in free}
+        served = {p: ((own[taken] == p).sum() + 0.5) / sizes[p] for p in live}
+        turn = min(served, key=lambda p: (served[p], p))
+        mine = np.array([r for r in free if own[r] == turn])
+        gains = np.maximum(s[rows][:, mine] - best[rows][:, None], 0).sum(axis=0)
+        taken.append(int(mine[np.argmax(gains >= gains.max() - 1e-9)]))
+        best = np.maximum(best, s[:, taken[-1]])
+    assert sorted(picks.indices.tolist()) == sorted(taken)
+    assert (own[picks.indices] == own[taken]).mean() > 0.9  # equal turns: any order
+
+
+def test_lists_find_the_neighbours_of_incomplete_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmselect.core.coverage import neighbours
+    from mmselect.core.presence import patterns_of, similarities
+    from mmselect.engine import SERIAL
+
+    rng, n = np.random.default_rng(0), 4000
+    centres = rng.normal(size=(50, 32))
+    z = centres[rng.integers(0, 50, n)] + 0.5 * rng.normal(size=(n, 32))
+    has = {"a": rng.random(n) > 0.15, "b": np.ones(n, bool)}
+    has["b"] = (rng.random(n) > 0.15) | ~has["a"]
+    cut = {"a": z[:, :16].astype("f4"), "b": z[:, 16:].astype("f4")}
+    features = {m: np.where(has[m][:, None], x, 0) for m, x in cut.items()}
+    x, _, _ = join(features, center=True, present=has)
+    x *= np.float32(2**-0.5)
+    pairs = patterns_of(has, ["a", "b"], n).pairs()
+    s = similarities(x, slice(None), slice(None), pairs)
+    monkeypatch.setattr(neighbours, "FLAT_UP_TO", 1000)
+    monkeypatch.setattr(neighbours, "TRAINING", 8)
+    edges, name = neighbours.nearest_neighbours(x, 16, SERIAL, pairs)
+    assert "inverted lists" in name
+    truth = np.argsort(-s, axis=1, kind="stable")[:, :16]
+    recall = np.array([np.isin(truth[i], edges[[i]].indices).mean() for i in range(n)])
+    lacks = ~(has["a"] & has["b"])
+    assert recall[~lacks].mean() > 0.95 and recall[lacks].mean() > 0.9
+    row = edges[[5]]
+    assert np.allclose(row.data, s[5, row.indices])

@@ -18,8 +18,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "info": ("mmselect info emoji.h5", "mmselect info emoji.h5 --format json"),
     "strategies": (
         "mmselect strategies",
-        "mmselect strategies emoji.h5",
-        "mmselect strategies --format json",
+        "mmselect strategies bmmal",
+        "mmselect strategies smem emoji.h5 --format json",
     ),
     "score": (
         "mmselect score emoji.h5 --strategy smem -o scores.csv",

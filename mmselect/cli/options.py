@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from mmselect.cli.completion import completer, quietly, words
 from mmselect.cli.examples import EXAMPLES
 from mmselect.errors import UsageError, suggestion
 from mmselect.lists import read_list
@@ -52,16 +53,26 @@ def form_option(*names: str) -> Any:
     """Make the option that says as what a result is written; the first one is the default."""
     listed = ", ".join(names)
     help = f"{listed}. Without it the ending of -o decides, else it is {names[0]}."
-    return typer.Option("--format", metavar="FORMAT", help=help)
+    complete = quietly(words(*names))
+    return typer.Option("--format", metavar="FORMAT", help=help, autocompletion=complete)
 
 
 TextOrJson = Annotated[
-    str, typer.Option("--format", metavar="text|json", help="As what to print it.")
+    str,
+    typer.Option(
+        "--format",
+        metavar="text|json",
+        help="As what to print it.",
+        autocompletion=completer("form", "text|json"),
+    ),
 ]
 ColumnNames = Annotated[
     str | None,
     typer.Option(
-        "--columns", metavar="NAME,…", help="Columns of /metadata that go along with each sample."
+        "--columns",
+        metavar="NAME,…",
+        help="Columns of /metadata that go along with each sample.",
+        autocompletion=completer("columns", None),
     ),
 ]
 
@@ -73,6 +84,8 @@ class OnceCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse an option that is given twice, where the last would win, or given no value."""
+        if ctx.resilient_parsing:  # a shell asks what may come next, on a line that is not done
+            return super().parse_args(ctx, args)
         given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for i, option in enumerate(order):
             if option.param_type_name != "option":
@@ -87,12 +100,15 @@ class OnceCommand(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Name the arguments as the reference does, without the types of Python."""
         arguments = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
-        places = [f"{p.metavar}{'...' if p.nargs < 0 else ''}" for p in arguments]
-        shown = [
-            place if p.required else f"[{place}]"
-            for p, place in zip(arguments, places, strict=True)
-        ]
-        return [*shown, "[OPTIONS]"]
+        return [*(self._place(argument) for argument in arguments), "[OPTIONS]"]
+
+    @staticmethod
+    def _place(argument: Any) -> str:
+        """Show one argument; a metavar with several words stands as it is."""
+        if " " in argument.metavar:
+            return str(argument.metavar)
+        place = f"{argument.metavar}{'...' if argument.nargs < 0 else ''}"
+        return place if argument.required else f"[{place}]"
 
     def format_epilog(self, _context: Any, formatter: Any) -> None:
         """Show the command's examples, line by line as they are typed."""
@@ -150,7 +166,12 @@ def _parameter(ask: type[Asked], name: str, option: Option) -> inspect.Parameter
         default = None if default is None else ",".join(map(str, words))
     if option.required:
         default = inspect.Parameter.empty
-    info = typer.Option(*names, metavar=option.metavar or None, help=option.help)
+    info = typer.Option(
+        *names,
+        metavar=option.metavar or None,
+        help=option.help,
+        autocompletion=completer(name, option.metavar),
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mmselect.ask import Reading
+from mmselect.cli.completion import PARAMETERS, completer
 from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
 from mmselect.terminal import notices
 
@@ -72,27 +73,45 @@ def info(pools: Pools, form: TextOrJson = "text", quiet: Quiet = False) -> None:
 
 
 def strategies(
-    pools: Annotated[
+    paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="POOL", help="Also say what this pool lacks for each."),
+        typer.Argument(
+            metavar="[NAME] [POOL...]",
+            help="One strategy, with an example; and what this pool lacks for it.",
+            autocompletion=completer("strategy", None),
+        ),
     ] = None,
     form: TextOrJson = "text",
     quiet: Quiet = False,
 ) -> None:
-    """List every strategy and its parameters.
+    """List every strategy, or show one with an example.
 
-    Kind, needs, parameters with defaults, and where it comes from.
+    Kind, needs, parameters with defaults and what they may be, and where it comes from.
     """
     from mmselect.describe.report import as_data
-    from mmselect.describe.strategies import describe_strategies
+    from mmselect.describe.strategies import describe_strategies, describe_strategy
     from mmselect.pool.reading import open_pool
 
     one_of("format", form, ("text", "json"))
+    name, pools = _named(paths or [])
     with open_pool(pools) if pools else contextlib.nullcontext() as pool:
-        reports, skipped = describe_strategies(pool)
+        if name is not None:
+            reports, skipped = describe_strategy(name, pool)
+        else:
+            reports, skipped = describe_strategies(pool)
     notices(skipped, quiet)
     if form == "json":
-        show_json([as_data(report) for report in reports])
+        found = [as_data(report) for report in reports]
+        show_json(found if name is None else found[0])
         return
     for report in reports:
         show(report.rows())
+
+
+def _named(paths: list[str]) -> tuple[str | None, list[str]]:
+    """Part the name of a strategy and the files of a pool; what is a file is no name."""
+    first = paths[0] if paths else ""
+    file = first not in PARAMETERS and (Path(first).exists() or first.endswith(".h5"))
+    if file or not first:
+        return None, paths
+    return first, paths[1:]

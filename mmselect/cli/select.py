@@ -111,7 +111,7 @@ def select(
         endings,
         write_neighbours,
     )
-    from mmselect.request import count_budget
+    from mmselect.request import count_budget, most_picks
     from mmselect.selection import carry_out, require_distance
 
     if nearest == "-":
@@ -123,7 +123,7 @@ def select(
         check_form(SELECT_FORMS, name, how, to[0], request.pool)
         with told(request, quiet):
             k = count_budget(ask, request)
-            check_parts(len(to), k)
+            check_parts(len(to), most_picks(request, k))
             if nearest is not None:
                 require_distance(request)
             if not dry_run:

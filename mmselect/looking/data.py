@@ -97,6 +97,7 @@ def page_data(view: View) -> Data:
     values = [value for _, value in columns]
     return {
         "key": lists.digest(view.pool.ids.text(view.shown)),
+        "thumbnail": view.ask.thumbnail,
         "pool": _pool(view),
         "made": _made(view),
         "facets": [_facet(f, view) for f in _facets(view, found)],
@@ -219,7 +220,14 @@ def _predicted(view: View) -> list[tuple[str, list[Any]]]:
 
     fused = said.pop(FUSED, None)
     top: list[Any] = [None if fused is None else classes(fused, i, 3) for i in range(len(rows))]
-    heads = [[[m, *classes(one, i, 1)[0]] for m, one in said.items()] for i in range(len(rows))]
+    there = {m: mask[rows] for m, mask in view.pool.present.items()}
+    heads = [
+        [
+            [m, *(classes(one, i, 1)[0] if m not in there or there[m][i] else (None, None))]
+            for m, one in said.items()
+        ]
+        for i in range(len(rows))
+    ]
     return [("top", top), ("heads", heads)]
 
 
@@ -271,9 +279,20 @@ def _facets(view: View, found: Roles) -> list[Facet]:
     strongest = dominating(pool, rows, view.engine)
     if strongest is not None:
         facets.append(facet("dominating modality", pool.names(FEATURES), strongest, picked))
+    if pool.present:
+        facets.append(_having(pool, rows, picked))
     columns = [name for name in pool.names(METADATA) if name not in (found.image, found.sign)]
     parted = (facet_of(pool, name, rows, picked) for name in columns)
     return [*facets, *(one for one in parted if one is not None)]
+
+
+def _having(pool: Pool, rows: Index, picked: Index) -> Facet:
+    """Part rows by the modalities that they have."""
+    everyone = np.ones(len(rows), bool)
+    there = {m: pool.present[m][rows] if m in pool.present else everyone for m in pool.modalities}
+    kinds, of = np.unique(np.array(list(there.values())).T, axis=0, return_inverse=True)
+    labels = [" and ".join(np.array(pool.modalities)[kind]) or "none" for kind in kinds]
+    return facet("modalities there", labels, of.ravel(), picked)
 
 
 def _facet(one: Facet, view: View) -> Data:

@@ -17,6 +17,7 @@ const user = (tag, text, name = "") =>
 // ---- the head of the page
 
 const { pool, made } = data;
+document.documentElement.style.setProperty("--thumbnail", `${data.thumbnail}px`);
 $("title").textContent = `${count(pool.picks)} pick${pool.picks === 1 ? "" : "s"} from ${pool.name}`;
 const few = picks.length < pool.picks ? ` The first ${count(picks.length)} have a card.` : "";
 const how = Object.fromEntries(made.rows);
@@ -90,6 +91,9 @@ function said(who, [name, share], kind) {
     make("span", { className: "sure", textContent: percent(share) }));
 }
 
+const absent = (who) => make("div", {}, make("span", { className: "who", textContent: who }),
+  make("span", { className: "who", textContent: "not there" }), make("span", {}));
+
 function says(pick) {
   const box = make("div", { className: "says" });
   if (pick.top) {
@@ -98,7 +102,7 @@ function says(pick) {
     box.append(said("fused", pick.top[0], "first"), meter);
   }
   for (const [head, name, share] of pick.heads)
-    box.append(said(head, [name, share], pick.top && pick.top[0][0] !== name ? "other" : ""));
+    box.append(name === null ? absent(head) : said(head, [name, share], pick.top && pick.top[0][0] !== name ? "other" : ""));
   return box.childElementCount ? box : null;
 }
 function bar(share) {
@@ -112,8 +116,8 @@ function near([at, similarity]) {
   const shown = picture(known.image && known.image[0] === "picture" ? known.image : null, { ...known, text: [known.text] });
   return make("div", { className: shown ? "near" : "near plain" }, shown,
     make("span", { title: known.id }, "nearest labeled, ", make("b", { textContent: similarity.toFixed(2) }), ": ",
-      user("span", known.text || known.id), known.label === null ? null : ", ",
-      known.label === null ? null : user("span", known.label, "label")));
+      known.label === null ? null : user("span", known.label, "label"), known.label === null ? null : ", ",
+      user("span", known.text || known.id)));
 }
 
 function why(pick) {
@@ -145,7 +149,7 @@ function card(i) {
     make("span", { className: "rank", textContent: `${i + 1}` }),
     make("label", { className: "tick" }, "skip", box),
     make("div", { className: "body" },
-      make("div", {}, user("h3", first || pick.id, first ? "clamp" : "clamp id"),
+      make("div", {}, user("h3", first || pick.id, `clamp ${!first ? "id" : first.length > 60 ? "long" : ""}`),
         ...others.filter(Boolean).map((text) => user("p", text, "text clamp")),
         pick.label === null ? null : make("p", { className: "label" }, "labeled ", user("span", pick.label))),
       says(pick), why(pick), details(pick)));
@@ -180,7 +184,7 @@ facets.forEach((facet, f) => {
 });
 
 const words = picks.map((pick) => [pick.id, pick.label, pick.sign, ...pick.text, ...(pick.top || []).map(([name]) => name),
-  ...pick.heads.map(([, name]) => name), ...pick.more.map(([, value]) => value)].join("\n").toLowerCase());
+  ...pick.heads.map(([, name]) => name || ""), ...pick.more.map(([, value]) => value)].join("\n").toLowerCase());
 
 function fits(i, wanted, filter) {
   if (!wanted.every((word) => words[i].includes(word))) return false;
@@ -266,6 +270,7 @@ function walk(event) {
     return true;
   }
   if (event.target.closest("a, summary")) return false;
+  if (event.key === " " && event.target.type === "checkbox") return false;
   if (event.key === " ") tick(+at.dataset.i, !ticked.has(picks[+at.dataset.i].id));
   else if (event.key === "Enter") open(at);
   else {

@@ -99,6 +99,9 @@ def view_of(
         shown = _found(pool, ask, picks, warnings)
         ask = _as_made(ask, shown, warnings)
         labeled, allowed, _ = choose_rows(pool, ask, warnings)
+    if len(shown.rows) > ask.cards:
+        more = f"the first {ask.cards:,} of {len(shown.rows):,} picks have a card"
+        warnings.append(f"{more}; --cards N shows more")
     population = np.union1d(np.flatnonzero(allowed), shown.rows)
     return View(pool, ask, shown, np.flatnonzero(labeled), population, engine, warnings)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmselect.arrays import Floats, Index, Rows, Singles, check_labels
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.engine import SERIAL, Engine, Progress
 from mmselect.errors import ParameterError
 from mmselect.networks.game import Game
@@ -44,6 +45,7 @@ def vaal(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     epochs: int = EPOCHS,
     steps: int = STEPS,
     engine: Engine = SERIAL,
@@ -71,6 +73,8 @@ def vaal(
         Rows; at least one.
     candidates : (u,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled. Others take no part.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean stands for it.
     epochs : int
         Passes over the rows, in batches of 128 labeled and 128 unlabeled ones.
     steps : int
@@ -100,7 +104,9 @@ def vaal(
     ((25,), 2)
     """
     check_limits(epochs=epochs, steps=steps)
-    data = inputs_of(features, labeled=labeled, candidates=candidates, engine=engine)
+    data = inputs_of(
+        features, labeled=labeled, candidates=candidates, present=present, engine=engine
+    )
     targets = np.zeros(len(data.x), np.float32)
     return _played(data, targets, None, rng, count_steps(len(data.x), epochs, steps), progress)
 
@@ -113,6 +119,7 @@ def sraal(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     epochs: int = EPOCHS,
     steps: int = STEPS,
     engine: Engine = SERIAL,
@@ -126,7 +133,7 @@ def sraal(
 
     Parameters
     ----------
-    features, rng, labeled, candidates, epochs, steps, engine, progress
+    features, rng, labeled, candidates, present, epochs, steps, engine, progress
         As for :func:`vaal`.
     labels : (l,) ndarray of int
         Classes of the labeled rows, from 0.
@@ -150,7 +157,9 @@ def sraal(
     (24,)
     """
     check_limits(epochs=epochs, steps=steps)
-    data = inputs_of(features, labeled=labeled, candidates=candidates, engine=engine)
+    data = inputs_of(
+        features, labeled=labeled, candidates=candidates, present=present, engine=engine
+    )
     check_labels(labels, data.rows[data.labeled])
     if unsure.shape != data.candidates.shape:
         found = f"found shape {unsure.shape}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Rows, Singles, check_candidates, check_rows, same_length
+from mmselect.core.presence import Present
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, blas_threads, ranges
 from mmselect.errors import SelectionError
@@ -46,6 +47,7 @@ def inputs_of(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     engine: Engine = SERIAL,
 ) -> Inputs:
     """Put features side by side, less their mean, each modality on the scale of the others.
@@ -62,6 +64,8 @@ def inputs_of(
         Rows; at least one.
     candidates : (u,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others the mean stands for it, which is 0 here.
     engine : Engine, optional
 
     Returns
@@ -89,7 +93,7 @@ def inputs_of(
         found = f"{len(labeled):,} and {len(candidates):,}"
         raise SelectionError(f"expected labeled samples and candidates, found {found}")
     rows = np.union1d(labeled, candidates)
-    x, _ = side_by_side(features, rows, engine=engine)
+    x, _ = side_by_side(features, rows, present=present, engine=engine)
     edges = [0, *np.cumsum([source.shape[1] for source in features.values()]).tolist()]
     _standardise(x, edges, engine)
     places = np.searchsorted(rows, labeled), np.searchsorted(rows, candidates)

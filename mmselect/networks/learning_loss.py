@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmselect.arrays import Array, Floats, Index, Rows, Singles, check_labels
 from mmselect.core.limits import check_limits
+from mmselect.core.presence import Present
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import SelectionError
 from mmselect.networks.inputs import BLOCK, Inputs, inputs_of
@@ -77,6 +78,7 @@ def learning_loss(
     *,
     labeled: Index,
     candidates: Index | None = None,
+    present: Present | None = None,
     epochs: int = EPOCHS,
     steps: int = STEPS,
     engine: Engine = SERIAL,
@@ -102,6 +104,8 @@ def learning_loss(
         Rows, of at least two classes.
     candidates : (u,) ndarray of int, optional
         Rows to pick from, increasing; None is all that are not labeled.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean stands for it.
     epochs : int
         Passes over the labeled rows, in batches of 128.
     steps : int
@@ -132,7 +136,9 @@ def learning_loss(
     ((20,), (10,))
     """
     check_limits(epochs=epochs, steps=steps)
-    data = inputs_of(features, labeled=labeled, candidates=candidates, engine=engine)
+    data = inputs_of(
+        features, labeled=labeled, candidates=candidates, present=present, engine=engine
+    )
     check_labels(labels, data.rows[data.labeled])
     count = count_steps(len(labels), epochs, steps)
     with one_thread():

@@ -218,6 +218,7 @@ def deliver(
     if len(targets) == 1:
         write(result, form, targets[0], pool, how)
         return
+    check_parts(len(targets), len(result.ids))
     with contextlib.ExitStack() as stack:
         for i, target in enumerate(filter(None, targets)):
             file = stack.enter_context(replacing(target))
@@ -238,6 +239,7 @@ def deal(result: Selection, part: int, parts: int) -> Selection:
         ids=result.ids[part::parts],
         indices=result.indices[part::parts],
         scores=result.scores[part::parts],
+        costs=None if result.costs is None else result.costs[part::parts],
         provenance={**result.provenance, "split": {"part": part + 1, "parts": parts}},
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mmselect.errors import InputError, NeedsError
+from mmselect.errors import InputError, needing
 from mmselect.packing.source import (
     Converted,
     Files,
@@ -70,7 +70,7 @@ def npy_layout(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dt
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             shape, fortran, dtype = readers[npy.read_magic(file)](file)
-    except (ValueError, TypeError, KeyError, SyntaxError, OverflowError, RecursionError):
+    except Exception:  # the header is text that NumPy reads as Python, and it may be anything
         raise InputError("expected an npy file, found something else", file=name) from None
     if dtype.hasobject:
         raise InputError(OBJECTS, file=name)
@@ -235,10 +235,8 @@ def safetensors_keys(path: Path) -> list[str]:
 
 def _tensors(path: Path) -> tuple[dict[str, Any], int]:
     """Read types, shapes and places of the tensors, once safetensors has checked the file."""
-    try:
+    with needing(str(path), "safetensors", "safetensors"):
         from safetensors import SafetensorError, safe_open
-    except ModuleNotFoundError:
-        raise NeedsError(needs("safetensors"), file=str(path)) from None
     with ExitStack() as brief:
         file = opened(path, brief)
         try:
@@ -249,13 +247,6 @@ def _tensors(path: Path) -> tuple[dict[str, Any], int]:
             raise InputError(f"expected safetensors: {error}", file=str(path)) from None
     header.pop("__metadata__", None)
     return header, 8 + length
-
-
-def needs(package: str, extra: str | None = None) -> str:
-    """Say how to install what reads a kind of file."""
-    return (
-        f"reading it needs {package}; install it with: pip install 'mmselect[{extra or package}]'"
-    )
 
 
 def open_safetensors(path: Path, key: str, files: Files) -> Source:

@@ -20,8 +20,7 @@ from mmselect.option import refuse
 from mmselect.packing.fitting import classes
 from mmselect.packing.joining import ids_in
 from mmselect.packing.kinds import keys_of, open_source, split
-from mmselect.packing.plan import in_memory
-from mmselect.packing.source import Files, Source
+from mmselect.packing.source import Files, Source, in_memory
 from mmselect.pool.conversion import as_array
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.parts import ArrayPart
@@ -106,7 +105,8 @@ def _labels(found: Gathered, said: Any) -> None:
         codes, classed = classes(source.column, known)
         if source.column.dtype.kind in "OSU" and not known:
             _check_classes(found, classed)
-            found.sources["/class_names"] = in_memory("/class_names", np.array(classed, object))
+            names_of = np.array(classed, object)
+            found.sources["/class_names"] = in_memory("/class_names", names_of, "the labels")
     found.sources["/label"] = _with_values(source, codes)
 
 

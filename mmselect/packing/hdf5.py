@@ -206,7 +206,8 @@ def _annotated(path: Path, under: str) -> list[str]:
         ]
         with hdf5(str(path)):
             found += ["X"] if f"{under}X" in file.handle else []
-    return [*(name for name in found if not name.startswith("obs/_")), "obs_names"]
+        named = ["obs_names"] if _members(file, f"{under}obs") else []
+    return [*(name for name in found if not name.startswith("obs/_")), *named]
 
 
 def _members(file: File, group: str) -> list[str]:

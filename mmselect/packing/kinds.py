@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from mmselect.errors import InputError, few
+from mmselect.errors import InputError, few, suggestion
 from mmselect.packing import arrays, hdf5, parquet, tables, tensors
 from mmselect.packing.source import Files, Source
 
@@ -117,11 +117,17 @@ def open_source(said: str | os.PathLike[str], files: Files, table: Path | None =
     if table is not None and text[:1] == ":":
         return kind_of(table).open(table, text[1:], files)
     if table is not None:
-        known = few(keys_of(table))
-        raise InputError(
-            f"expected one of its columns ({known}) or a file, found {text!r}", file=str(table)
-        )
-    raise InputError("no such file", file=text)
+        names = keys_of(table)
+        expected = f"expected one of its columns ({few(names)}) or a file"
+        message = f"{expected}, found {text!r}{suggestion(text, names)}"
+        raise InputError(message, file=str(table))
+    raise InputError(f"no such file{suggestion(text, _beside(text))}", file=text)
+
+
+def _beside(text: str) -> list[str]:
+    """Names of what stands in the folder of a file that is not there."""
+    folder = Path(text).parent
+    return [str(path) for path in folder.iterdir()] if _there(str(folder)) else []
 
 
 def _names_column(text: str, table: Path) -> bool:

@@ -16,10 +16,12 @@ from mmselect.errors import UsageError, few
 from mmselect.files import check_targets
 from mmselect.option import accepts
 from mmselect.packing.gathering import gather
+from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
 from mmselect.packing.plan import Item, Plan, check_axes, make_plan
 from mmselect.packing.report import Origin, Packed, report
-from mmselect.packing.source import Files
+from mmselect.packing.source import Files, Source
+from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.schema import in_schema_order
@@ -98,10 +100,12 @@ def carry_out(
     progress: Progress | None = None,
 ) -> Packed:
     """Make a pool of what was asked for; see :func:`pack`."""
+    if ask.base is None and all(getattr(ask, name) is None for name in ARGUMENTS):
+        raise UsageError(f"expected a source, such as --features NAME={_example(table)}")
     with Files() as files:
         base = files.enter_context(open_pool(ask.base)) if ask.base is not None else None
         found = gather(ask, None if table is None else Path(table), base, files)
-        read = [str(source.path) for source in found.sources.values()]
+        read = [str(source.path) for source in found.sources.values() if not source.held]
         check_targets([target], [*read, *(base.files if base else ())])
         folder = Path(os.path.realpath(target)).parent
         plan = make_plan(found.sources, base, ask.join, ask.dtype, folder, files)
@@ -112,6 +116,11 @@ def carry_out(
         _write(plan, links, rows, target, ask.memory, progress or silent)
         origins = dict(_origins(plan, links, ask.base, found.sources))
     return report(target, origins, [*found.notices, *plan.notices])
+
+
+def _example(table: str | os.PathLike[str] | None) -> str:
+    """Say what could be a source: columns of the table, if there is one."""
+    return "FILE" if table is None else f"COLUMN, one of {few(keys_of(Path(table)))}"
 
 
 def _base_links(ask: Packing, plan: Plan, base: Pool | None, target: Path) -> dict[str, Link]:
@@ -138,7 +147,7 @@ def _links(ask: Packing, plan: Plan, target: Path) -> dict[str, Link]:
     """Point at sources that need no change, where that was asked for."""
     links: dict[str, Link] = {}
     for path, item in plan.items.items() if ask.link else ():
-        if item.place.dataset.kind != "float" or item.source.path.name == "array":
+        if item.place.dataset.kind != "float" or item.source.held:
             continue  # small, or in no file
         same = item.rows is None and item.dtype == item.source.column.dtype
         link = link_to(item.source, target) if same else None
@@ -191,13 +200,13 @@ def room(memory: Array | None, rows: int) -> Array | None:
 
 
 def _origins(
-    plan: Plan, links: Mapping[str, Link], base: str | None, sources: Mapping[str, Any]
+    plan: Plan, links: Mapping[str, Link], base: str | None, sources: Mapping[str, Source]
 ) -> Iterator[tuple[str, Origin]]:
     """Say of each dataset what it is and where it comes from."""
+    sources = {**{path: item.source for path, item in plan.items.items()}, **sources}
     every: dict[str, Any] = {**plan.items, **plan.constants, **links}
     for path in in_schema_order(every):
         each = every[path]
-        source = sources.get(path)
-        name = base if source is None and path in links else "" if source is None else source.name
+        name = sources[path].name if path in sources else base
         kind = "text" if each.dtype.kind in "OSU" else str(each.dtype)
         yield path, Origin(tuple(each.shape), kind, name or "", path in links)

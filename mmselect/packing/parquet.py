@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, InputError, NeedsError
-from mmselect.packing.arrays import in_numeric_order, needs
-from mmselect.packing.source import Files, InOrder, Source, choose
+from mmselect.errors import DataError, InputError, needing
+from mmselect.packing.arrays import in_numeric_order
+from mmselect.packing.source import Files, InOrder, Source, beside, choose
 from mmselect.pool.ids import as_stored
 
 BLOCK = 1 << 22
@@ -31,7 +32,11 @@ def parquet_keys(path: Path) -> list[str]:
 def open_parquet(path: Path, key: str, files: Files) -> Source:
     """Open one column: of numbers, truth or text, or of lists that are all equally long."""
     shards = [(shard, _open(shard, files)) for shard in _shards(path)]
-    key = choose(key, shards[0][1].schema_arrow.names, path, "columns")
+    names = shards[0][1].schema_arrow.names
+    if "*" in key and (several := [name for name in names if fnmatchcase(name, key)]):
+        columns = [[_part(shard, file, name) for name in several] for shard, file in shards]
+        return Source(path, key, tuple(beside(key, each) for each in columns), in_order=True)
+    key = choose(key, names, path, "columns")
     parts = tuple(_part(shard, file, key) for shard, file in shards)
     nulls = any(_has_nulls(file, key) for _, file in shards) and len(parts[0].shape) > 1
     absent = partial(_absent, [file for _, file in shards], key) if nulls else None
@@ -43,11 +48,9 @@ def _shards(path: Path) -> list[Path]:
 
 
 def _open(path: Path, files: Files) -> Any:
-    try:
+    with needing(str(path), "pyarrow", "parquet"):
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
-    except ModuleNotFoundError:
-        raise NeedsError(needs("pyarrow", "parquet"), file=str(path)) from None
     if path in files.shared:
         return files.shared[path]
     if not path.is_file():

@@ -16,9 +16,8 @@ from mmselect.errors import DataError, RowNumbers, SchemaError, UsageError, few,
 from mmselect.packing.fitting import Turn, check_values, fitted
 from mmselect.packing.joining import Match, first_difference, ids_in, match, spooled
 from mmselect.packing.kinds import ids_of
-from mmselect.packing.source import Files, Source
+from mmselect.packing.source import Files, Source, in_memory
 from mmselect.pool.ids import Ids
-from mmselect.pool.parts import ArrayPart
 from mmselect.pool.presence import mask_over
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import Axes, Place, axes_of, per_sample, place_of
@@ -192,7 +191,8 @@ def _constant(path: str, source: Source) -> Array:
 
 
 def _item(place: Place, source: Source, found: Match | None, floats: str | None) -> Item:
-    with located(file=str(source.path), dataset=source.key or place.dataset.path):
+    item = Item(place, source, source.column.dtype, _same)
+    with located(file=str(source.path), dataset=source.key or item.path):
         dtype, turn = fitted(place, source.column.dtype, floats)
         if found is None or found.same_order:
             return Item(place, source, dtype, turn)
@@ -200,6 +200,10 @@ def _item(place: Place, source: Source, found: Match | None, floats: str | None)
         if holes:  # integers and truth have nothing that says "none"
             return Item(place, source, np.dtype("f8"), lambda b: b.astype("f8"), found.rows)
         return Item(place, source, dtype, turn, found.rows)
+
+
+def _same(block: Array) -> Array:
+    return block
 
 
 def _matches(
@@ -302,7 +306,9 @@ def _mark_labeled(plan: Plan) -> None:
         plan.notices.append(f"labels: {what} one; --labeled says which count as labeled")
         return
     plan.notices.append(f"labeled: the {int(known.sum()):,} samples that have a label")
-    plan.items["/labeled"] = _item(place_of("/labeled"), in_memory("/labeled", known), None, None)
+    plan.items["/labeled"] = _item(
+        place_of("/labeled"), in_memory("/labeled", known, "the labels"), None, None
+    )
 
 
 def _missing(item: Item) -> NDArray[np.bool_] | None:
@@ -327,18 +333,12 @@ def _apply_absent(
         given = masks.get(name)
         masks[name] = ~absent if given is None else given & ~absent
         plan.notices.append(f"{name}: {int(absent.sum()):,} of {len(absent):,} samples have none")
-        source = in_memory(f"/present/{name}", masks[name])
+        source = in_memory(f"/present/{name}", masks[name], "rows that are there")
         plan.items[f"/present/{name}"] = _item(place_of(f"/present/{name}"), source, None, None)
     for path, item in plan.items.items():
         there = mask_over(path, masks)
         if there is not None and len(there) == item.shape[0] and not there.all():
             plan.items[path] = replace(item, there=there)
-
-
-def in_memory(path: str, values: Array) -> Source:
-    """Make a source of an array."""
-    part = ArrayPart("array", path, values.shape, values.dtype, values)
-    return Source(Path("array"), path, (part,))
 
 
 def check_axes(

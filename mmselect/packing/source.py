@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import InputError, SchemaError
+from mmselect.errors import InputError, SchemaError, suggestion
 from mmselect.files import reason
-from mmselect.pool.parts import Part, Plain
+from mmselect.pool.parts import ArrayPart, Part, Plain
 from mmselect.pool.reading import Column
 
 Blocks = Callable[[], Iterator[NDArray[Any]]]
@@ -54,6 +54,8 @@ class Source:
         Reads which rows have nothing: a mask (n,).
     notices : tuple of str
         What the user should know.
+    held : str
+        What it is called where it is in no file.
     """
 
     path: Path
@@ -64,10 +66,13 @@ class Source:
     stored: tuple[Path, str] | None = None
     absent: Callable[[], NDArray[np.bool_]] | None = None
     notices: tuple[str, ...] = ()
+    held: str = ""
 
     @property
     def name(self) -> str:
         """What a user would write for it."""
+        if self.held:
+            return self.held
         return f"{self.path}:{self.key}" if self.key else str(self.path)
 
     @cached_property
@@ -97,6 +102,12 @@ class Source:
             if start <= rows[0] < stop:
                 return part.file, [row - start for row in rows if start <= row < stop]
         return str(self.path), list(rows)
+
+
+def in_memory(path: str, values: NDArray[Any], held: str = "an array") -> Source:
+    """Make a source of an array; `path` is the dataset that it becomes."""
+    part = ArrayPart(held, path, values.shape, values.dtype, values)
+    return Source(Path(held), path, (part,), held=held)
 
 
 def _row(part: Part) -> str:
@@ -138,6 +149,40 @@ def widened(block: NDArray[Any]) -> NDArray[np.float32]:
     [1.0, -2.0]
     """
     return (block.astype("<u4") << 16).view("<f4")
+
+
+@dataclass(frozen=True)
+class Beside(Part):
+    """Columns of numbers side by side."""
+
+    columns: tuple[Part, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether any thread may read all of them."""
+        return all(column.plain for column in self.columns)
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`."""
+        read = [column.read(start, stop) for column in self.columns]
+        return placed(np.stack(read, axis=1).astype(self.dtype, copy=False), out)
+
+
+def beside(key: str, columns: Sequence[Part]) -> Beside:
+    """Put columns of one file side by side.
+
+    Raises
+    ------
+    SchemaError
+        If one of them is no column of numbers.
+    """
+    for part in columns:
+        if len(part.shape) != 1 or part.dtype.kind not in "fiub":
+            message = f"expected numbers in every column of {key}, found {_row(part)}"
+            raise SchemaError(message, file=part.file, dataset=part.path)
+    dtype = np.result_type(*(part.dtype for part in columns))
+    shape = (len(columns[0]), len(columns))
+    return Beside(columns[0].file, key, shape, dtype, tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -246,5 +291,6 @@ def choose(key: str, names: Sequence[str], path: Path, what: str = "arrays") -> 
         return key or names[0]
     found = f"found no {key!r}" if key else f"found {len(names):,}"
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    message = f"expected one of its {what} as {path.name}:KEY, {found}; it has {shown or 'none'}"
+    known = f"it has {shown or 'none'}{suggestion(key, names)}"
+    message = f"expected one of its {what} as {path.name}:KEY, {found}; {known}"
     raise InputError(message, file=str(path))

@@ -162,15 +162,15 @@ class Table:
 
     def _records(self, files: ExitStack) -> Iterator[list[str]]:
         text = _text(self.path, files)
-        if self.delimiter is None:  # lines
-            yield [self.path.stem]
-            yield from ([line.rstrip("\r\n")] for line in text if line.strip())
-            return
         csv.field_size_limit(LONGEST_CELL)
-        head = text.readline()
-        text.seek(0)
-        found = self.delimiter or max(DELIMITERS, key=head.count)
         try:
+            if self.delimiter is None:  # lines
+                yield [self.path.stem]
+                yield from ([line.rstrip("\r\n")] for line in text if line.strip())
+                return
+            head = text.readline()
+            text.seek(0)
+            found = self.delimiter or max(DELIMITERS, key=head.count)
             for cells in csv.reader(text, delimiter=found, strict=True):
                 if cells:
                     yield cells

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.errors import InputError, NeedsError
-from mmselect.packing.arrays import needs
+from mmselect.errors import InputError, needing
 from mmselect.packing.source import Converted, Files, Source, choose, widened
 from mmselect.pool.parts import ArrayPart, Part
 
@@ -43,10 +42,8 @@ def open_tensor(path: Path, key: str, files: Files) -> Source:
 
 
 def _loaded(path: Path) -> Any:
-    try:
+    with needing(str(path), "torch", "torch"):
         import torch
-    except ModuleNotFoundError:
-        raise NeedsError(needs("torch"), file=str(path)) from None
     if not path.is_file():
         raise InputError("expected a regular file, found none", file=str(path))
     for mapped in (True, False):  # files of old versions, which are no zip, cannot be mapped

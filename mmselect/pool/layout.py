@@ -16,6 +16,7 @@ import h5py
 from h5py import h5d, h5g
 
 from mmselect.errors import FormatError, MmselectError, SchemaError, located
+from mmselect.pool.foreign import how_to_pack
 from mmselect.pool.hdf5 import hdf5
 from mmselect.pool.parts import Part
 from mmselect.pool.schema import (
@@ -107,7 +108,9 @@ def _version_problems(shard: Shard) -> Iterator[MmselectError]:
         return
     if name != FORMAT:
         found = "none" if name is None else f"{name!r:.60}"
-        yield FormatError(f"expected attribute format = {FORMAT!r}, found {found}", file=shard.file)
+        way = how_to_pack(Path(shard.file)) if name is None else ""
+        message = f"expected attribute format = {FORMAT!r}, found {found}{way}"
+        yield FormatError(message, file=shard.file)
     elif version is None:
         message = f"expected attribute format_version = {VERSION!r}, found none"
         yield FormatError(message, file=shard.file)

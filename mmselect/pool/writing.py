@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import SchemaError, located
 from mmselect.pool.blocks import Alike
-from mmselect.pool.conversion import Tensor, as_array
+from mmselect.pool.conversion import Tensor, arrays_of, as_array
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
     FORMAT,
-    SCHEMA,
     VERSION,
     axes_of,
-    by_path,
     in_schema_order,
     per_sample,
 )
@@ -192,8 +190,8 @@ def write_pool(
     metadata : mapping of column to (n,) array or sequence, optional
         None and nan in a column of text are stored as empty text.
 
-    Arrays are NumPy arrays, sequences, or anything with ``__dlpack__`` or ``.cpu().numpy()``, such
-    as torch tensors on any device.
+    Arrays are NumPy arrays, columns of pandas, polars or pyarrow (of lists, too), sequences, or
+    anything with ``__dlpack__`` or ``.cpu().numpy()``, such as torch tensors on any device.
 
     Raises
     ------
@@ -214,9 +212,7 @@ def write_pool(
     ...     pool.n, pool.ids.text([1])
     (2, ['b'])
     """
-    if unknown := arrays.keys() - {dataset.argument for dataset in SCHEMA}:
-        raise TypeError(f"write_pool() got an unexpected keyword argument {min(unknown)!r}")
-    given = {name: as_array(name, values) for name, values in by_path(arrays).items()}
+    given = arrays_of(arrays)
     n = axes_of(given).sizes["n"]
     fixed = {name: array for name, array in given.items() if not per_sample(name)}
     with PoolWriter(path, fixed, rows=n) as writer:

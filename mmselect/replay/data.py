@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import check_finite
-from mmselect.errors import NeedsError, SchemaError, SelectionError, UsageError
+from mmselect.errors import DataError, NeedsError, SchemaError, SelectionError, UsageError
 from mmselect.output.tables import plain
+from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match
 from mmselect.request import fingerprint
 from mmselect.strategies.record import datasets_of
 
-SPLIT = "/metadata/split"
-HIDDEN = ("/id", "/label", "/label_share", "/labeled")
+SPLIT, LABEL, SHARE = "/metadata/split", "/label", "/label_share"
+HIDDEN = ("/id", LABEL, SHARE, "/labeled")
 """Datasets that no strategy gets as the pool has them."""
 
 TEST_FRACTION = 0.2
@@ -46,6 +48,8 @@ class Data(NamedTuple):
         Samples that the pool keeps for testing; None where it does not say.
     digest : str
         Of all of this, so that a stored run is not taken for that of another pool.
+    shares : (n, c) float32 array or None
+        How right each class is, in [0, 1], where the pool says it: several may be.
     """
 
     file: str
@@ -57,6 +61,11 @@ class Data(NamedTuple):
     columns: dict[str, NDArray[Any]]
     test: NDArray[np.bool_] | None
     digest: str
+    shares: NDArray[np.float32] | None = None
+
+    def targets(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Give what heads are fitted to: shares where there are any, else labels."""
+        return self.labels[rows] if self.shares is None else self.shares[rows]
 
 
 class Oracle:
@@ -68,8 +77,8 @@ class Oracle:
         Labels revealed so far, -1 elsewhere: all that heads and strategies ever see.
     """
 
-    def __init__(self, labels: NDArray[np.int64]) -> None:
-        self._labels = labels
+    def __init__(self, labels: NDArray[np.int64], targets: NDArray[Any] | None = None) -> None:
+        self._labels, self._targets = labels, labels if targets is None else targets
         self.known = np.full(len(labels), -1, np.int64)
 
     def reveal(self, rows: NDArray[np.intp]) -> None:
@@ -81,9 +90,14 @@ class Oracle:
         """Samples whose label is known, in row order."""
         return np.flatnonzero(self.known >= 0)
 
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What heads are fitted to, of :attr:`rows` alone."""
+        return self._targets[self.rows]
 
-def load(pool: Pool, use_split: bool = True) -> Data:
-    """Read the samples whose label is known.
+
+def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
+    """Read the samples whose label is known, by ``/label`` or else ``/label_share``.
 
     Parameters
     ----------
@@ -91,19 +105,17 @@ def load(pool: Pool, use_split: bool = True) -> Data:
     use_split : bool
         Take the test samples from ``/metadata/split``, if the pool has it; samples that are
         neither ``train`` nor ``test`` are left out then.
+    named : sequence of str
+        Columns of the metadata that constraints name, which may be text.
 
     Raises
     ------
     NeedsError
         If the pool has no features or no labels.
     DataError
-        If a feature is nan or infinite.
+        If a feature is nan or infinite, or a share outside [0, 1].
     """
-    missing = [name for name in ("/features", "/label") if not datasets_of(name, pool.paths)]
-    if missing:
-        message = f"replay needs {' and '.join(missing)}, which the pool does not have"
-        raise NeedsError(message, file=pool.files[0])
-    labels = pool.columns["/label"][:].astype(np.int64)
+    labels = _labels(pool)
     keep, test = labels >= 0, None
     if use_split and SPLIT in pool.columns:
         words = _split_words(pool)
@@ -114,9 +126,14 @@ def load(pool: Pool, use_split: bool = True) -> Data:
         raise SelectionError("expected samples with a known label, found none", file=pool.files[0])
     features = {name: _features(pool, name, rows) for name in pool.names("/features")}
     kept = {path: pool.columns[path][rows] for path in _visible(pool)}
+    for path in (f"/metadata/{name}" for name in named):
+        if path in pool.columns and path not in kept:
+            kept[path] = np.array(as_stored(pool.columns[path][rows]).tolist(), "S")
     split = None if test is None else test[rows]
     labeled = pool.labeled[rows]
+    shares = _shares(pool, rows) if SHARE in pool.columns else None
     parts = [rows.astype(np.int64), labels[rows], labeled, *features.values()]
+    parts += [] if shares is None else [shares]
     return Data(
         file=pool.files[0],
         features=features,
@@ -127,7 +144,32 @@ def load(pool: Pool, use_split: bool = True) -> Data:
         columns=kept,
         test=split,
         digest=_digest(pool, *parts, *([] if split is None else [split]), *kept.values()),
+        shares=shares,
     )
+
+
+def _labels(pool: Pool) -> NDArray[np.int64]:
+    """Classes, -1 = unknown; without ``/label`` those of the largest share, if any is above 0."""
+    missing = [] if datasets_of("/features", pool.paths) else ["/features"]
+    if not {LABEL, SHARE} & pool.paths:
+        missing.append(f"{LABEL} or {SHARE}")
+    if missing:
+        message = f"replay needs {' and '.join(missing)}, which the pool does not have"
+        raise NeedsError(message, file=pool.files[0])
+    if LABEL in pool.columns:
+        return np.asarray(pool.columns[LABEL][:].astype(np.int64))
+    share = pool.columns[SHARE][:]
+    return np.where(share.max(axis=1) > 0, share.argmax(axis=1), -1)
+
+
+def _shares(pool: Pool, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    shares = pool.columns[SHARE][rows].astype(np.float32)
+    outside = np.flatnonzero(~((shares >= 0) & (shares <= 1)).all(axis=1))
+    if len(outside):
+        message = "expected shares from 0 to 1, found others"
+        with pool.located(rows):
+            raise DataError(message, dataset=SHARE, rows=outside.tolist())
+    return shares
 
 
 def _visible(pool: Pool) -> list[str]:

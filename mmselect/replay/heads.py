@@ -1,8 +1,10 @@
 """The linear heads of a replay: one on each modality and one on all, refitted in every round.
 
 Multinomial logistic regression with an L2 penalty (scikit-learn), on features scaled per modality
-to a mean squared entry of 1. The penalty is chosen once, on the first labeled samples, and every
-fit starts from the heads of the round before.
+to a mean squared entry of 1. Where samples have shares of several classes, the heads are
+multi-label: a logistic regression for each class, with the shares as soft targets, under one
+penalty. The penalty is chosen once, on the first labeled samples, and every fit starts from the
+heads of the round before.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
@@ -26,6 +30,9 @@ FLAT = 0.02
 
 FOLDS = 5
 MOST_STEPS = 5000
+CHOICE_STEPS = 200
+"""Most steps of a multi-label fit by which a penalty is judged: weak ones never come to an end."""
+
 TOLERANCE = 1e-6
 """Gradient at which a fit ends. At scikit-learn's 1e-4 an accuracy still depends, by up to half a
 point, on where the fit began."""
@@ -37,6 +44,9 @@ View: TypeAlias = tuple[str, ...]
 """The modalities that a head sees, sorted; all of them: the fused head."""
 
 Features: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+Targets: TypeAlias = NDArray[Any]
+"""Classes (r,) of int64, or shares of all classes (r, c) of float32."""
 
 
 class Head(NamedTuple):
@@ -107,7 +117,7 @@ def by_modality(features: Features, view: View, head: Head) -> dict[str, NDArray
 def fit_heads(
     features: Features,
     rows: NDArray[np.intp],
-    labels: NDArray[np.int64],
+    labels: Targets,
     classes: int,
     penalties: Mapping[View, float],
     scale: Mapping[str, float],
@@ -120,8 +130,8 @@ def fit_heads(
     features : mapping of modality to (n, d) array
     rows : (r,) integer array
         The labeled samples.
-    labels : (r,) integer array
-        Their classes.
+    labels : (r,) integer array, or (r, c) float array
+        Their classes, or the share of each.
     classes : int
         c; a class that is not among `labels` gets probability 0.
     penalties, scale
@@ -150,17 +160,20 @@ def _factors(features: Features, view: View, scale: Mapping[str, float]) -> NDAr
 
 def _fit(
     x: NDArray[np.float32],
-    y: NDArray[np.int64],
+    y: Targets,
     classes: int,
     c: float,
     factors: NDArray[np.float32],
     warm: Head | None = None,
+    most: int = MOST_STEPS,
 ) -> Head:
+    if y.ndim == 2:
+        return _fit_shares(x, y, c, factors, warm, most)
     seen = np.unique(y)
     if len(seen) < 2:
         message = "expected labeled samples of at least 2 classes to fit a head, found 1 class"
         raise SelectionError(message)
-    model = LogisticRegression(C=c, tol=TOLERANCE, max_iter=MOST_STEPS, warm_start=True)
+    model = LogisticRegression(C=c, tol=TOLERANCE, max_iter=most, warm_start=True)
     if warm is not None:
         model.coef_, model.intercept_ = _to_sklearn(warm, seen, factors)
     _quietly(model.fit, x * factors, y)
@@ -168,7 +181,40 @@ def _fit(
     two = len(seen) == 2  # scikit-learn keeps one row then: the log odds of the second class
     weight[seen] = np.outer([-0.5, 0.5], model.coef_[0]) if two else model.coef_
     bias[seen] = np.array([-0.5, 0.5]) * model.intercept_ if two else model.intercept_
-    return Head(weight * factors, bias, int(np.max(model.n_iter_)) < MOST_STEPS)
+    return Head(weight * factors, bias, int(np.max(model.n_iter_)) < most)
+
+
+def _fit_shares(
+    x: NDArray[np.float32],
+    shares: NDArray[Any],
+    c: float,
+    factors: NDArray[np.float32],
+    warm: Head | None,
+    most: int,
+) -> Head:
+    """Minimise the mean of Σ BCE plus ‖W‖²/(2 C r), as scikit-learn weighs the two, by L-BFGS."""
+    seen = np.flatnonzero(shares.any(axis=0))
+    z = np.hstack([x * factors, np.ones((len(x), 1), np.float32)], dtype=np.float64)
+    y = shares[:, seen].astype(np.float64)
+    shape, decay = (len(seen), z.shape[1]), 1 / (c * len(x))
+    start = np.zeros(shape)
+    if warm is not None:
+        start[:, :-1] = warm.weight[seen] / factors
+        start[:, -1] = np.where(warm.bias[seen] == UNSEEN, 0.0, warm.bias[seen])
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w = flat.reshape(shape)
+        f, penalised = z @ w.T, w * ([1.0] * (shape[1] - 1) + [0.0])
+        value = (np.logaddexp(0, f) - y * f).sum() / len(z) + decay / 2 * np.square(penalised).sum()
+        gradient = (expit(f) - y).T @ z / len(z) + decay * penalised
+        return float(value), gradient.ravel()
+
+    how = {"maxiter": most, "gtol": TOLERANCE, "ftol": 1e-12}
+    found = minimize(loss, start.ravel(), method="L-BFGS-B", jac=True, options=how)
+    weight, bias = np.zeros((shares.shape[1], x.shape[1])), np.full(shares.shape[1], UNSEEN)
+    fitted = found.x.reshape(shape)
+    weight[seen], bias[seen] = fitted[:, :-1], fitted[:, -1]
+    return Head(weight * factors, bias, bool(found.nit < most))
 
 
 def _to_sklearn(
@@ -191,7 +237,7 @@ def _quietly(fit: Any, x: NDArray[np.float32], y: NDArray[np.int64]) -> None:
 def choose_penalties(
     features: Features,
     rows: NDArray[np.intp],
-    labels: NDArray[np.int64],
+    labels: Targets,
     classes: int,
     scale: Mapping[str, float],
     seed: int,
@@ -211,24 +257,34 @@ def choose_penalties(
         return dict.fromkeys(views(list(features)), 1.0)
     shuffled = KFold(min(FOLDS, len(rows)), shuffle=True, random_state=seed % 2**32)
     folds = list(shuffled.split(rows))
-    chosen = {}
+    chosen, most = {}, CHOICE_STEPS if labels.ndim == 2 else MOST_STEPS
     for view in views(list(features)):
         x, factors = side_by_side(features, view, rows), _factors(features, view, scale)
         loss = np.zeros(len(C_GRID))
         for fit, held in folds:
-            held = held[np.isin(labels[held], labels[fit])]
-            if not len(held) or len(np.unique(labels[fit])) < 2:
+            held = _known(labels, fit, held)
+            if not len(held):
                 continue
             head = None
             for i, c in enumerate(C_GRID):
-                head = _fit(x[fit], labels[fit], classes, c, factors, head)
+                head = _fit(x[fit], labels[fit], classes, c, factors, head, most)
                 loss[i] += _log_loss(head, x[held], labels[held])
         equal = loss <= loss.min() + FLAT * (loss[0] - loss.min())
         chosen[view] = C_GRID[int(equal.argmax())] if loss.any() else 1.0
     return chosen
 
 
-def _log_loss(head: Head, x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+def _known(labels: Targets, fit: NDArray[np.intp], held: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Held-out samples that a head fitted on the others can know; none where it fits no head."""
+    if labels.ndim == 2:
+        return held
+    several = len(np.unique(labels[fit])) > 1
+    return held[np.isin(labels[held], labels[fit])] if several else held[:0]
+
+
+def _log_loss(head: Head, x: NDArray[np.float32], y: Targets) -> float:
     f = x @ head.weight.T + head.bias
+    if y.ndim == 2:  # over the classes that the head knows: of others it is sure, and wrong
+        return float((np.logaddexp(0, f) - y * f)[:, head.seen].sum())
     f -= f.max(axis=1, keepdims=True)
     return float((np.log(np.exp(f).sum(axis=1)) - f[np.arange(len(y)), y]).sum())

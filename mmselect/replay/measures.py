@@ -27,7 +27,10 @@ def accuracies(modalities: Sequence[str]) -> list[str]:
 
 
 def measure(
-    heads: Mapping[View, Head], features: Features, labels: NDArray[np.int64]
+    heads: Mapping[View, Head],
+    features: Features,
+    labels: NDArray[np.int64],
+    shares: NDArray[np.float32] | None = None,
 ) -> dict[str, float | None]:
     """Measure heads on test samples.
 
@@ -38,6 +41,9 @@ def measure(
     features : mapping of modality to (n, d) array
         Of the test samples.
     labels : (n,) integer array
+    shares : (n, c) float array, optional
+        How right each class is; a guess is right by the share of its class (VQA accuracy). None:
+        the label is, alone.
 
     Returns
     -------
@@ -54,9 +60,10 @@ def measure(
     found: dict[str, float | None] = {}
     for view in (fused, *((m,) for m in fused)):
         guess = logits(features, view, heads[view]).argmax(axis=1)
-        recalls = np.bincount(index, guess == labels) / size
+        right = guess == labels if shares is None else shares[np.arange(len(guess)), guess]
+        recalls = np.bincount(index, right) / size
         head = "" if view is fused else f".{view[0]}"
-        found[f"accuracy{head}"] = float((guess == labels).mean())
+        found[f"accuracy{head}"] = float(right.mean(dtype=np.float64))
         found[f"accuracy.balanced{head}"] = float(recalls.mean())
         if view is fused:
             f1 = f1_score(labels, guess, labels=present, average="macro", zero_division=0)

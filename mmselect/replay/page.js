@@ -115,8 +115,7 @@ function chart(of) {
     }
     tip.replaceChildren(`${at.toLocaleString("en")} labeled`, table);
     const past = x > svg.clientWidth / 2;
-    tip.style.left = `${svg.offsetLeft || 14}px`;
-    tip.style.left = `${Math.min(Math.max(past ? x - tip.offsetWidth : x + 28, 4), panel.clientWidth - tip.offsetWidth - 4)}px`;
+    tip.style.left = `${Math.min(Math.max(past ? x - tip.offsetWidth - 4 : x + 28, 4), panel.clientWidth - tip.offsetWidth - 4)}px`;
   }
   function choose(i) {
     round = i;

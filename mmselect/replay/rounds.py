@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import engine
-from mmselect.ask import Replaying, Selecting
+from mmselect.ask import Constraining, Replaying, Selecting
 from mmselect.errors import SelectionError, UsageError
 from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
@@ -130,7 +130,7 @@ def begin(data: Data, ask: Replaying, seed: int) -> Start:
     features = {name: z[train] for name, z in data.features.items()}
     with engine.blas_threads(1):
         labeled = _first(data, ask, seed, train, features)
-        truth, scale = data.labels[train][labeled], scales(features)
+        truth, scale = data.targets(train[labeled]), scales(features)
         penalties = choose_penalties(features, labeled, truth, data.classes, scale, seed)
         heads = fit_heads(features, labeled, truth, data.classes, penalties, scale)
     return Start(train, test, labeled, penalties, heads)
@@ -161,9 +161,12 @@ def _check_budget(ask: Replaying, first: int, train: int, file: str) -> None:
         raise SelectionError(message, file=file)
 
 
-def _prepared(pool: Pool, strategy: str) -> Request:
+def _prepared(pool: Pool, strategy: str, ask: Replaying | None = None) -> Request:
+    """Decide what a strategy will do; what `ask` demands of a round does not bind a start."""
     name, parameters, spread = parse_strategy(strategy)
-    return prepare(pool, Selecting(strategy=name, parameters=parameters, spread=spread, threads=1))
+    demanded = {f.name: getattr(ask, f.name) for f in fields(Constraining) if ask}
+    how = {"parameters": parameters, "spread": spread, "threads": 1, **demanded}
+    return prepare(pool, Selecting(strategy=name, **how))
 
 
 def _seed(seed: int, round_: int) -> int:
@@ -185,24 +188,24 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
     features = {name: z[start.train] for name, z in data.features.items()}
     held_out = {name: z[start.test] for name, z in data.features.items()}
     scale, k = scales(features), parse_budget(ask.budget, len(start.train))
-    oracle, heads = Oracle(data.labels[start.train]), start.heads
-    truth, picks, seconds = data.labels[start.test], start.labeled, None
+    oracle, heads = Oracle(data.labels[start.train], data.targets(start.train)), start.heads
+    truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
+    picks, seconds = start.labeled, None
     rounds, picked, warnings = [], [], []
     present = len(np.unique(data.labels))
     with engine.blas_threads(1):
         for number in range(ask.rounds + 1):
             if number:
                 pool = snapshot(data, start.train, features, oracle.known, heads)
-                picks, seconds, said = _select(pool, strategy, k, _seed(seed, number))
+                picks, seconds, said = _select(pool, ask, strategy, k, _seed(seed, number))
                 warnings += said
             oracle.reveal(picks)
             rows, known = oracle.rows, oracle.known
             if number:
-                labels = known[rows]
                 heads = fit_heads(
-                    features, rows, labels, data.classes, start.penalties, scale, heads
+                    features, rows, oracle.targets, data.classes, start.penalties, scale, heads
                 )
-            row = {"round": number, "labeled": len(rows), **measure(heads, held_out, truth)}
+            row = {"round": number, "labeled": len(rows), **measure(heads, held_out, *truth)}
             coverage = len(np.unique(known[picks])) / present
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
@@ -211,11 +214,11 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
 
 
 def _select(
-    pool: Pool, strategy: str, k: int, seed: int
+    pool: Pool, ask: Replaying, strategy: str, k: int, seed: int
 ) -> tuple[NDArray[np.intp], float, list[str]]:
     """Pick: rows of the pool, the seconds it took, and what the user should know."""
     began = time.perf_counter()
-    request = _prepared(pool, strategy)
+    request = _prepared(pool, strategy, ask)
     picks = request.candidates[pick(request, k, seed).positions]
     return picks, time.perf_counter() - began, request.warnings
 
@@ -264,7 +267,7 @@ def check_strategies(data: Data, ask: Replaying) -> None:
     known = np.full(len(train), -1, np.int64)
     pool = snapshot(data, train, data.features, known, blank)
     for strategy in ask.strategies:
-        _prepared(pool, strategy)
+        _prepared(pool, strategy, ask)
     if ask.start != LABELED:
         _prepared(_bare(data.features, data.file), ask.start)
 

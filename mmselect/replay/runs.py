@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Replaying
+from mmselect.constraint import as_texts, named_columns
 from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.option import accepts
@@ -134,7 +135,7 @@ def play_all(
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
     with opened_pool(pool) as opened:
-        data, files = load(opened, ask.test_fraction is None), opened.files
+        data, files = load(opened, ask.test_fraction is None, named_columns(ask)), opened.files
     check_strategies(data, ask)
     fraction = None if data.test is not None else ask.test_fraction or TEST_FRACTION
     played = {
@@ -146,6 +147,8 @@ def play_all(
         "rounds": ask.rounds,
         "test_fraction": fraction,  # applies only where the pool has no split of its own
     }
+    if demanded := as_texts(ask):
+        played["constraints"] = demanded
     storage = Storage(folder, digest({**played, "data": data.digest}))
     pairs = [(strategy, seed) for strategy in names for seed in numbers]
     runs = _play_pairs(data, ask, pairs, storage, progress)

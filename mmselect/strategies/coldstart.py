@@ -51,15 +51,15 @@ def coreset(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
 def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the sample nearest to each of k centres."""
     with located(rows=batch.candidates):
-        present = batch.present(rows=batch.candidates)
-        how = {**batch.parameters, "present": present, "engine": batch.engine}
+        how = {**batch.parameters, "allowed": batch.allowed, "engine": batch.engine}
+        how["present"] = batch.present(rows=batch.candidates)
         found = kmeans(features_of(batch), k, rng, **how)
     return covered(batch, found, batch.candidates, unit=batch.parameters["unit"])
 
 
 def optimise(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the samples nearest to optimised parameters; ActiveFT has no alignment term."""
-    how = {"alignment": 0.0, **batch.parameters}
+    how = {"alignment": 0.0, **batch.parameters, "allowed": batch.allowed}
     how["steps"] = how["steps"] or None
     with located(rows=batch.candidates):
         how |= {"present": batch.present(rows=batch.candidates), "engine": batch.engine}
@@ -108,7 +108,14 @@ ALIGN = (
     Parameter("align_over_tau", True, "divide the alignment term by tau, like the others"),
 )
 over_features = partial(
-    Strategy, kind="batch", needs=(need(FEATURES),), footprint=footprint, joins=True, distance=True
+    Strategy,
+    kind="batch",
+    needs=(need(FEATURES),),
+    footprint=footprint,
+    joins=True,
+    distance=True,
+    constrained=True,
+    dealt=True,
 )
 
 STRATEGIES = (
@@ -147,7 +154,6 @@ STRATEGIES = (
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
         footprint=coreset_footprint,
-        constrained=True,
     ),
     Strategy(
         name="alignment",

@@ -30,6 +30,7 @@ from mmselect.strategies.record import (
     masks_in,
     need,
 )
+from mmselect.strategies.uncertainty import MULTILABEL, reading
 
 FUSED, HEADS = "/multimodal_logits", "/unimodal_logits"
 PREFIX = "doubt."
@@ -60,7 +61,8 @@ def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
     if not len(batch.labeled):
         return plain, ("doubt: none, since nothing is labeled",)
     sources = {path: batch.columns[path] for path in asked}
-    u = least_confidences(sources, batch.candidates, engine=batch.engine)
+    how = reading(batch.parameters)
+    u = least_confidences(sources, batch.candidates, activation=how, engine=batch.engine)
     present = batch.present(HEADS, batch.candidates)
     masks = {_name(path): mask for path, mask in present.items()}
     found = _weights({_name(path): part for path, part in u.items()}, batch.parameters, masks)
@@ -69,11 +71,11 @@ def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
     return found, (f"doubt: samples count by how unsure these heads are: {', '.join(found.used)}",)
 
 
-def doubt(arrays: Arrays, _parameters: Parameters) -> Columns:
+def doubt(arrays: Arrays, parameters: Parameters) -> Columns:
     """Doubt of each head; the score follows when all samples are known."""
     parts, masks = {}, masks_in(arrays, HEADS)
     for path in [*datasets_of(FUSED, set(arrays)), *datasets_of(HEADS, set(arrays))]:
-        u = least_confidence(arrays[path], name=path)
+        u = least_confidence(arrays[path], activation=reading(parameters), name=path)
         parts[f"{PREFIX}{_name(path)}"] = np.where(masks[path], u, np.nan) if path in masks else u
     return {"score": np.zeros(len(next(iter(parts.values())))), **parts}
 
@@ -123,12 +125,14 @@ STRATEGIES = (
         name="facility",
         kind="batch",
         constrained=True,
+        dealt=True,
         summary="facility location: picks close to every unlabeled sample, the doubtful ones first",
         function=pick,
         needs=(need(FEATURES), *_LOGITS),
         parameters=(
             Parameter("doubt", "auto", _MEANING, ("none", *_CHOICES)),
             SHARPEN,
+            MULTILABEL,
             Parameter("center", True, "remove each modality's mean over the pool first"),
             limited("form", "auto", "exact up to 50,000 rows, sparse above"),
             limited("neighbours", 64, "candidates known of each sample when sparse"),
@@ -145,7 +149,7 @@ STRATEGIES = (
         summary="what a sample counts in facility: how unsure the heads are, relative to the mean",
         function=doubt,
         needs=_LOGITS,
-        parameters=(Parameter("doubt", "auto", _MEANING, _CHOICES), SHARPEN),
+        parameters=(Parameter("doubt", "auto", _MEANING, _CHOICES), SHARPEN, MULTILABEL),
         conditions=some_logits,
         complete=complete,
         reference="docs/methods.md",

@@ -243,6 +243,7 @@ sampled = partial(
     footprint=footprint,
     distance=True,
     constrained=True,
+    dealt=True,
 )
 
 STRATEGIES = (

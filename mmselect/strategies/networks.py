@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, check_labels
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import top
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.engine import compute_rows, join_rows, map_rows
 from mmselect.errors import located
@@ -26,7 +28,7 @@ def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 
     require_labeled(batch, "vaal", "which it learns to tell from the others")
     found = vaal(feature_columns(batch), rng, **_how(batch))
-    return _least_familiar(found, k)
+    return _least_familiar(found, k, batch.allowed)
 
 
 def relabel_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -40,7 +42,7 @@ def relabel_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     unsure = indicators(batch)
     with located(dataset=LABEL):  # errors about features name those
         found = sraal(feature_columns(batch), batch.labels, unsure, rng, **_how(batch))
-    return _least_familiar(found, k)
+    return _least_familiar(found, k, batch.allowed)
 
 
 def predict_loss(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -51,7 +53,7 @@ def predict_loss(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     assert batch.labels is not None  # it needs /label
     with located(dataset=LABEL):  # errors about features name those
         found = learning_loss(feature_columns(batch), batch.labels, rng, **_how(batch))
-    best = np.argsort(-found.predicted, kind="stable")[:k]
+    best = top(found.predicted, k, batch.allowed)
     details = {"steps": len(found.losses), "loss": [found.losses[0], found.losses[-1]]}
     return Picks(best, found.predicted[best], details=details)
 
@@ -72,12 +74,13 @@ def indicators(batch: Batch) -> Floats:
 def _how(batch: Batch) -> dict[str, Any]:
     """Collect what all of them are told."""
     names = ("labeled", "candidates", "engine", "progress")
-    return {**batch.parameters, **{name: getattr(batch, name) for name in names}}
+    told = {"present": batch.present(), **batch.parameters}
+    return {**told, **{name: getattr(batch, name) for name in names}}
 
 
-def _least_familiar(found: Any, k: int) -> Picks:
+def _least_familiar(found: Any, k: int, allowed: Allowed | None) -> Picks:
     """Rank by −D(μ); the logit keeps the order where D is 0 or 1 in float64."""
-    best = np.argsort(found.logits, kind="stable")[:k]
+    best = top(-found.logits, k, allowed)
     details = {"steps": len(found.losses), "loss": [found.losses[0], found.losses[-1]]}
     return Picks(best, -np.exp(-np.logaddexp(0, -found.logits[best])), details=details)
 
@@ -88,7 +91,13 @@ def _footprint(request: Any, k: int) -> int:
 
 
 trained = partial(
-    Strategy, kind="batch", needs=(need(FEATURES),), footprint=_footprint, joins=True, extra="torch"
+    Strategy,
+    kind="batch",
+    needs=(need(FEATURES),),
+    footprint=_footprint,
+    joins=True,
+    extra="torch",
+    constrained=True,
 )
 STEPS = limited("steps", 1000, "most steps of training; 0: no bound")
 ALL_ROWS = limited("epochs", 100, "passes over all samples, as long as steps allows")

@@ -311,6 +311,9 @@ class Strategy:
         ``constants -> constants``.
     compares : tuple of str
         Datasets or groups in which two samples are equal if their distance is 0.
+    dealt : bool
+        Whether samples with the same modalities get picks in proportion to their number: where the
+        strategy compares what cannot be compared over different modalities.
     constrained : bool
         Whether a batch strategy asks `Batch.allowed`, where there is one, before each pick.
     extra : str
@@ -333,6 +336,7 @@ class Strategy:
     prepare: Callable[[Arrays], Arrays] = _as_they_are
     compares: tuple[str, ...] = ("/features",)
     constrained: bool = False
+    dealt: bool = False
     extra: str = ""
 
     @property

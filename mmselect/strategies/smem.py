@@ -23,7 +23,7 @@ from mmselect.strategies.record import (
     masks_in,
     need,
 )
-from mmselect.strategies.uncertainty import ACTIVATION
+from mmselect.strategies.uncertainty import ACTIVATION, MULTILABEL, one_reading, reading
 
 HEADS = "/unimodal_logits"
 FUSED = "/multimodal_logits"
@@ -44,7 +44,7 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     """Score each sample, with its components."""
     heads = {path: block for path, block in arrays.items() if path.startswith(HEADS)}
     modalities = [path.removeprefix(f"{HEADS}/") for path in heads]
-    activation = parameters["activation"]
+    activation = reading(parameters)
     present = masks_in(arrays, HEADS)
     found = information(heads, present=present, activation=activation)
     total = parameters["beta"] * found.jsd
@@ -81,8 +81,10 @@ def finish(parameters: Parameters, given: frozenset[str]) -> Parameters:
     Raises
     ------
     ParameterError
-        If the weights of the modalities do not sum to 1.
+        If the weights of the modalities do not sum to 1, or both an activation and a multi-label
+        reading were given.
     """
+    one_reading(parameters, given)
     preset = dict(zip(("beta", "gamma"), PRESETS[parameters["preset"]], strict=True))
     finished = {**parameters, **{k: v for k, v in preset.items() if k not in given}}
     weights = {name: value for name, value in parameters.items() if name.startswith("alpha.")}
@@ -115,6 +117,7 @@ STRATEGIES = (
             Parameter("beta", 1.0, "weight of the Jensen-Shannon divergence", minimum=0),
             Parameter("gamma", 1.0, "weight of the main entropy", minimum=0),
             ACTIVATION,
+            MULTILABEL,
         ),
         reference="Kim et al., Single-Modal Entropy based Active Learning for VQA, BMVC 2021",
         finish=finish,

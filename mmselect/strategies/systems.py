@@ -91,8 +91,9 @@ def typical(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 
 def _how(batch: Batch) -> dict[str, Any]:
     """Collect what all of them are told: rows, who has what, parameters, who works."""
-    rows = {"labeled": batch.labeled, "candidates": batch.candidates, "present": batch.present()}
-    return {**rows, **batch.parameters, "engine": batch.engine}
+    names = ("labeled", "candidates", "allowed", "engine")
+    told = {name: getattr(batch, name) for name in names}
+    return {**batch.parameters, **told, "present": batch.present()}
 
 
 def feature_columns(batch: Batch) -> dict[str, Any]:
@@ -157,6 +158,7 @@ STRATEGIES = (
     Strategy(
         name="alfa-mix",
         kind="batch",
+        constrained=True,
         summary="samples whose prediction changes when mixed with labeled ones, spread by k-means",
         function=mix,
         needs=(need(FEATURES), need(CLASSIFIER), need(LABEL)),
@@ -172,6 +174,7 @@ STRATEGIES = (
     Strategy(
         name="gcnal",
         kind="batch",
+        constrained=True,
         summary="a graph network tells labeled from unlabeled: where it is unsure, or k-center",
         function=graph,
         needs=(need(FEATURES),),
@@ -187,6 +190,7 @@ STRATEGIES = (
     Strategy(
         name="typiclust",
         kind="batch",
+        constrained=True,
         summary="the most typical sample of each cluster, those with the fewest labels first",
         function=typical,
         needs=(need(FEATURES),),

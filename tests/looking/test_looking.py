@@ -312,3 +312,28 @@ def test_without_pillow(cli, pictured: Path, tmp_path: Path, monkeypatch) -> Non
     found = cli("look", pictured, tmp_path / "picks", "-o", page)
     assert found.code == 0 and "/metadata/file: not shown, since pictures need" in found.err
     assert all(p["image"] is None for p in data_of(page)["picks"])
+
+
+def test_samples_that_lack_a_modality(tmp_path: Path) -> None:
+    given, path, page = arrays(), tmp_path / "some.h5", tmp_path / "page.html"
+    has = np.arange(60) % 2 == 1
+    for group in ("features", "unimodal_logits"):
+        given[group]["text"][~has] = np.nan
+    mmselect.write_pool(path, present={"text": has}, **given)
+    assert mmselect.look(path, ["s001", "s002"], output=page) == []
+    data = data_of(page)
+    heads = [{m: name for m, name, _ in pick["heads"]} for pick in data["picks"]]
+    assert all(head["image"] for head in heads)
+    assert heads[0]["text"] is not None and heads[1]["text"] is None
+    (part,) = [f for f in data["facets"] if f["name"] == "modalities there"]
+    assert {*part["values"]} == {"image", "image and text"} and sum(part["picked"]) == 2
+
+
+def test_cards_of_the_first_picks_alone(pool: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    found = mmselect.select(pool, "entropy", budget=9)
+    (warning,) = mmselect.look(pool, found, output=page, cards=4)
+    assert warning == "the first 4 of 9 picks have a card; --cards N shows more"
+    data = data_of(page)
+    assert [p["id"] for p in data["picks"]] == found.ids[:4] and data["pool"]["picks"] == 9
+    assert all(len(f["of"]) == 4 and sum(f["picked"]) == 9 for f in data["facets"])

@@ -46,6 +46,8 @@ class Allowed:
     balance : sequence of (n,) ndarray of int
         Groups of each balanced column, from 0. Where no row is in an open group of every column,
         the later columns do not count for that pick.
+    dealt : (n,) ndarray of int, optional
+        Groups, from 0, that get picks in proportion to their rows; it counts after `balance`.
     costs : (n,) ndarray of float64, optional
         Above 0; None is 1 for each row.
 
@@ -87,9 +89,11 @@ class Allowed:
         caps: Sequence[Cap] = (),
         quotas: Sequence[Quotas] = (),
         balance: Sequence[Index] = (),
+        dealt: Index | None = None,
         costs: Floats | None = None,
     ) -> None:
-        _check(n, [*(c.codes for c in caps), *(q.codes for q in quotas), *balance], costs)
+        groups = [*balance, *([] if dealt is None else [dealt])]
+        _check(n, [*(c.codes for c in caps), *(q.codes for q in quotas), *groups], costs)
         self.costs, self.cost = costs, np.ones(n) if costs is None else costs
         self.budget = self.left = float(budget)
         self.rounding = 0.0 if costs is None else ROUNDING * self.budget
@@ -103,7 +107,7 @@ class Allowed:
         spending = () if costs is None else (whole,)
         self.reserves = [Reserves(q, self.cost, self.rounding) for q in (*spending, *quotas)]
         self.quotas = list(quotas)
-        self.balance = Balance(balance) if len(balance) else None
+        self.balance = Balance(balance, dealt) if len(balance) or dealt is not None else None
         self.cells = self.balance.cells if self.balance else None
         for rows in (rows for cap in self.caps for rows in cap.start()):
             self._bar(rows)

@@ -1,4 +1,4 @@
-"""Balance: no group more than one pick ahead of any that still has rows."""
+"""Balance: no group more than one pick ahead of any that still has rows; picks in proportion."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from mmselect.arrays import Index
 class Balance:
     """Which groups of the balanced columns may be picked from next.
 
+    Parameters
+    ----------
+    columns : sequence of (n,) ndarray of int
+        Groups of each balanced column, from 0.
+    dealt : (n,) ndarray of int, optional
+        Groups of a last column, which get picks in proportion to their rows: the next one goes to
+        the group of least (picks + ½) / rows (the divisors of Webster and Sainte-Laguë).
+
     Attributes
     ----------
     cells : (n,) ndarray of int
@@ -24,7 +32,12 @@ class Balance:
         Picks made while no row was in such a cell, so that later columns did not count.
     """
 
-    def __init__(self, columns: Sequence[Index]) -> None:
+    def __init__(self, columns: Sequence[Index], dealt: Index | None = None) -> None:
+        self.dealt = dealt is not None
+        sizes = [np.ones(int(column.max(initial=0)) + 1) for column in columns]
+        if dealt is not None:
+            columns, sizes = [*columns, dealt], [*sizes, np.bincount(dealt).astype(np.float64)]
+        self.sizes = sizes
         joint, self.cells = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
         self.groups = list(joint.T)
         self.live = np.bincount(self.cells, minlength=len(joint))
@@ -32,7 +45,7 @@ class Balance:
         self.waiving, self.waived = False, 0
         self.open = self.live > 0
         self.opened = int(self.open.sum())
-        self.fresh = False
+        self.fresh = self.dealt
 
     def take(self, row: int) -> None:
         """Count a pick; its cell is open, and then no longer, since its groups are ahead."""
@@ -41,7 +54,7 @@ class Balance:
             picks[group[cell]] += 1
         self.waived += self.waiving
         self._close(np.array([cell]))
-        self.fresh |= len(self.groups) > 1
+        self.fresh |= len(self.groups) > 1 or self.dealt
 
     def lose(self, rows: Index) -> None:
         """Rows are no longer free."""
@@ -61,10 +74,11 @@ class Balance:
             return False
         before, alive = self.open, self.live > 0
         self.open, self.waiving, self.fresh = alive, False, False
-        for group, picks in zip(self.groups, self.picks, strict=True):
-            fewest = picks[group[alive]].min(initial=np.iinfo(np.intp).max)
-            fits = self.open & (picks[group] == fewest)
-            self.waiving |= not fits.any()
+        last = len(self.groups) - 1 if self.dealt else -1
+        for number, (group, picks) in enumerate(zip(self.groups, self.picks, strict=True)):
+            served = (picks + 0.5)[group] / self.sizes[number][group]
+            fits = self.open & (served == served[alive].min(initial=np.inf))
+            self.waiving |= not fits.any() and number != last
             self.open = fits if fits.any() else self.open
         self.opened = int(self.open.sum())
         return bool((self.open & ~before).any())

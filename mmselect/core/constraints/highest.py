@@ -82,6 +82,21 @@ class Highest:
         return float(self.bound[block])
 
 
+def top(scores: Floats, k: int, allowed: Allowed | None = None) -> Index:
+    """Positions of the `k` largest scores, largest first, ties to the lower position.
+
+    With `allowed`, those that it allows, until it ends: see :func:`take_highest`.
+
+    Examples
+    --------
+    >>> top(np.array([1.0, 3.0, 3.0, 2.0]), 3)
+    array([1, 2, 3])
+    """
+    if allowed is not None:
+        return take_highest(scores, allowed)
+    return np.argsort(-scores, kind="stable")[:k]
+
+
 def take_highest(scores: Floats, allowed: Allowed) -> Index:
     """Pick by score until nothing is allowed; with costs by score per cost, from 0 on.
 

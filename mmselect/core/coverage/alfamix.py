@@ -23,6 +23,8 @@ from mmselect.arrays import (
     check_rows,
     same_length,
 )
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import take_highest
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present, cut, patterns_of
@@ -80,6 +82,7 @@ def alfamix(
     present: Present | None = None,
     cap: float = 0.2,
     iterations: int = 20,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
 ) -> Mixed:
     """Pick `k` diverse samples among those whose prediction a small mix of features changes.
@@ -116,6 +119,9 @@ def alfamix(
         By how much ε grows.
     iterations : int
         Of k-means.
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; told of every pick. It ends the selection;
+        where no sample with ε* below ε is allowed any more, others follow, smallest ε* first.
     engine : Engine, optional
 
     Returns
@@ -156,13 +162,16 @@ def alfamix(
     reached = [int((thresholds < step).sum()) for step in steps]
     last = next((i for i, count in enumerate(reached) if count > k), len(steps) - 1)
     epsilon, near = float(steps[last]), reached[last]
+    zero_rows = 0
     if near <= k:
         best = np.argsort(thresholds, kind="stable")[:k]
-        return Mixed(candidates[best], thresholds[best], epsilon, near, 0)
-    inside = np.flatnonzero(thresholds < epsilon)
-    unit, zero_rows = side_by_side(features, candidates[inside], unit="row", **how)
-    found = kmeans([unit], k, rng, iterations=iterations, engine=engine)
-    best = inside[found.picks]
+    else:
+        inside = np.flatnonzero(thresholds < epsilon)
+        unit, zero_rows = side_by_side(features, candidates[inside], unit="row", **how)
+        cluster = {"iterations": iterations, "allowed": allowed, "at": inside, "engine": engine}
+        best = inside[kmeans([unit], k, rng, **cluster).picks]
+    if allowed is not None:
+        best = take_highest(-thresholds, allowed)  # those that are matched already come first
     return Mixed(candidates[best], thresholds[best], epsilon, near, zero_rows)
 
 

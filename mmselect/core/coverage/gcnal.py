@@ -24,6 +24,8 @@ from mmselect.arrays import (
     check_rows,
     same_length,
 )
+from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.constraints.highest import top
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present
@@ -84,6 +86,7 @@ def gcnal(
     variant: Variant = "uncertain",
     epochs: int = EPOCHS,
     dropout: float = DROPOUT,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Graph:
@@ -119,6 +122,8 @@ def gcnal(
         Steps of training, each over all samples.
     dropout : float
         Share of the hidden units that each step leaves out.
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; told of every pick. It ends the selection.
     engine : Engine, optional
     progress : callable, optional
         Told the steps done.
@@ -160,12 +165,11 @@ def gcnal(
     own = np.searchsorted(rows, candidates)
     if variant == "uncertain":
         gain = -np.abs(score[own] - MARGIN)
-        best = np.argsort(-gain, kind="stable")[:k]
+        best = top(gain, k, allowed)
         return Graph(candidates[best], gain[best], score[own], losses, zero_rows)
     at = np.searchsorted(rows, labeled)
-    cover = kcenter(
-        [network.hidden.astype(np.float32)], k, labeled=at, engine=engine, progress=progress
-    )
+    how = {"labeled": at, "allowed": allowed, "engine": engine, "progress": progress}
+    cover = kcenter([network.hidden.astype(np.float32)], k, **how)
     return Graph(rows[cover.picks], cover.gains, score[own], losses, zero_rows)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmselect.arrays import Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage, match_distinct
 from mmselect.core.features import Features, central, checked, join
 from mmselect.core.limits import check_limits
@@ -28,6 +29,8 @@ def kmeans(
     unit: bool = False,
     init: Literal["kmeans++", "uniform"] = "kmeans++",
     iterations: int = 20,
+    allowed: Allowed | None = None,
+    at: Index | None = None,
     engine: Engine = SERIAL,
 ) -> Coverage:
     """Cluster the unlabeled samples with faiss and pick the sample nearest to each centre.
@@ -52,6 +55,9 @@ def kmeans(
         Start from samples drawn by D² sampling (Arthur and Vassilvitskii, 2007), or uniformly.
         Where clusters are clear, Lloyd's iterations cannot leave a poor uniform start.
     iterations : int
+    allowed, at
+        As for :func:`mmselect.core.coverage.matching.match_distinct`, by position among the rows
+        that are not labeled. k is the number of clusters then.
     engine : Engine
         For the start, the last assignment and the matching; the iterations run on one thread, so
         that the centres do not depend on the machine.
@@ -86,8 +92,10 @@ def kmeans(
         sizes = fill_empty(x, centres, engine)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
-        picks = match_distinct(x, centres[order], shift=squares / 2, engine=engine)
-    return Coverage(given.candidates[picks], sizes[order].astype(np.float64), "exact", zero_rows)
+        how = {"shift": squares / 2, "allowed": allowed, "at": at, "engine": engine}
+        picks = match_distinct(x, centres[order], **how)
+        gains = np.resize(sizes[order], len(picks)).astype(np.float64)
+    return Coverage(given.candidates[picks], gains, "exact", zero_rows)
 
 
 def cluster_centres(

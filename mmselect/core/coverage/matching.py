@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.engine import SERIAL, Engine, ranges
 
 KEPT = 8
@@ -44,9 +45,14 @@ def match_distinct(
     points: Singles,
     *,
     shift: Floats | None = None,
+    allowed: Allowed | None = None,
+    at: Index | None = None,
     engine: Engine = SERIAL,
 ) -> Index:
     """For each point in order, the row not taken yet with the largest product less its shift.
+
+    With `allowed`, the allowed row; and from the first point again for as long as any row is. What
+    a point is matched to is no gain, so it is not divided by costs.
 
     Parameters
     ----------
@@ -55,12 +61,16 @@ def match_distinct(
         With ``k ≤ n``.
     shift : float64 array, shape (n,), optional
         With half the squared norms, the match is the nearest row.
+    allowed : Allowed, optional
+        Which rows may be picked next; told of every pick. It ends the matching.
+    at : int array, shape (n,), optional
+        Positions of the rows in `allowed`; None is its first n.
     engine : Engine
 
     Returns
     -------
     int64 array, shape (k,)
-        Distinct rows; among equals the lower row.
+        Distinct rows; among equals the lower row. Pick i is that of point i mod k.
 
     Examples
     --------
@@ -70,14 +80,22 @@ def match_distinct(
     """
     shift = np.zeros(len(x)) if shift is None else shift
     match = _Match(x, shift)
-    taken = np.zeros(len(x), dtype=bool)
-    picks = np.empty(len(points), dtype=np.int64)
-    for j, rows in enumerate(_most_similar(x, points, shift, engine)):
-        free = rows[~taken[rows]]
-        best = match.among(points[j], free, int(rows[-1])) if len(free) else None
-        picks[j] = match.among_all(points[j], taken) if best is None else best
-        taken[picks[j]] = True
-    return picks
+    similar = _most_similar(x, points, shift, engine)
+    at = np.arange(len(x)) if at is None else at
+    taken, picks = np.zeros(len(x), dtype=bool), list[int]()
+    while len(picks) < len(points) if allowed is None else not allowed.done:
+        closed = taken if allowed is None else ~allowed.mask()[at]
+        if allowed is not None and closed.all():
+            break
+        point, rows = points[len(picks) % len(points)], similar[len(picks) % len(points)]
+        free = rows[~closed[rows]]
+        best = match.among(point, free, int(rows[-1])) if len(free) else None
+        pick = match.among_all(point, closed) if best is None else best
+        taken[pick] = True
+        picks.append(pick)
+        if allowed is not None:
+            allowed.take(int(at[pick]))
+    return np.array(picks, dtype=np.int64)
 
 
 class _Match:
@@ -103,9 +121,9 @@ class _Match:
             return None
         return int(free[values == values.max()].min())
 
-    def among_all(self, point: Singles, taken: NDArray[np.bool_]) -> int:
+    def among_all(self, point: Singles, closed: NDArray[np.bool_]) -> int:
         values = (self.x @ point).astype(np.float64) - self.shift
-        values[taken] = -np.inf
+        values[closed] = -np.inf
         top = int(np.argmax(values))
         near = np.flatnonzero(values >= values[top] - 2 * self._rounding(point, top))
         return int(near[np.argmax(self._exactly(point, near))])

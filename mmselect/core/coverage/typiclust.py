@@ -6,7 +6,7 @@ Budgets*, ICML 2022.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from mmselect.arrays import (
     check_rows,
     same_length,
 )
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.kmeans import cluster_centres
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present
@@ -62,6 +63,7 @@ def typiclust(
     unit: bool = False,
     clusters: int = CLUSTERS,
     iterations: int = 20,
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Typical:
@@ -91,6 +93,9 @@ def typiclust(
     clusters : int
     iterations : int
         Of k-means.
+    allowed : Allowed, optional
+        Which candidates may be picked next, by position; told of every pick. It ends the selection:
+        a cluster without an allowed row is passed over, and typicality per cost counts.
     engine : Engine, optional
     progress : callable, optional
         Told the rows whose typicality is known.
@@ -129,6 +134,10 @@ def typiclust(
         start = x[kmeans_plusplus(x, count, rng, engine)]
         centres = cluster_centres(x, count, rng, iterations, start=start)
     members = _members(x, centres, engine)
+    if allowed is not None:
+        every = list(_typicality(x, members, engine, progress))
+        at, values = _in_turn(members, every, known, allowed)
+        return Typical(rows[at], values)
     turns = _turns(members, known, k)
     picks, typicality = np.empty(k, np.intp), np.empty(k)
     used = [members[i] for i in np.unique(turns)]
@@ -160,17 +169,52 @@ def _members(x: Singles, centres: Singles, engine: Engine) -> list[Index]:
 def _turns(members: list[Index], known: Array, k: int) -> Index:
     """Whose turn it is: the cluster of each pick."""
     size = np.array([len(rows) for rows in members])
-    count = np.array([int(known[rows].sum()) for rows in members])
-    small = size <= SMALL
-    first_row = np.array([rows[0] if len(rows) else -1 for rows in members])
-    order = np.lexsort([first_row, -size, count, small])
+    free = np.array([int((~known[rows]).sum()) for rows in members])
+    order, small = _order(members, known), size <= SMALL
     place = np.empty(len(size), np.intp)
     place[order] = np.arange(len(size))
-    cluster = np.repeat(np.arange(len(size)), size - count)
-    free = size - count
+    cluster = np.repeat(np.arange(len(size)), free)
     turn = np.arange(len(cluster)) - np.repeat(np.cumsum(free) - free, free)
     turns: Index = cluster[np.lexsort([place[cluster], turn, small[cluster]])[:k]]
     return turns
+
+
+def _order(members: list[Index], known: Array) -> Index:
+    """Clusters in the order of their turns: large ones, those with few labels, the largest."""
+    size = np.array([len(rows) for rows in members])
+    count = np.array([int(known[rows].sum()) for rows in members])
+    first_row = np.array([rows[0] if len(rows) else -1 for rows in members])
+    return np.lexsort([first_row, -size, count, size <= SMALL])
+
+
+def _in_turn(
+    members: list[Index], typicality: list[Floats], known: Array, allowed: Allowed
+) -> tuple[Index, Floats]:
+    """Rows that the clusters give in turn, for as long as any row is allowed, and their values."""
+    position = np.cumsum(~known) - 1
+    order = _order(members, known)
+    large = [i for i in order if len(members[i]) > SMALL]
+    picks, values = list[int](), list[float]()
+
+    def round_of(clusters: Iterable[int]) -> int:
+        before = len(picks)
+        for i in clusters:
+            rows = members[i][~known[members[i]]]
+            open_rows = np.flatnonzero(allowed.among(position[rows]))
+            if allowed.done or not len(open_rows):
+                continue
+            own = typicality[i][~known[members[i]]]
+            worth = allowed.per_cost(own[open_rows], position[rows[open_rows]])
+            best = open_rows[int(worth.argmax())]
+            allowed.take(int(position[rows[best]]))
+            picks.append(int(rows[best]))
+            values.append(float(own[best]))
+        return len(picks) - before
+
+    while not allowed.done:
+        if not round_of(large):
+            round_of(order)
+    return np.array(picks, np.intp), np.array(values)
 
 
 def _typicality(

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import match_distinct
 from mmselect.core.features import Features, Given, checked, inverse, join, row_norms
 from mmselect.core.limits import check_limits
@@ -84,6 +85,7 @@ def parametric(
     steps: int | None = None,
     rate: float = 1e-2,
     init: Literal["uniform", "kmeans++"] = "uniform",
+    allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Parametric:
@@ -121,6 +123,9 @@ def parametric(
     init : {"uniform", "kmeans++"}
         Start from distinct samples drawn uniformly, or by D² sampling
         (:func:`mmselect.core.sampling.start.kmeans_plusplus`).
+    allowed : Allowed, optional
+        Which samples may be picked next; told of every pick. It ends the matching, and k is the
+        number of parameters then.
     engine : Engine
     progress : callable, optional
         Called with the number of steps made and `steps`.
@@ -167,9 +172,11 @@ def parametric(
         picks, ownerless, history = initial, 0, tuple[Terms, ...]()
         if k < len(x):  # else every sample once, in the order drawn
             history = _descend(assignment, theta, how)
-            picks = match_distinct(x, theta, engine=engine)
             ownerless = k - len(np.unique(assignment.owner))
-        similarity = np.einsum("ij,ij->i", x[picks], theta, dtype=np.float64)
+        if k < len(x) or allowed is not None:
+            picks = match_distinct(x, theta, allowed=allowed, engine=engine)
+        own = theta[np.arange(len(picks)) % k]
+        similarity = np.einsum("ij,ij->i", x[picks], own, dtype=np.float64)
     return Parametric(
         picks,
         similarity / len(given.features),

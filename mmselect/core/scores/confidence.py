@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmselect.arrays import Floats
+from mmselect.core.scores.bernoulli import bernoulli_confidence
 from mmselect.core.scores.softmax import Activation, Logits, strips
 
 
@@ -21,6 +22,8 @@ def least_confidence(
     >>> least_confidence(np.log([[0.7, 0.2, 0.1]])).round(6)
     array([0.3])
     """
+    if activation == "sigmoid":
+        return bernoulli_confidence(logits, name)
     least = np.zeros(len(logits))
     for strip in strips({name: logits}, activation):
         rest = strip.heads[0].rest
@@ -39,6 +42,8 @@ def margin(logits: Logits, *, activation: Activation = "softmax", name: str = "l
     >>> margin(np.log([[0.7, 0.2, 0.1]])).round(6)
     array([0.5])
     """
+    if activation == "sigmoid":
+        return 2 * bernoulli_confidence(logits, name)
     gap = np.ones(len(logits))
     for strip in strips({name: logits}, activation):
         e, (head,) = strip.e[:, 0], strip.heads

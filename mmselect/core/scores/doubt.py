@@ -17,6 +17,7 @@ import numpy as np
 from mmselect.arrays import Array, Floats, Index, Rows
 from mmselect.core.presence import Mask, Present
 from mmselect.core.scores.confidence import least_confidence
+from mmselect.core.scores.softmax import Activation
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import located
 
@@ -40,7 +41,11 @@ class Doubt(NamedTuple):
 
 
 def least_confidences(
-    heads: Mapping[str, Rows], rows: Index, *, engine: Engine = SERIAL
+    heads: Mapping[str, Rows],
+    rows: Index,
+    *,
+    activation: Activation = "softmax",
+    engine: Engine = SERIAL,
 ) -> dict[str, Floats]:
     """Doubt u of each head on some rows, read and computed block by block.
 
@@ -50,6 +55,8 @@ def least_confidences(
         Logits; -inf masks a class. The names appear in errors.
     rows : (r,) ndarray of int
         Rows to visit, in this order.
+    activation : {"softmax", "sigmoid"}
+        ``sigmoid`` for multi-label heads: the mean over the classes of min(p, 1 - p).
     engine : Engine
 
     Returns
@@ -73,16 +80,17 @@ def least_confidences(
 
     sources = list(heads.values())
     step = compute_rows(max(source.shape[1] for source in sources))
-    block = partial(_least_confidences, tuple(heads))
+    block = partial(_least_confidences, tuple(heads), activation)
     columns = join_rows(map_rows(block, sources, rows, step=step, engine=engine), len(rows))
     return dict(zip(heads, columns, strict=True))
 
 
 def _least_confidences(
-    names: tuple[str, ...], rows: Index, logits: list[Array]
+    names: tuple[str, ...], activation: Activation, rows: Index, logits: list[Array]
 ) -> tuple[Floats, ...]:
     with located(rows=rows):
-        return tuple(least_confidence(x, name=n) for n, x in zip(names, logits, strict=True))
+        heads = zip(names, logits, strict=True)
+        return tuple(least_confidence(x, activation=activation, name=name) for name, x in heads)
 
 
 def doubt_weights(

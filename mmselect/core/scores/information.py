@@ -14,6 +14,7 @@ import numpy as np
 
 from mmselect.arrays import Floats
 from mmselect.core.presence import Present, patterns_of
+from mmselect.core.scores.bernoulli import bernoulli
 from mmselect.core.scores.softmax import Activation, Logits, Strip, row_dots, row_sums, strips
 from mmselect.errors import SchemaError, located
 
@@ -32,8 +33,10 @@ def entropy(logits: Logits, *, activation: Activation = "softmax", name: str = "
     ----------
     logits : (n, c) array of float16, float32 or float64
         ``-inf`` masks a class.
-    activation : {"softmax", "sigmoid-norm"}
-        How logits become probabilities; ``sigmoid-norm`` is sigmoid(x) / Σ sigmoid(x).
+    activation : {"softmax", "sigmoid-norm", "sigmoid"}
+        How logits become probabilities; ``sigmoid-norm`` is sigmoid(x) / Σ sigmoid(x); with
+        ``sigmoid``, for multi-label heads, every class is a yes or no of its own and the result is
+        the mean over them.
     name : str
         What to call the array in errors.
 
@@ -69,8 +72,8 @@ def information(
         Logits of each head; the names appear in errors. At least one.
     present : mapping of name to (n,) ndarray of bool, optional
         Which rows have the head's modality; its logits in the others are not read.
-    activation : {"softmax", "sigmoid-norm"}
-        How logits become probabilities.
+    activation : {"softmax", "sigmoid-norm", "sigmoid"}
+        How logits become probabilities; see :func:`entropy`.
 
     Returns
     -------
@@ -109,6 +112,8 @@ def information(
 
 def _of_all(heads: Mapping[str, Logits], activation: Activation) -> Heads:
     """Entropies and divergence of heads that all rows have."""
+    if activation == "sigmoid":
+        return Heads(*bernoulli(heads))
     m, n = len(heads), max((len(logits) for logits in heads.values()), default=0)
     found = Heads(np.zeros((m, n)), np.zeros(n))
     for strip in strips(heads, activation):
@@ -161,7 +166,7 @@ def _mixture_entropy(strip: Strip) -> Floats:
     """
     e, heads, mean = strip.e, strip.heads, strip.scratch
     weights = np.stack([1 / (len(heads) * (1 + head.rest)) for head in heads], axis=1)
-    np.matmul(weights[:, None].astype(e.dtype), e, out=mean[:, None])
+    np.einsum("nm,nmc->nc", weights.astype(e.dtype), e, out=mean)
     each, top = np.arange(len(mean)), heads[0].top
     own = mean[each, top].astype(np.float64)
     mean[each, top] = 0

@@ -9,8 +9,9 @@ where the model is certain::
     1 - (p(1) - p(2)) = (Z' + e(2)) / (1 + Z')  margin
 
 :func:`strips` works on rows in strips that stay in cache. Sums are taken over at most :data:`CHUNK`
-classes in the type of the logits (float32 for float16) and added up in float64. Each row's result
-has the same bits whatever rows stand beside it.
+classes in the type of the logits (float32 for float16) and added up in float64, by einsum's own
+loops: those of BLAS differ between processors, and are slower here. Each row's result has the same
+bits whatever rows stand beside it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from mmselect.engine import ranges
 from mmselect.errors import DataError, ParameterError, RowNumbers, SchemaError
 
 Logits: TypeAlias = NDArray[np.floating[Any]]
-Activation = Literal["softmax", "sigmoid-norm"]
+Activation = Literal["softmax", "sigmoid-norm", "sigmoid"]
+"""How logits become probabilities. ``sigmoid``: each class by itself, for multi-label heads; it has
+a kernel of its own, :mod:`mmselect.core.scores.bernoulli`."""
 
-CHUNK = 512
+CHUNK = 128
 """Classes summed in the logits' own type, at most, before the partial sum goes to float64."""
 
 STRIP_ELEMENTS = 1 << 18
@@ -104,7 +107,7 @@ def strips(heads: Mapping[str, Logits], activation: Activation) -> Iterator[Stri
     >>> strip.e[0, 0].round(6).tolist(), strip.heads[0].rest.round(6).tolist()
     ([1.0, 0.5], [0.5])
     """
-    n, c = _one_shape(heads)
+    n, c = one_shape(heads)
     check_limits(activation=activation)
     if not n or not c:
         return
@@ -208,15 +211,14 @@ def probability(x: Array, at: Index) -> Floats:
 
 
 def row_sums(a: Logits) -> Floats:
-    """Σ over the last axis, made by :func:`strips`, in chunks."""
-    chunks = _chunks(a)
-    ones = np.ones(chunks.shape[-1], a.dtype)
-    return np.asarray(np.vecdot(chunks, ones).sum(axis=-1, dtype=np.float64))
+    """Σ over the last axis, made by :func:`strips`, in chunks; with the same bits on any BLAS."""
+    return np.asarray(np.einsum("nkc->nk", _chunks(a)).sum(axis=-1, dtype=np.float64))
 
 
 def row_dots(a: Logits, b: Logits) -> Floats:
     """Σ a·b over the last axis, made by :func:`strips`, in chunks."""
-    return np.asarray(np.vecdot(_chunks(a), _chunks(b)).sum(axis=-1, dtype=np.float64))
+    products = np.einsum("nkc,nkc->nk", _chunks(a), _chunks(b))
+    return np.asarray(products.sum(axis=-1, dtype=np.float64))
 
 
 def _exponentials(x: Array, top: Array, at: Index, d: Array, e: Array) -> None:
@@ -284,7 +286,14 @@ def _working_type(*arrays: Logits) -> np.dtype[Any]:
     return np.result_type(np.float32, *(array.dtype.newbyteorder("=") for array in arrays))
 
 
-def _one_shape(heads: Mapping[str, Logits]) -> tuple[int, int]:
+def one_shape(heads: Mapping[str, Logits]) -> tuple[int, int]:
+    """Accept heads of one shape (n, c).
+
+    Raises
+    ------
+    ParameterError, SchemaError
+        If there is none, or they differ or are not matrices of floats.
+    """
     if not heads:
         raise ParameterError("expected at least one head, found none")
     first, *_ = heads.values()

@@ -1,0 +1,102 @@
+"""What Tab gives, through the protocol that bash, zsh and fish speak with the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmselect.cli.completion import PARAMETERS
+from mmselect.cli.select import SCORE, SELECT
+from mmselect.strategies import registry
+
+HEAVY = ("numpy", "scipy", "h5py", "faiss")
+
+
+def complete(shell: str, line: str, folder: Path) -> tuple[list[str], list[str]]:
+    """Words that `shell` would offer at the end of `line`, and heavy modules that it took."""
+    code = (
+        "import atexit, sys; from mmselect.cli import run; "
+        f"atexit.register(lambda: print(*sorted(set({HEAVY}) & set(sys.modules)), "
+        "file=sys.stderr)); run()"
+    )
+    words = line.split(" ")
+    said = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": line},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    environment = {**os.environ, **said, "_MMSELECT_COMPLETE": f"complete_{shell}"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert "Traceback" not in found.stderr
+    offered = [word.split("\t")[0] for word in found.stdout.split("\n") if word]
+    if shell == "zsh":  # _arguments '*: :(("word" "word"))'
+        inside = found.stdout.partition("((")[2].partition("))")[0]
+        offered = [word.strip('"').replace("\\", "") for word in inside.split()]
+    return offered, found.stderr.split()
+
+
+SHELLS = ["bash", "zsh", "fish"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_names_are_completed_without_a_numerical_library(shell: str, tmp_path: Path) -> None:
+    names, heavy = complete(shell, "mmselect select pool.h5 -s ", tmp_path)
+    assert set(names) == {"auto", "column:", *registry.BUILT_IN} - {"column:NAME"}
+    assert heavy == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_columns_of_the_pool_on_the_line_are_completed(shell: str, pool: Path) -> None:
+    assert complete(shell, "mmselect select pool.h5 --where l", pool.parent)[0] == ["loss="]
+    offered = complete(shell, "mmselect score pool.h5 --columns ", pool.parent)[0]
+    assert offered == ["caption", "loss"]
+
+
+LINES = {
+    "mmselect sel": ["select"],
+    "mmselect select pool.h5 --format ": [*SELECT],
+    "mmselect score --format p": ["parquet"],
+    "mmselect info pool.h5 --format ": ["text", "json"],
+    "mmselect select pool.h5 --strategy bad": ["badge"],
+    "mmselect select pool.h5 -s smem -p a": ["alpha.image=", "alpha.text=", "activation="],
+    "mmselect select pool.h5 -s column:": ["column:caption", "column:loss"],
+    "mmselect replay pool.h5 -s bmmal,ba": ["bmmal,bald", "bmmal,badge"],
+    "mmselect score pool.h5 --columns loss,c": ["loss,caption"],
+    "mmselect select pool.h5 --balance ": ["caption", "loss", "predicted"],
+    "mmselect select pool.h5 --at-most p": ["predicted="],
+    "mmselect select pool.h5 --spread ": ["d2", "facility"],
+    "mmselect strategies ty": ["typiclust"],
+    "mmselect select no-pool.txt --where ": [],
+    "mmselect select pool.h5 --where a -s smem -s b": ["bald", "badge", "bmmal"],
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_lines(line: str, pool: Path) -> None:
+    (pool.parent / "no-pool.txt").write_text("no pool")
+    assert complete("bash", line, pool.parent)[0] == LINES[line]
+
+
+def test_the_names_that_are_completed_are_those_of_the_registry() -> None:
+    known = {n: tuple(p.name for p in record.parameters) for n, record in registry.BUILT_IN.items()}
+    assert known == PARAMETERS
+    assert {*SCORE} & {*SELECT}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_each_shell_gets_a_script(shell: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "_MMSELECT_COMPLETE": f"source_{shell}"}
+    found = subprocess.run(
+        [sys.executable, "-m", "mmselect"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0 and f"complete_{shell}" in found.stdout
