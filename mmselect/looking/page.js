@@ -206,16 +206,17 @@ function arrange() {
   rest = shown.slice(60);
   if (first.length) first[0].tabIndex = 0;
   $("none").hidden = shown.length > 0;
-  if (rest.length) setTimeout(more);
+  setTimeout(() => more());
   tell();
   draw();
   part();
 }
-// the others follow while the browser has nothing else to do, so that a long list never halts it
-function more(all = false) {
-  $("cards").append(...rest.splice(0, all === true ? rest.length : 100).map(card));
-  if (rest.length) setTimeout(more);
+// the others follow as the end comes near, so that a page of thousands is as light as one of sixty
+function more(until) {
+  const near = () => until ? !until() : $("end").getBoundingClientRect().top < 3 * innerHeight;
+  while (rest.length && near()) $("cards").append(...rest.splice(0, 60).map(card));
 }
+new IntersectionObserver(() => more(), { rootMargin: "200%" }).observe($("end"));
 function tell() {
   const some = shown.length < picks.length ? `${count(shown.length)} of ` : "";
   $("count").textContent = `${some}${count(picks.length)}${ticked.size ? `, ${count(listed().split("\n").length - 1)} ticked` : ""}`;
@@ -232,7 +233,7 @@ $("reset").onclick = reset;
 
 function go(i) {
   if (!inView.has(i)) reset();
-  if (!card(i).isConnected) more(true);
+  more(() => card(i).isConnected);
   for (const other of $("cards").querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
   card(i).tabIndex = 0;
   card(i).focus();
@@ -277,7 +278,7 @@ function walk(event) {
     const next = {
       ArrowRight: () => at.nextElementSibling, ArrowLeft: () => at.previousElementSibling,
       ArrowDown: () => beside(at, 1), ArrowUp: () => beside(at, -1),
-      Home: () => cards.firstElementChild, End: () => (more(true), cards.lastElementChild),
+      Home: () => cards.firstElementChild, End: () => (more(() => !rest.length), cards.lastElementChild),
     }[event.key];
     if (!next) return false;
     const element = next();

@@ -160,11 +160,31 @@ class Allowed:
             reserves.take(row)
         if self.balance:
             self.balance.take(row)
-        self._bar(np.array([row]))
+        self._bar_one(row)
         for cap in self.caps:
             if len(rows := cap.take(row)):
                 self._bar(rows)
-        self._settle()
+        if self.reserves or self.balance:
+            self._settle()
+
+    def take_in_order(self, order: Index) -> bool:
+        """Pick the first allowed of `order`, again and again, where that needs no look at each.
+
+        With one limit of groups and nothing else, a row is taken if fewer than the limit of its
+        group come before it. Returns whether it was so; then the selection has ended.
+        """
+        simple = len(self.caps) == 1 and self.caps[0].whole and not self.taken
+        if not simple or self.reserves or self.balance:
+            return False
+        groups = self.caps[0].codes[order]
+        by_group = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[by_group], groups[by_group])
+        before = np.empty(len(order), np.intp)
+        before[by_group] = np.arange(len(order)) - starts
+        fits = (groups < 0) | (before < self.caps[0].limit)
+        self.taken = order[fits][: int(self.budget)].tolist()
+        self.free[:], self.count = False, 0
+        return True
 
     def shortfalls(self) -> Iterator[tuple[int, int, float]]:
         """Quotas that are not met: number of the column, group, and what is missing."""
@@ -179,6 +199,14 @@ class Allowed:
         for reserves in self.reserves:
             reserves.lose(fresh)
         self._close(fresh)
+
+    def _bar_one(self, row: int) -> None:
+        """Keep out the row that is picked: as `_bar`, without arrays where nobody needs one."""
+        if self.reserves or self.balance:
+            self._bar(np.array([row]))
+            return
+        self.barred[row], self.free[row] = True, False
+        self.count -= 1
 
     def _settle(self) -> None:
         """Find what reserves and balance make of the latest pick."""
@@ -210,7 +238,7 @@ class Allowed:
 
     def _close(self, rows: Index) -> None:
         """Rows that were free are so no longer."""
-        closed = rows[self.free[rows]]
+        closed = rows[self.free[rows]] if self.reserves else rows  # else only bars keep out
         self.free[closed] = False
         self.count -= len(closed)
         if self.balance and len(closed):

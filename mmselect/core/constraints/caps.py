@@ -45,7 +45,7 @@ class CapState:
         bounds = np.searchsorted(codes[order], np.arange(int(codes.max(initial=-1)) + 2)).tolist()
         self.next, self.stop = bounds[:-1], bounds[1:]
         self.left = [float(cap.limit)] * len(self.next)
-        self.rounding, self.whole = rounding, not cap.by_cost
+        self.rounding, self.whole, self.limit = rounding, not cap.by_cost, cap.limit
 
     def start(self) -> list[Index]:
         """Rows that never fit."""

@@ -120,7 +120,10 @@ def take_highest(scores: Floats, allowed: Allowed) -> Index:
     [0, 2]
     """
     values = scores if allowed.costs is None else shifted(scores) / allowed.costs
-    queue = Queue(np.argsort(-values, kind="stable"), allowed)
+    order = np.argsort(-values, kind="stable")
+    if allowed.take_in_order(order):
+        return np.array(allowed.taken, np.intp)
+    queue = Queue(order, allowed)
     while not allowed.done:
         allowed.take(queue.first())
     return np.array(allowed.taken, np.intp)
@@ -149,9 +152,12 @@ def take_at_random(allowed: Allowed, rng: np.random.Generator) -> Index:
     >>> sorted(take_at_random(Allowed(3, 3), np.random.default_rng(0)).tolist())
     [0, 1, 2]
     """
-    queue = None
+    order = _shuffled(allowed, rng)
+    if allowed.take_in_order(order):
+        return np.array(allowed.taken, np.intp)
+    queue = Queue(order, allowed)
     while not allowed.done:
-        if queue is None or len(allowed.revived):
+        if len(allowed.revived):
             queue = Queue(_shuffled(allowed, rng), allowed)
         cell = None if allowed.cells is None else _draw_cell(allowed, rng)
         allowed.take(queue.first(cell))

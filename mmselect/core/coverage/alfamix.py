@@ -168,8 +168,8 @@ def alfamix(
     else:
         inside = np.flatnonzero(thresholds < epsilon)
         unit, zero_rows = side_by_side(features, candidates[inside], unit="row", **how)
-        cluster = {"iterations": iterations, "allowed": allowed, "at": inside, "engine": engine}
-        best = inside[kmeans([unit], k, rng, **cluster).picks]
+        keep: dict[str, Any] = {"allowed": allowed, "at": inside, "engine": engine}
+        best = inside[kmeans([unit], k, rng, iterations=iterations, **keep).picks]
     if allowed is not None:
         best = take_highest(-thresholds, allowed)  # those that are matched already come first
     return Mixed(candidates[best], thresholds[best], epsilon, near, zero_rows)

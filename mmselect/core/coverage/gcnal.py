@@ -168,8 +168,8 @@ def gcnal(
         best = top(gain, k, allowed)
         return Graph(candidates[best], gain[best], score[own], losses, zero_rows)
     at = np.searchsorted(rows, labeled)
-    how = {"labeled": at, "allowed": allowed, "engine": engine, "progress": progress}
-    cover = kcenter([network.hidden.astype(np.float32)], k, **how)
+    how: dict[str, Any] = {"labeled": at, "allowed": allowed, "progress": progress}
+    cover = kcenter([network.hidden.astype(np.float32)], k, engine=engine, **how)
     return Graph(rows[cover.picks], cover.gains, score[own], losses, zero_rows)
 
 
