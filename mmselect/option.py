@@ -45,13 +45,24 @@ class Condition(NamedTuple):
 
 def refuse(name: str, expected: str, found: Any, near: str = "") -> UsageError:
     """Say what an option takes, and what was given instead."""
+    return UsageError(f"{name}: expected {expected}, found {shortened(found)}{near}")
+
+
+def shortened(found: Any) -> str:
+    """Show what was given, or its beginning.
+
+    Examples
+    --------
+    >>> shortened("cat"), shortened(10**5000)
+    ("'cat'", 'a number of too many digits')
+    """
     try:
         shown = repr(found)
     except ValueError:  # Python writes no number of more than 4,300 digits
         shown = "a number of too many digits"
     if len(shown) > LONGEST:
         shown = f"{shown[:LONGEST]}… of {len(shown):,} characters"
-    return UsageError(f"{name}: expected {expected}, found {shown}{near}")
+    return shown
 
 
 def text(name: str, value: Any) -> str:

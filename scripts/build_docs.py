@@ -75,7 +75,7 @@ def fill_console(page: str) -> str:
         furnish(folder)
 
         def fill(block: re.Match[str]) -> str:
-            commands = [line for line in block[1].split("\n") if line.startswith("$ ")]
+            commands = re.findall(r"^\$ (?:.*\\\n)*.*$", block[1], re.MULTILINE)
             shown = [f"{command}\n{run(command[2:], folder)}".rstrip() for command in commands]
             return "```console\n" + "\n".join(shown) + "\n```"
 

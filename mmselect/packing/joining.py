@@ -15,6 +15,9 @@ from mmselect.packing.source import Files, Source
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.parts import ArrayPart, Part, Plain
 
+IDS = 1 << 15
+"""Ids that are read at a time."""
+
 
 def ids_in(source: Source) -> Ids:
     """Read a source as ids.
@@ -31,7 +34,8 @@ def ids_in(source: Source) -> Ids:
             raise SchemaError(
                 f"expected ids, text or integers, found {found}", file=str(source.path)
             )
-        ids = Ids(as_stored(column[:]))
+        blocks = [as_stored(column.read(*each)) for each in ranges(0, len(column), IDS)]
+        ids = Ids(np.concatenate(blocks) if blocks else as_stored(column.read(0, 0)))
         for what, rows in ids.faults().items():
             raise DataError(what.format(ids.shown(rows[0])), rows=rows)
     return ids

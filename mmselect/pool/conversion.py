@@ -125,6 +125,8 @@ def _classes(array: NDArray[Any]) -> NDArray[Any]:
 def _unboxed(name: str, array: NDArray[Any], kind: Kind) -> NDArray[Any]:
     """Make rows of lists, and numbers of objects that are some; leave text as it is."""
     items = array.tolist()
+    if items and isinstance(items[0], str | bytes):
+        return array
     there = [item for item in items if not _is_missing(item)]
     if kind == "float" and there and hasattr(there[0], "__len__"):
         return _stacked(name, items, len(there[0]))

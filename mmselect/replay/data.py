@@ -13,6 +13,7 @@ from mmselect.arrays import check_finite
 from mmselect.errors import DataError, NeedsError, SchemaError, SelectionError, UsageError
 from mmselect.output.tables import plain
 from mmselect.pool.ids import as_stored
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match
 from mmselect.request import fingerprint
@@ -34,6 +35,8 @@ class Data(NamedTuple):
     file : str
         The pool, to name in errors.
     features : dict of modality to (n, d) float32 array
+        Where some samples lack a modality all are centred, so that zeros are in the middle, and
+        those samples have zeros.
     labels : (n,) int64 array
         The truth. Only an `Oracle` and the tests read it.
     classes : int
@@ -62,6 +65,11 @@ class Data(NamedTuple):
     test: NDArray[np.bool_] | None
     digest: str
     shares: NDArray[np.float32] | None = None
+
+    def present(self, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        """Which of some samples have a modality, for those that some of the pool lack."""
+        masks = {m: self.columns.get(f"{PRESENT}/{m}") for m in self.features}
+        return {m: mask[rows].astype(bool) for m, mask in masks.items() if mask is not None}
 
     def targets(self, rows: NDArray[np.intp]) -> NDArray[Any]:
         """Give what heads are fitted to: shares where there are any, else labels."""
@@ -121,10 +129,13 @@ def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
         words = _split_words(pool)
         test = words == "test"
         keep &= test | (words == "train")
+    names = pool.names("/features")
+    if pool.present.keys() >= {*names}:
+        keep &= np.logical_or.reduce([pool.present[name] for name in names])
     rows = np.flatnonzero(keep)
     if not len(rows):
         raise SelectionError("expected samples with a known label, found none", file=pool.files[0])
-    features = {name: _features(pool, name, rows) for name in pool.names("/features")}
+    features = {name: _features(pool, name, rows) for name in names}
     kept = {path: pool.columns[path][rows] for path in _visible(pool)}
     for path in (f"/metadata/{name}" for name in named):
         if path in pool.columns and path not in kept:
@@ -203,7 +214,11 @@ def _features(pool: Pool, name: str, rows: NDArray[np.intp]) -> NDArray[np.float
     z = pool.columns[path][rows].astype(np.float32)
     with pool.located(rows):
         check_finite(np.abs(z).max(axis=1, initial=0), np.arange(len(rows)), path)
-    return z
+    if not pool.present:
+        return z
+    has = pool.present[name][rows] if name in pool.present else np.ones(len(rows), bool)
+    mean = z[has].mean(axis=0, dtype=np.float64) if has.any() else 0.0
+    return np.where(has[:, None], z - mean, 0).astype(np.float32)
 
 
 def _digest(pool: Pool, *arrays: NDArray[Any]) -> str:

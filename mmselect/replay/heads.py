@@ -85,8 +85,14 @@ def views(modalities: Sequence[str]) -> list[View]:
     return list(dict.fromkeys([tuple(names), *((name,) for name in names)]))
 
 
-def scales(features: Features) -> dict[str, float]:
-    """Factor per modality that makes the mean squared entry 1; 1 where all are zero.
+Present: TypeAlias = Mapping[str, NDArray[np.bool_]]
+"""Which samples have a modality; one that is not named is there for all."""
+
+
+def scales(features: Features, present: Present | None = None) -> dict[str, float]:
+    """Factor per modality that makes the mean squared entry 1 over the samples that have it.
+
+    It is 1 where all are zero.
 
     Examples
     --------
@@ -94,7 +100,11 @@ def scales(features: Features) -> dict[str, float]:
     0.282843
     """
     # summed in float64: squares may not fit float32
-    power = {name: float(np.square(z, dtype=np.float64).mean()) for name, z in features.items()}
+    known = {m: z[present[m]] if present and m in present else z for m, z in features.items()}
+    power = {
+        name: float(np.square(z, dtype=np.float64).mean()) if len(z) else 0.0
+        for name, z in known.items()
+    }
     return {name: p**-0.5 if p > 0 else 1.0 for name, p in power.items()}
 
 
@@ -122,8 +132,12 @@ def fit_heads(
     penalties: Mapping[View, float],
     scale: Mapping[str, float],
     before: Mapping[View, Head] | None = None,
+    present: Present | None = None,
 ) -> dict[View, Head]:
-    """Fit every head on the labeled samples.
+    """Fit every head on the labeled samples; that of a modality on those who have it.
+
+    A head of a modality that labeled samples of two classes do not have says the one class that
+    there is, or nothing.
 
     Parameters
     ----------
@@ -138,6 +152,8 @@ def fit_heads(
         From `choose_penalties` and `scales`.
     before : mapping of view to Head, optional
         Where the fits start.
+    present : mapping of modality to (n,) boolean array, optional
+        Which samples have it; the features of the others are zeros.
 
     Raises
     ------
@@ -146,11 +162,37 @@ def fit_heads(
     """
     heads = {}
     for view, c in penalties.items():
-        x = side_by_side(features, view, rows)
+        own = _own(view, rows, present)
+        x, y = side_by_side(features, view, rows[own]), labels[own]
         factors = _factors(features, view, scale)
         warm = before[view] if before else None
-        heads[view] = _fit(x, labels, classes, c, factors, warm)
+        if len(y) < len(rows) and not _fits(y):
+            heads[view] = _constant(y, classes, x.shape[1])
+        else:
+            heads[view] = _fit(x, y, classes, c, factors, warm)
     return heads
+
+
+def _own(view: View, rows: NDArray[np.intp], present: Present | None) -> NDArray[np.bool_]:
+    """Which of some samples a head is fitted on: that of a modality on those who have it."""
+    if present is None or len(view) != 1 or view[0] not in present:
+        return np.ones(len(rows), bool)
+    own: NDArray[np.bool_] = present[view[0]][rows]
+    return own
+
+
+def _fits(labels: Targets) -> bool:
+    """Whether a head can be fitted to these labels."""
+    return len(labels) > 0 if labels.ndim == 2 else len(np.unique(labels)) > 1
+
+
+def _constant(labels: Targets, classes: int, width: int) -> Head:
+    """Make the head of too few samples: the class that they have, or all classes alike."""
+    bias = np.zeros(classes)
+    if len(labels):
+        bias[:] = UNSEEN
+        bias[labels[0]] = 0.0
+    return Head(np.zeros((classes, width)), bias)
 
 
 def _factors(features: Features, view: View, scale: Mapping[str, float]) -> NDArray[np.float32]:
@@ -241,6 +283,7 @@ def choose_penalties(
     classes: int,
     scale: Mapping[str, float],
     seed: int,
+    present: Present | None = None,
 ) -> dict[View, float]:
     """Choose each head's penalty by cross-validation on the first labeled samples.
 
@@ -253,25 +296,34 @@ def choose_penalties(
     dict of view to float
         scikit-learn's C. 1 where the samples are too few to hold any out.
     """
-    if len(rows) < 2:
-        return dict.fromkeys(views(list(features)), 1.0)
-    shuffled = KFold(min(FOLDS, len(rows)), shuffle=True, random_state=seed % 2**32)
-    folds = list(shuffled.split(rows))
-    chosen, most = {}, CHOICE_STEPS if labels.ndim == 2 else MOST_STEPS
+    chosen = {}
     for view in views(list(features)):
-        x, factors = side_by_side(features, view, rows), _factors(features, view, scale)
-        loss = np.zeros(len(C_GRID))
-        for fit, held in folds:
-            held = _known(labels, fit, held)
-            if not len(held):
-                continue
-            head = None
-            for i, c in enumerate(C_GRID):
-                head = _fit(x[fit], labels[fit], classes, c, factors, head, most)
-                loss[i] += _log_loss(head, x[held], labels[held])
+        own = _own(view, rows, present)
+        x, factors = side_by_side(features, view, rows[own]), _factors(features, view, scale)
+        loss = _held_out_losses(x, labels[own], classes, factors, seed)
         equal = loss <= loss.min() + FLAT * (loss[0] - loss.min())
         chosen[view] = C_GRID[int(equal.argmax())] if loss.any() else 1.0
     return chosen
+
+
+def _held_out_losses(
+    x: NDArray[np.float32], labels: Targets, classes: int, factors: NDArray[np.float32], seed: int
+) -> NDArray[np.float64]:
+    """Log loss of each penalty of the grid over all folds; zeros where nothing can be held out."""
+    loss = np.zeros(len(C_GRID))
+    if len(x) < 2:
+        return loss
+    most = CHOICE_STEPS if labels.ndim == 2 else MOST_STEPS
+    shuffled = KFold(min(FOLDS, len(x)), shuffle=True, random_state=seed % 2**32)
+    for fit, held in shuffled.split(x):
+        held = _known(labels, fit, held)
+        if not len(held):
+            continue
+        head = None
+        for i, c in enumerate(C_GRID):
+            head = _fit(x[fit], labels[fit], classes, c, factors, head, most)
+            loss[i] += _log_loss(head, x[held], labels[held])
+    return loss
 
 
 def _known(labels: Targets, fit: NDArray[np.intp], held: NDArray[np.intp]) -> NDArray[np.intp]:

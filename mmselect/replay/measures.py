@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
+from mmselect.core.presence import matrix_of
 from mmselect.core.scores.shapley import contributions, shapley_values
 from mmselect.core.scores.softmax import probability
-from mmselect.replay.heads import Features, Head, View, by_modality, logits
+from mmselect.replay.heads import Features, Head, Present, View, by_modality, logits
 
 
 def accuracies(modalities: Sequence[str]) -> list[str]:
@@ -31,6 +32,7 @@ def measure(
     features: Features,
     labels: NDArray[np.int64],
     shares: NDArray[np.float32] | None = None,
+    present: Present | None = None,
 ) -> dict[str, float | None]:
     """Measure heads on test samples.
 
@@ -44,6 +46,8 @@ def measure(
     shares : (n, c) float array, optional
         How right each class is; a guess is right by the share of its class (VQA accuracy). None:
         the label is, alone.
+    present : mapping of modality to (n,) boolean array, optional
+        Which samples have it: its head is measured on those, and so is its contribution.
 
     Returns
     -------
@@ -56,21 +60,26 @@ def measure(
         ``contribution_difference`` (the largest of them less the smallest): BMMAL, Figs. 2 and 3.
     """
     fused = next(iter(heads))
-    present, index, size = np.unique(labels, return_inverse=True, return_counts=True)
     found: dict[str, float | None] = {}
     for view in (fused, *((m,) for m in fused)):
         guess = logits(features, view, heads[view]).argmax(axis=1)
         right = guess == labels if shares is None else shares[np.arange(len(guess)), guess]
-        recalls = np.bincount(index, right) / size
         head = "" if view is fused else f".{view[0]}"
-        found[f"accuracy{head}"] = float(right.mean(dtype=np.float64))
-        found[f"accuracy.balanced{head}"] = float(recalls.mean())
+        own = (present or {}).get(view[0], slice(None)) if head else slice(None)
+        classes, index, size = np.unique(labels[own], return_inverse=True, return_counts=True)
+        recalls = np.bincount(index, right[own]) / size
+        some = len(index) > 0
+        found[f"accuracy{head}"] = float(right[own].mean(dtype=np.float64)) if some else None
+        found[f"accuracy.balanced{head}"] = float(recalls.mean()) if some else None
         if view is fused:
-            f1 = f1_score(labels, guess, labels=present, average="macro", zero_division=0)
+            f1 = f1_score(labels, guess, labels=classes, average="macro", zero_division=0)
             found["macro_f1"] = float(f1)
-    known = heads[fused].seen[labels]
-    share = truth_contributions(heads[fused], {m: features[m][known] for m in fused}, labels[known])
-    mean = share.mean(axis=0).tolist() if len(share) else [None] * len(fused)
+    known = np.flatnonzero(heads[fused].seen[labels])
+    has = matrix_of(present or {}, fused, known)
+    seen = {m: features[m][known] for m in fused}
+    share = truth_contributions(heads[fused], seen, labels[known], has)
+    every = len(share) if has is None else np.maximum(has.sum(axis=0), 1)
+    mean = (share.sum(axis=0) / every).tolist() if len(share) else [None] * len(fused)
     return {
         **found,
         **{f"contribution.{m}": x for m, x in zip(fused, mean, strict=True)},
@@ -79,12 +88,15 @@ def measure(
 
 
 def truth_contributions(
-    head: Head, features: Features, labels: NDArray[np.int64]
+    head: Head,
+    features: Features,
+    labels: NDArray[np.int64],
+    has: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Contribution Φ (n, m) of each modality to the probability of the true class.
 
     V(S) = softmax(b + Σ_{m∈S} W_m z_m)_y with the true class y in place of BMMAL's pseudo-class;
-    φ and Φ as in Eqs. 10 and 12.
+    φ and Φ as in Eqs. 10 and 12; `has` (n, m) says which modalities each sample has, None all.
 
     Examples
     --------
@@ -100,4 +112,4 @@ def truth_contributions(
         members = [p for m, p in enumerate(partial) if coalition >> m & 1]
         f = head.bias + sum(members, np.zeros((len(labels), len(head.bias))))
         values[:, coalition] = probability(f, labels)
-    return contributions(shapley_values(values))
+    return contributions(shapley_values(values), has)

@@ -15,6 +15,7 @@ from mmselect.ask import Constraining, Replaying, Selecting
 from mmselect.errors import SelectionError, UsageError
 from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
+from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
 from mmselect.replay.heads import (
@@ -130,9 +131,10 @@ def begin(data: Data, ask: Replaying, seed: int) -> Start:
     features = {name: z[train] for name, z in data.features.items()}
     with engine.blas_threads(1):
         labeled = _first(data, ask, seed, train, features)
-        truth, scale = data.targets(train[labeled]), scales(features)
-        penalties = choose_penalties(features, labeled, truth, data.classes, scale, seed)
-        heads = fit_heads(features, labeled, truth, data.classes, penalties, scale)
+        truth, has = data.targets(train[labeled]), data.present(train)
+        scale, c = scales(features, has), data.classes
+        penalties = choose_penalties(features, labeled, truth, c, scale, seed, has)
+        heads = fit_heads(features, labeled, truth, c, penalties, scale, present=has)
     return Start(train, test, labeled, penalties, heads)
 
 
@@ -149,7 +151,7 @@ def _first(
         return found
     k = parse_budget(ask.start_budget or ask.budget, len(train))
     _check_budget(ask, k, len(train), data.file)
-    request = _prepared(_bare(features, data.file), ask.start)
+    request = _prepared(_bare(data, features, train), ask.start)
     return pick(request, k, _seed(seed, 0)).positions
 
 
@@ -187,7 +189,8 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
     """
     features = {name: z[start.train] for name, z in data.features.items()}
     held_out = {name: z[start.test] for name, z in data.features.items()}
-    scale, k = scales(features), parse_budget(ask.budget, len(start.train))
+    has, held_out_has = data.present(start.train), data.present(start.test)
+    scale, k = scales(features, has), parse_budget(ask.budget, len(start.train))
     oracle, heads = Oracle(data.labels[start.train], data.targets(start.train)), start.heads
     truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
     picks, seconds = start.labeled, None
@@ -202,10 +205,10 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
             oracle.reveal(picks)
             rows, known = oracle.rows, oracle.known
             if number:
-                heads = fit_heads(
-                    features, rows, oracle.targets, data.classes, start.penalties, scale, heads
-                )
-            row = {"round": number, "labeled": len(rows), **measure(heads, held_out, *truth)}
+                given = (features, rows, oracle.targets, data.classes, start.penalties, scale)
+                heads = fit_heads(*given, heads, has)
+            measured = measure(heads, held_out, *truth, held_out_has)
+            row = {"round": number, "labeled": len(rows), **measured}
             coverage = len(np.unique(known[picks])) / present
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
@@ -269,9 +272,11 @@ def check_strategies(data: Data, ask: Replaying) -> None:
     for strategy in ask.strategies:
         _prepared(pool, strategy, ask)
     if ask.start != LABELED:
-        _prepared(_bare(data.features, data.file), ask.start)
+        _prepared(_bare(data, data.features, train), ask.start)
 
 
-def _bare(features: Features, file: str) -> Pool:
-    """Make the pool that the start sees: features and nothing else."""
-    return hold({f"/features/{name}": z for name, z in features.items()}, file)
+def _bare(data: Data, features: Features, train: NDArray[np.intp]) -> Pool:
+    """Make the pool that the start sees: features, who has them, and nothing else."""
+    arrays: dict[str, NDArray[Any]] = {f"/features/{name}": z for name, z in features.items()}
+    masks = {f"{PRESENT}/{name}": mask for name, mask in data.present(train).items()}
+    return hold({**arrays, **masks}, data.file)

@@ -24,6 +24,7 @@ from mmselect.core.limits import LIMITS, Limits
 from mmselect.core.presence import Mask
 from mmselect.engine import Engine, Progress
 from mmselect.errors import ParameterError, few, suggestion
+from mmselect.option import shortened
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Columns: TypeAlias = dict[str, NDArray[Any]]
@@ -69,7 +70,8 @@ class Parameter:
         except (KeyError, ValueError, TypeError, OverflowError):
             parsed = None
         if not self.limits.allows(parsed):
-            raise ParameterError(f"{self.name}: expected {self.expected}, found {value!r}")
+            found = shortened(value)
+            raise ParameterError(f"{self.name}: expected {self.expected}, found {found}")
         return parsed
 
     @property
@@ -343,6 +345,12 @@ class Strategy:
     def installed(self) -> bool:
         """Whether what it needs beside the pool is there; looked for without importing it."""
         return not self.extra or find_spec(self.extra) is not None
+
+    @property
+    def required(self) -> list[str]:
+        """What it needs, in words: datasets of the pool, and a package."""
+        package = [f"{self.extra} (pip install 'mmselect[{self.extra}]')"] * bool(self.extra)
+        return [*(need.described for need in self.needs), *package]
 
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STALLED = 300
+STALLED = 2400
 """Seconds after which a worker sleeps in HDF5, where no alarm of Python reaches it."""
 
 

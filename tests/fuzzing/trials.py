@@ -32,7 +32,7 @@ program = sys.modules["mmselect.cli.app"]  # by this name the package offers the
 SECONDS = 15
 """More of the processor than any command may take for a pool of a few kilobytes."""
 
-ASLEEP = 150
+ASLEEP = 1200
 """Seconds after which a command sleeps for ever, be the machine ever so busy."""
 
 MEGABYTES = 400
