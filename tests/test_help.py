@@ -51,3 +51,8 @@ def test_one_strategy_for_people(pool: Path, cli) -> None:
     assert "lacks" not in text and cli("strategies", pool).out.count("needs") > 20
     found = cli("strategies", "smmem")
     assert found.code == 2 and "did you mean 'smem'?" in found.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_be_told_to_be_quiet(command: str, cli) -> None:
+    assert "-q, --quiet" in cli(command, "--help").out

@@ -59,6 +59,7 @@ def diff(
     pools: PoolsBesides = None,
     columns: ColumnNames = None,
     form: TextOrJson = "text",
+    _quiet: Quiet = False,
 ) -> None:
     """Compare two selections.
 

@@ -18,6 +18,7 @@ def demo(
     folder: Annotated[
         str, typer.Argument(metavar="DIR", help="Where to write; made if it is missing.")
     ] = "mmselect-demo",
+    _quiet: Quiet = False,
 ) -> None:
     """Write a small real pool and select from it.
 
