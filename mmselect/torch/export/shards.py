@@ -173,7 +173,7 @@ class Shards:
 
     def _check_settings(self, path: Path) -> None:
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             message = "cannot be read: expected the settings of an export, found none"
             raise FormatError(f"{message}; {AGAIN}", file=str(path)) from None
