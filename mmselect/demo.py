@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from mmselect.files import make_folder, replacing, writing
 from mmselect.looking.page import page_of, view_of
 from mmselect.option import conditions
 from mmselect.output.emitting import ALONE, SCORE_FORMS, SELECT_FORMS
+from mmselect.output.tables import LINE, WHOLE_WORDS
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
 from mmselect.strategies.gradients import shapley
@@ -62,6 +64,28 @@ def play(folder: Path) -> Iterator[str]:
     OutputError
         If the folder cannot be written, or holds other files of these names.
     """
+    for line in _told(folder):
+        yield from folded(line)
+
+
+def folded(line: str) -> list[str]:
+    r"""Break a line that is wider than 80 columns between words; a command so that it still runs.
+
+    Examples
+    --------
+    >>> print("\n".join(folded("$ mmselect select " + "a-long-name.h5 " * 5)))
+    $ mmselect select a-long-name.h5 a-long-name.h5 a-long-name.h5 a-long-name.h5 \
+        a-long-name.h5
+    """
+    if len(line) <= LINE or "\t" in line:
+        return [line]
+    command = line.removeprefix("$").strip().startswith("mmselect ")
+    parts = wrap(line, LINE - 2, subsequent_indent="    ", **WHOLE_WORDS)
+    return [f"{part} \\" for part in parts[:-1]] + parts[-1:] if command else parts
+
+
+def _told(folder: Path) -> Iterator[str]:
+    """Say what was done, in lines of any length."""
     with open_pool(EMOJI) as pool:
         table = score(pool, "smem", where=[WHERE])
         picks = select(pool, budget=BUDGET, where=[WHERE])
@@ -143,8 +167,8 @@ def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
     for i in range(len(rows)):
         right = truth[i] == guess[i]
         takes = "and the model knows" if right else f"the model says {classes[guess[i]]}"
-        what = f"{name[i]} ({vendor[i]})"
-        yield f"  {character[i]}\t{what:<42} {classes[truth[i]]}, {takes}"
+        yield f"  {character[i]}\t{name[i]} ({vendor[i]})"
+        yield f"    \t{classes[truth[i]]}, {takes}"
 
 
 def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> Iterator[str]:
@@ -156,10 +180,10 @@ def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> I
     low, middle, high = np.percentile(chance, [5, 50, 95], axis=0)
     yield f"Judged with the labels, which no strategy reads, against {CHANCES} random selections:"
     yield ""
-    yield f"  {'':<44}{'picks':>7}{'random, median (5 % to 95 %)':>32}"
+    yield f"  {'':<41}{'picks':>6}{'random, median (5 % to 95 %)':>30}"
     for text, *numbers in zip(MEASURED, ours, middle, low, high, strict=True):
         shown = [f"{x:.0f}" if text == COUNTED else f"{100 * x:.0f} %" for x in numbers]
-        yield f"  {text:<44}{shown[0]:>7}{f'{shown[1]} ({shown[2]} to {shown[3]})':>32}"
+        yield f"  {text:<41}{shown[0]:>6}{f'{shown[1]} ({shown[2]} to {shown[3]})':>30}"
 
 
 def _measurer(pool: Pool) -> Callable[[NDArray[np.intp]], list[float]]:

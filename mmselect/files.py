@@ -8,13 +8,47 @@ import re
 import secrets
 import stat
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mmselect.errors import OutputError
 
+LARGEST_CALL = 1 << 30
+"""Bytes that one call reads or writes, where the system has no call for a place of a file."""
+
+_SEEKING = threading.Lock()
+"""Held between going to a place of a file and reading there, where the system cannot do both."""
+
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def read_at(descriptor: int, size: int, place: int) -> bytes:
+    """Read up to `size` bytes at a place of a file, whatever other threads read of it."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, place)
+    with _SEEKING:  # Windows
+        os.lseek(descriptor, place, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+def read_into(descriptor: int, buffer: memoryview, place: int) -> int:
+    """Fill a buffer from a place of a file; return how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], place)
+    found = read_at(descriptor, min(len(buffer), LARGEST_CALL), place)  # Windows
+    buffer[: len(found)] = found
+    return len(found)
+
+
+def write_at(descriptor: int, data: memoryview, place: int) -> int:
+    """Write at a place of a file; return how many bytes were written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, place)
+    with _SEEKING:  # Windows
+        os.lseek(descriptor, place, os.SEEK_SET)
+        return os.write(descriptor, data[:LARGEST_CALL])
 
 
 def reason(error: OSError) -> str:

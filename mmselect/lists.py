@@ -18,7 +18,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmselect.errors import InputError, few
@@ -30,9 +30,17 @@ HEADER = re.compile(r"(.*[,;\t])?\"?ids?\"?([,;\t].*)?", re.IGNORECASE)
 LISTS = ("labeled", "exclude", "among")
 """Kinds of lists that a selection may be given."""
 
-DOCUMENTS = {"picks": "", "ids": "", "images": "file_name", "samples": "mmselect_id", "items": "id"}
-"""Lists in one JSON document, and what has the id in an entry where it is not called so: picks of
-mmselect, its list for FiftyOne, COCO (CVAT), FiftyOne's own export, Datumaro (CVAT)."""
+DOCUMENTS: dict[str, tuple[str, ...]] = {
+    "picks": (),  # mmselect
+    "ids": (),  # what it writes for FiftyOne
+    "samples": ("mmselect_id",),  # FiftyOne's own export
+    "images": ("file_name",),  # COCO, from CVAT and others
+    "items": ("id",),  # Datumaro, from CVAT and others
+}
+"""Lists in one JSON document, and what has the id in an entry where it is not called so."""
+
+FILES = ("images", "items")
+"""Those whose ids are names of files: with their ending, or without it."""
 
 INNER = ("data", "meta")
 """What holds the id in tasks of Label Studio, always, and of Prodigy."""
@@ -78,7 +86,7 @@ class ListFile:
             return lines
         try:
             if suffix in JSONS or self.text.lstrip()[:1] in ("[", "{"):
-                return [_id_of(entry, where) for where, entry in _entries(self.text)]
+                return [_id_of(entry, where) for where, entry in _entries(self.text, known)]
             for delimiter in (",", ";", "\t"):
                 if _cells(lines[0], delimiter).count("id") == 1:
                     return list(_column(self.text, delimiter))
@@ -168,7 +176,7 @@ def unknown(
     return said
 
 
-def _entries(text: str) -> list[tuple[str, Any]]:
+def _entries(text: str, known: Callable[[str], bool]) -> list[tuple[str, Any]]:
     """Entries of JSON, or of JSON lines, each with its place."""
     try:
         whole = json.loads(text)
@@ -183,15 +191,23 @@ def _entries(text: str) -> list[tuple[str, Any]]:
     if isinstance(whole, dict):
         inside = (name for name in DOCUMENTS if isinstance(whole.get(name), list))
         name = next(inside, None)
-        whole = [whole] if name is None else [_inner(e, DOCUMENTS[name]) for e in whole[name]]
+        whole = [whole] if name is None else _inside(whole[name], name, known)
     if not isinstance(whole, list):
         raise InputError(f"expected a list in JSON, found {json.dumps(whole):.60}")
     return [(f"entry {number}", entry) for number, entry in enumerate(whole, start=1)]
 
 
-def _inner(entry: Any, place: str) -> Any:
-    """Take what stands in an entry under a name; the entry itself where there is none."""
-    return {"id": entry.get(place)} if place and isinstance(entry, dict) else entry
+def _inside(entries: list[Any], name: str, known: Callable[[str], bool]) -> list[Any]:
+    """Take from the entries of a document what is their id; of files the name that is known."""
+    found = entries
+    for place in DOCUMENTS[name]:
+        found = [{"id": e.get(place)} if isinstance(e, dict) else e for e in entries]
+    for entry in found if name in FILES else ():
+        file = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(file, str) and file and not known(file):
+            stem = str(PurePosixPath(file).with_suffix(""))
+            entry["id"] = stem if known(stem) else file
+    return found
 
 
 def _json_line(line: str, number: int) -> Any:

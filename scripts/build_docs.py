@@ -88,6 +88,11 @@ def command_reference() -> str:
         "# Commands\n\nMade from the program by `python scripts/build_docs.py`.\n",
         "Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 the work failed, "
         "with one line `error: …`; 2 usage; 130 interrupted.\n",
+        "Names of strategies, formats and parameters, and metadata columns of the pool on the "
+        "line, complete after `mmselect --install-completion` in bash, zsh and fish, in a new "
+        "shell; `mmselect --show-completion` prints the script in place of installing it.\n",
+        "Runs on Linux and macOS; on Windows everything but `align` and `export_pool` on GPUs, "
+        "tested on Linux with the calls taken away that Windows lacks.\n",
     ]
     for command in app.registered_commands:
         function = command.callback

@@ -34,6 +34,12 @@ READ = {
     "JSON lines": '{"rank": 1, "id": "cat"}\n\n{"rank": 2, "id": "dog"}\r\n',
     "JSON": '{"provenance": {}, "picks": [{"id": "cat"}, {"id": "dog"}]}',
     "JSON of texts": '["cat",\n "dog"]',
+    "Prodigy": '{"text": "x", "meta": {"id": "cat"}}\n{"text": "y", "meta": {"id": "dog"}}\n',
+    "Argilla": '[{"id": "cat", "fields": {}}, {"id": "dog", "fields": {}}]',
+    "FiftyOne": '{"samples": [{"mmselect_id": "cat"}, {"mmselect_id": "dog"}]}',
+    "for FiftyOne": '{"ids": ["cat", "dog"], "ranks": [1, 2], "scores": [0.5, null]}',
+    "COCO": '{"images": [{"id": 1, "file_name": "cat.jpg"}, {"id": 2, "file_name": "dog"}]}',
+    "Datumaro": '{"categories": {}, "items": [{"id": "cat"}, {"id": "dog"}]}',
     "Label Studio": '[{"id": 1, "data": {"id": "cat"}}, {"id": 2, "data": {"id": "dog"}}]',
 }
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import FormatError, located
+from mmselect.files import read_into
 from mmselect.pool.hdf5 import hdf5
 from mmselect.pool.texts import Lengths
 
@@ -169,7 +170,7 @@ class Plain(Part):
         for file, place, size in self.pieces:
             while done < len(raw) and begin + done < size:  # the system may read less than asked
                 here = begin + done
-                got = os.preadv(file.fileno(), [raw[done : done + size - here]], place + here)
+                got = read_into(file.fileno(), raw[done : done + size - here], place + here)
                 if not got:
                     raise FormatError("the file has become shorter", file=file.name)
                 done += got

@@ -22,7 +22,7 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s
 
 from mmselect.errors import FormatError, SchemaError
-from mmselect.files import reason
+from mmselect.files import read_at, reason
 from mmselect.pool.foreign import how_to_pack
 from mmselect.pool.hdf5 import check_declared, check_filters, check_size, hdf5, is_native
 from mmselect.pool.parts import Box, Part, Plain, Stored, Virtual
@@ -98,7 +98,7 @@ class Folder:
         if state.st_size == 0:
             raise FormatError("expected an HDF5 file, found an empty file", file=str(path))
         offsets = (0, *(512 << i for i in range(state.st_size.bit_length())))
-        if not any(os.pread(file.fileno(), 8, offset) == SIGNATURE for offset in offsets):
+        if not any(read_at(file.fileno(), 8, offset) == SIGNATURE for offset in offsets):
             foreign = path.suffix.lower() not in (".h5", ".hdf5")
             message = "expected an HDF5 file, found something else"
             raise FormatError(message + how_to_pack(path) * foreign, file=str(path))

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import h5py
 from numpy.typing import NDArray
 
-from mmselect.files import replacing
+from mmselect.files import read_at, read_into, replacing, write_at
 from mmselect.pool.hdf5 import undisturbed
 from mmselect.pool.ids import as_text
 
@@ -51,12 +51,12 @@ class Medium:
 
     def read(self, size: int = -1) -> bytes:
         """As of a file; h5py takes for a file what has this."""
-        return os.pread(self._fd, self._size if size < 0 else size, self._place)
+        return read_at(self._fd, self._size if size < 0 else size, self._place)
 
     def readinto(self, buffer: Any) -> int:
         """As of a file; what could not be written is there all the same."""
         view, place = memoryview(buffer).cast("B"), self._place
-        got = os.preadv(self._fd, [view], place)
+        got = read_into(self._fd, view, place)
         if self.seen is not None:
             self.seen.append((place, place + got))
         for start, data in self._lost:
@@ -87,8 +87,8 @@ class Medium:
 
     def _heap_ends(self) -> bool:
         """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
-        size = int.from_bytes(os.pread(self._fd, 8, self._place + 8), "little")
-        heap, place = os.pread(self._fd, size, self._place), 16
+        size = int.from_bytes(read_at(self._fd, 8, self._place + 8), "little")
+        heap, place = read_at(self._fd, size, self._place), 16
         while place + 16 <= len(heap):
             index, length = struct.unpack_from("<H6xQ", heap, place)
             step = 16 + (length + 7) // 8 * 8 if index else length
@@ -103,7 +103,7 @@ class Medium:
         with self._kept():
             while not self._lost and self._place < start + len(view):
                 rest = view[self._place - start :]
-                self._place += os.pwrite(self._fd, rest, self._place)
+                self._place += write_at(self._fd, rest, self._place)
         if self._place < start + len(view):
             self._lost.append((start, bytes(view)))
         self._place = start + len(view)

@@ -6,7 +6,6 @@ wrong length of four gigabytes takes four gigabytes. What it believes are pointe
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from itertools import count, product
@@ -18,6 +17,7 @@ from h5py import h5a, h5d, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 from mmselect.errors import FormatError, SchemaError
+from mmselect.files import read_at
 from mmselect.pool.hdf5 import hdf5
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def lengths_of(dataset: h5py.Dataset, file: BinaryIO) -> Lengths | None:
     width = POINTER.itemsize
 
     def lengths(start: int, stop: int) -> NDArray[np.uint32]:
-        found = os.pread(file.fileno(), width * (stop - start), place + width * start)
+        found = read_at(file.fileno(), width * (stop - start), place + width * start)
         return np.frombuffer(found, POINTER, len(found) // width)["length"]
 
     return lengths if dataset.ndim == 1 else None
@@ -144,7 +144,7 @@ def attribute(source: Source, name: str) -> str | None:
 def _attribute_lengths(source: Source, name: bytes) -> Iterator[int]:
     """Lengths in whatever HDF5 has read that looks like an attribute of this name with a text."""
     for start, stop in source.medium.ranges():
-        data = os.pread(source.file.fileno(), stop - start, start)
+        data = read_at(source.file.fileno(), stop - start, start)
         for match in re.finditer(re.escape(name + b"\0"), data):
             for version, before in ((1, 8), (2, 8), (3, 9)):
                 head = data[max(match.start() - before, 0) : match.start()]

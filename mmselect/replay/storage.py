@@ -53,7 +53,7 @@ class Storage(NamedTuple):
         if self.folder is None or not file.exists():
             return None
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             same_key = content.pop("key") == self.key
             run = Run(**content)
             if not same_key or (run.strategy, run.seed) != (strategy, seed) or not run.rounds:
