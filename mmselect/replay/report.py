@@ -157,11 +157,17 @@ def _all_pairs(summary: dict[str, Any], names: Sequence[str], modalities: Sequen
     titles["accuracy.balanced"] = "all modalities, balanced over classes"
     for m in modalities if len(modalities) > 1 else ():
         titles |= {f"accuracy.{m}": f"{m} alone", f"accuracy.balanced.{m}": f"{m} alone, balanced"}
+    measured = {m: t for m, t in titles.items() if _any_known(summary["differences"][m])}
     return "".join(
         f"<details{'' if i else ' open'}><summary>{_shown(title)}</summary>"
         f"{_pairs(names, summary['wins'][m], summary['differences'][m])}</details>"
-        for i, (m, title) in enumerate(titles.items())
+        for i, (m, title) in enumerate(measured.items())
     )
+
+
+def _any_known(differences: Sequence[Sequence[Sequence[float]]]) -> bool:
+    """Whether a measure has any number: soft labels have no classes to balance over."""
+    return any(mean == mean for row in differences for mean, *_ in row)
 
 
 def _shown(text: str) -> str:
