@@ -30,11 +30,11 @@ from __future__ import annotations
 import html
 import io
 import re
-import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from encoders import as_features, encode_images, encode_texts, reduce, square
@@ -42,17 +42,15 @@ from PIL import Image
 from pool_building import (
     Arrays,
     Package,
-    arguments,
     as_text,
     classes_of,
     columns,
     draw_test_groups,
     fetch,
-    finish,
     read_deb,
+    run,
     without_class_names,
 )
-from threadpoolctl import threadpool_limits
 
 DRAWINGS = Package(
     "debian",
@@ -145,8 +143,10 @@ def without_copies(drawings: Sequence[Drawing]) -> list[Drawing]:
     return sorted(seen.values(), key=lambda one: one.path)
 
 
-def build(drawings: Sequence[Drawing]) -> tuple[Arrays, dict[str, Any]]:
+def build(cache: Path) -> tuple[Arrays, dict[str, Any]]:
     """Every dataset of the pool, and the attributes of the file."""
+    svgs = read_deb(fetch(TITLES, cache), (".svg",))
+    drawings = read_drawings(svgs, read_deb(fetch(DRAWINGS, cache), (".png",)))
     label, class_names = classes_of([drawing.folder for drawing in drawings], SMALLEST_CLASS)
     texts = [f"{drawing.title}. {drawing.description}" for drawing in drawings]
     pictures = [square(Image.open(io.BytesIO(drawing.picture))) for drawing in drawings]
@@ -165,15 +165,5 @@ def build(drawings: Sequence[Drawing]) -> tuple[Arrays, dict[str, Any]]:
     return arrays, {"credits": CREDITS, **kept}
 
 
-def main() -> int:
-    options = arguments("Build a pool from the Open Clip Art Library.")
-    svgs = read_deb(fetch(TITLES, options.cache), (".svg",))
-    pngs = read_deb(fetch(DRAWINGS, options.cache), (".png",))
-    with threadpool_limits(1, user_api="blas"):
-        arrays, attributes = build(read_drawings(svgs, pngs))
-    finish(options.output, arrays, attributes)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run("Build a pool from the Open Clip Art Library.", build)

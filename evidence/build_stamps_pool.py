@@ -27,7 +27,6 @@ Sources and licences
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,17 +45,15 @@ from PIL import Image
 from pool_building import (
     Arrays,
     Package,
-    arguments,
     as_text,
     classes_of,
     columns,
     draw_test_groups,
     fetch,
-    finish,
     read_deb,
+    run,
     without_class_names,
 )
-from threadpoolctl import threadpool_limits
 
 STAMPS = Package(
     "debian",
@@ -124,8 +121,10 @@ def draw(picture: bytes) -> Image.Image:
     return square(Image.open(io.BytesIO(picture)))
 
 
-def build(stamps: list[Stamp], wheel: Path) -> tuple[Arrays, dict[str, Any]]:
+def build(cache: Path) -> tuple[Arrays, dict[str, Any]]:
     """Every dataset of the pool, and the attributes of the file."""
+    stamps = read_stamps(read_deb(fetch(STAMPS, cache), (".png", ".svg", ".txt", SPOKEN)))
+    wheel = fetch(OPENWAKEWORD, cache)
     label, class_names = classes_of([stamp.folder for stamp in stamps], SMALLEST_CLASS)
     texts = without_class_names([stamp.text for stamp in stamps], class_names)
     spoken = np.array([bool(stamp.recording) for stamp in stamps])
@@ -148,14 +147,5 @@ def build(stamps: list[Stamp], wheel: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, {"credits": CREDITS, **kept}
 
 
-def main() -> int:
-    options = arguments("Build a pool from the stamps of Tux Paint.")
-    files = read_deb(fetch(STAMPS, options.cache), (".png", ".svg", ".txt", SPOKEN))
-    with threadpool_limits(1, user_api="blas"):
-        arrays, attributes = build(read_stamps(files), fetch(OPENWAKEWORD, options.cache))
-    finish(options.output, arrays, attributes)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run("Build a pool from the stamps of Tux Paint.", build)

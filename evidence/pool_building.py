@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from threadpoolctl import threadpool_limits
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -218,3 +219,11 @@ def finish(path: Path, arrays: Arrays, attributes: dict[str, Any]) -> None:
     """Write the pool and print its size and digest."""
     write_pool(path, arrays, attributes)
     print(f"{path}: {path.stat().st_size} bytes, SHA-256 {sha256(path)}")
+
+
+def run(description: str, build: Callable[[Path], tuple[Arrays, dict[str, Any]]]) -> None:
+    """Do what the command line says: `build` makes datasets and attributes from a cache."""
+    options = arguments(description)
+    with threadpool_limits(1, user_api="blas"):
+        arrays, attributes = build(options.cache)
+    finish(options.output, arrays, attributes)

@@ -265,6 +265,22 @@ def check_labels(labels: Index, labeled: Index, classes: int | None = None) -> N
         raise DataError(message, rows=labeled[bad].tolist())
 
 
+def check_candidates(candidates: ArrayLike | None, labeled: Index, n: int) -> Index:
+    """Rows to pick from, checked; None is all that are not labeled.
+
+    Raises
+    ------
+    ParameterError, SelectionError
+        See :func:`check_rows`.
+
+    Examples
+    --------
+    >>> check_candidates(None, np.array([1]), 3)
+    array([0, 2])
+    """
+    return check_rows(np.setdiff1d(np.arange(n), labeled) if candidates is None else candidates, n)
+
+
 def same_length(sources: Sequence[Rows]) -> int:
     """Count the samples, the same in every source.
 

@@ -105,7 +105,16 @@ class Constraining(Asked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selecting(Scoring, Constraining):
+class Costing(Constraining):
+    """What may be demanded of the picks together, and what they cost."""
+
+    cost: str | None = option(
+        None, "What each row costs; gains count per cost.", "COLUMN", column_name
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Scoring, Costing):
     """What ``select`` may be told."""
 
     budget: int | float | str = option(
@@ -115,9 +124,6 @@ class Selecting(Scoring, Constraining):
         amount_or_share,
         BUDGET,
         required=True,
-    )
-    cost: str | None = option(
-        None, "What each row costs; gains count per cost.", "COLUMN", column_name
     )
     spread: str | None = option(
         None,
@@ -145,7 +151,7 @@ class Verifying(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking(Scoring):
+class Looking(Scoring, Costing):
     """What ``look`` may be told."""
 
     image: str | None = option(
@@ -160,8 +166,8 @@ class Looking(Scoring):
     thumbnail: int = option(160, "Pixels of a picture's longer side.", "N", whole(16))
     cards: int = option(2000, "Show the first so many picks.", "N", whole(1))
     map: str = option("pca", "How the map is drawn.", "pca|tsne", one_of("pca", "tsne"))
-    budget: int | str | None = option(
-        None, "Without PICKS: pick so many, with --strategy.", "N|P%", count_or_share, BUDGET
+    budget: int | float | str | None = option(
+        None, "Without PICKS: pick so many, with --strategy.", "N|P%", amount_or_share, BUDGET
     )
     seed: int = _seed("Without PICKS: equal seeds give equal picks.")
 

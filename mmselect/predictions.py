@@ -57,22 +57,26 @@ def predict(logits: Rows, rows: Index, activation: Activation, name: str) -> Pre
     >>> found = predict(logits, np.array([1, 0]), "softmax", "fused")
     >>> found.classes[:, 0].tolist(), found.probability[:, 0].round(6).tolist()
     ([0, 1], [0.5, 0.7])
+    >>> predict(np.array([[0.0, -9e9]]), np.array([0]), "sigmoid", "fused").probability.tolist()
+    [[0.5, 0.0]]
     """
-    shown = min(LIKELIEST, logits.shape[1])
+    shown, by_class = min(LIKELIEST, logits.shape[1]), activation == "sigmoid"
     classes = np.empty((len(rows), shown), np.intp)
     probability = np.empty((len(rows), shown))
     step = compute_rows(logits.shape[1])
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        with located(rows=part):
-            for strip in strips({name: gather([logits], part)[0]}, activation):
+        block = gather([logits], part)[0]
+        with located(rows=part):  # the likeliest are the same for classes that stand by themselves
+            for strip in strips({name: block}, "softmax" if by_class else activation):
                 e = strip.e[:, 0, : strip.classes].astype(np.float64)
                 best = np.argsort(-e, axis=1, kind="stable")[:, :shown]
+                share = np.take_along_axis(e, best, 1) / (1 + strip.heads[0].rest)[:, None]
+                if by_class:
+                    x = np.take_along_axis(block[strip.rows], best, 1).astype(np.float64)
+                    share = np.exp(-np.logaddexp(0, -x))
                 to = slice(start + strip.rows.start, start + strip.rows.start + len(e))
-                classes[to] = best
-                probability[to] = (
-                    np.take_along_axis(e, best, 1) / (1 + strip.heads[0].rest)[:, None]
-                )
+                classes[to], probability[to] = best, share
     return Prediction(classes, probability)
 
 

@@ -30,6 +30,11 @@ WITHOUT_EXTRAS = [
 ]
 """Strategies that run everywhere; the others have tests of their own in ``torch_helper``."""
 
+INSTALLED = [
+    name for name, record in registry.BUILT_IN.items() if name != "column:NAME" and record.installed
+]
+"""Strategies that run here."""
+
 
 class Result(NamedTuple):
     code: int

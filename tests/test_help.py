@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from conftest import INSTALLED
 
 from mmselect.cli import app
 from mmselect.cli.examples import EXAMPLES
-from mmselect.strategies import registry
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
@@ -35,7 +35,7 @@ def test_a_help_page_fits_80_columns_and_ends_with_examples(
     assert all(line.startswith(f"mmselect {command}") for line in EXAMPLES[command])
 
 
-@pytest.mark.parametrize("name", [*registry.BUILT_IN, "column:loss"])
+@pytest.mark.parametrize("name", [*INSTALLED, "column:NAME", "column:loss"])
 def test_a_strategy_is_shown_with_an_example_that_runs(pool: Path, cli, name: str) -> None:
     found = json.loads(cli("strategies", name, pool, "--format", "json").out)
     assert found["name"] == name and found["summary"] and not found.get("lacks")

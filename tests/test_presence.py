@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import Result, arrays
+from conftest import INSTALLED, Result, arrays
 
 import mmselect
 from mmselect.core.features import join
@@ -54,11 +54,8 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-STRATEGIES = [name for name in BUILT_IN if name != "column:NAME"]
-
-
 @pytest.mark.parametrize("coalitions", [False, True])
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_no_strategy_reads_a_number_of_an_absent_modality(
     tmp_path: Path, name: str, coalitions: bool
 ) -> None:

@@ -8,12 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import INSTALLED, arrays
 
 import mmselect
-from mmselect.strategies import registry
-
-RUN = [name for name in registry.BUILT_IN if name != "column:NAME"]
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def made(pool: Path, cli, monkeypatch: pytest.MonkeyPatch):
     return make
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_every_strategy_is_verified(made, cli, name: str) -> None:
     made("-s", name, "-b", "15%", "--seed", 3)
     found = cli("verify", "picks.json", "-q")

@@ -29,7 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "select": (
         "mmselect select emoji.h5 --budget 60 --where split=train -o picks.txt",
         "mmselect select emoji.h5 -b 5% -s bmmal --exclude picks.txt --seed 1",
-        "mmselect select emoji.h5 -b 60 -s smem --spread d2 -o picks.json",
+        "mmselect select emoji.h5 -b 60 -s smem --group character:1 -o picks.json",
     ),
     "look": (
         "mmselect look emoji.h5 picks.txt -o page.html",

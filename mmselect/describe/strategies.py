@@ -84,7 +84,7 @@ def _report(name: str, record: Strategy, pool: Pool | None) -> StrategyReport:
         name=name,
         kind=record.kind,
         summary=record.summary,
-        needs=[need.described for need in record.needs],
+        needs=record.required,
         parameters=[{word: getattr(p, word) for word in shown} for p in record.parameters],
         reference=record.reference,
         lacks=None if pool is None or name == "column:NAME" else lacking(record, pool),

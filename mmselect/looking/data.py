@@ -72,8 +72,10 @@ class View:
     @property
     def activation(self) -> Activation:
         """How logits become probabilities: as asked, else as the picks were made."""
-        made: Activation = self.picks.provenance.get("parameters", {}).get("activation", "softmax")
-        return self.ask.activation or made  # type: ignore[return-value]
+        made = self.picks.provenance.get("parameters", {})
+        if made.get("multilabel") is True:
+            return "sigmoid"
+        return self.ask.activation or made.get("activation", "softmax")  # type: ignore[return-value]
 
 
 def page_data(view: View) -> Data:

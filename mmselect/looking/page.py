@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.ask import Looking, Selecting
+from mmselect.ask import Costing, Looking, Selecting
 from mmselect.engine import Engine, Progress, processors
 from mmselect.errors import UsageError
 from mmselect.lists import ListFile
@@ -131,9 +131,8 @@ def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | No
 
 
 def _refuse_both(ask: Looking) -> None:
-    given = [
-        n for n in ("budget", "strategy", "parameters") if getattr(ask, n) != getattr(Looking, n)
-    ]
+    how = ("budget", "strategy", "parameters", *(field.name for field in fields(Costing)))
+    given = [n for n in how if getattr(ask, n) != getattr(Looking, n)]
     if given:
         raise UsageError(f"{given[0]}: says how to pick, but picks are given; expected one of both")
 

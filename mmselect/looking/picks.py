@@ -19,6 +19,16 @@ from mmselect.lists import ListFile
 from mmselect.pool.reading import Pool
 from mmselect.selection import Selection
 
+TOLD: dict[str, type] = {
+    "strategy": str,
+    "parameters": dict,
+    "where": list,
+    "lists": dict,
+    "constraints": list,
+    "warnings": list,
+}
+"""What a provenance holds under some names; a file may hold anything, and the rest is dropped."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -94,7 +104,10 @@ def _provenance(text: str) -> dict[str, Any]:
     """Read what made the picks, where the list is the JSON that ``select`` writes."""
     whole = _json(text)
     found = whole.get("provenance") if isinstance(whole, dict) else None
-    return found if isinstance(found, dict) else {}
+    told = found if isinstance(found, dict) else {}
+    return {
+        name: value for name, value in told.items() if isinstance(value, TOLD.get(name, object))
+    }
 
 
 def _scores(text: str) -> dict[str, float]:

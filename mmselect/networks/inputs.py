@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Rows, Singles, check_rows, same_length
+from mmselect.arrays import Floats, Index, Rows, Singles, check_candidates, check_rows, same_length
 from mmselect.core.presence import Present
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, blas_threads, ranges
@@ -88,9 +88,7 @@ def inputs_of(
     """
     n = same_length(list(features.values()))
     labeled = check_rows(labeled, n)
-    candidates = check_rows(
-        np.setdiff1d(np.arange(n), labeled) if candidates is None else candidates, n
-    )
+    candidates = check_candidates(candidates, labeled, n)
     if not len(labeled) or not len(candidates):
         found = f"{len(labeled):,} and {len(candidates):,}"
         raise SelectionError(f"expected labeled samples and candidates, found {found}")

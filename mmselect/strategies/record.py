@@ -346,6 +346,12 @@ class Strategy:
         """Whether what it needs beside the pool is there; looked for without importing it."""
         return not self.extra or find_spec(self.extra) is not None
 
+    @property
+    def required(self) -> list[str]:
+        """What it needs, in words: datasets of the pool, and a package."""
+        package = [f"{self.extra} (pip install 'mmselect[{self.extra}]')"] * bool(self.extra)
+        return [*(need.described for need in self.needs), *package]
+
     def resolve(self, given: Mapping[str, Any], modalities: Sequence[str]) -> Parameters:
         """Fill in defaults and check what was given.
 

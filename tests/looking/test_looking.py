@@ -337,3 +337,21 @@ def test_cards_of_the_first_picks_alone(pool: Path, tmp_path: Path) -> None:
     data = data_of(page)
     assert [p["id"] for p in data["picks"]] == found.ids[:4] and data["pool"]["picks"] == 9
     assert all(len(f["of"]) == 4 and sum(f["picked"]) == 9 for f in data["facets"])
+
+
+def test_a_provenance_that_makes_no_sense(pool: Path, cli, tmp_path: Path) -> None:
+    strange = {"strategy": 7, "parameters": [], "where": "x", "lists": 3, "warnings": {"a": 1}}
+    picks, page = tmp_path / "picks.json", tmp_path / "page.html"
+    picks.write_text(json.dumps({"provenance": strange, "picks": [{"id": "s001", "score": {}}]}))
+    assert cli("look", pool, picks, "-o", page).code == 0
+    assert data_of(page)["made"]["strategy"] == "" and data_of(page)["picks"][0]["score"] is None
+
+
+def test_multi_label_heads_speak_of_each_class_by_itself(pool: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    found = mmselect.select(pool, "entropy", budget=4, parameters={"multilabel": True})
+    mmselect.look(pool, found, output=page)
+    with mmselect.open_pool(pool) as opened:
+        x = opened.columns["/multimodal_logits"][found.indices].astype(float)
+    shown = [[share for _, share in pick["top"]] for pick in data_of(page)["picks"]]
+    np.testing.assert_allclose(shown, -np.sort(-1 / (1 + np.exp(-x)))[:, :3], atol=6e-5)

@@ -18,6 +18,7 @@ from mmselect.arrays import (
     Index,
     Rows,
     check_budget,
+    check_candidates,
     check_labels,
     check_rows,
     same_length,
@@ -150,8 +151,7 @@ def alfamix(
     ([2], 0.6000000000000001, 2)
     """
     n = same_length(list(features.values()))
-    if candidates is None:
-        candidates = np.setdiff1d(np.arange(n), labeled)
+    candidates = check_candidates(candidates, labeled, n)
     check_budget(k, len(candidates))
     check_limits(cap=cap, iterations=iterations)
     how: dict[str, Any] = {"present": present, "engine": engine}
@@ -212,9 +212,7 @@ def mix_thresholds(
     [0.4]
     """
     n = same_length(list(features.values()))
-    if candidates is None:
-        candidates = np.setdiff1d(np.arange(n), labeled)
-    candidates = check_rows(candidates, n)
+    candidates = check_candidates(candidates, labeled, n)
     w, b = _head(features, weight, bias)
     names, sources, masks = list(features), list(features.values()), dict(present or {})
     means = usual_blocks(features, np.union1d(labeled, candidates), masks, engine=engine)

@@ -20,6 +20,7 @@ from mmselect.arrays import (
     Rows,
     Singles,
     check_budget,
+    check_candidates,
     check_rows,
     same_length,
 )
@@ -149,9 +150,7 @@ def gcnal(
     """
     n = same_length(list(features.values()))
     labeled = check_rows(labeled, n)
-    candidates = check_rows(
-        np.setdiff1d(np.arange(n), labeled) if candidates is None else candidates, n
-    )
+    candidates = check_candidates(candidates, labeled, n)
     check_budget(k, len(candidates))
     check_limits(variant=variant, epochs=epochs, dropout=dropout)
     if not len(labeled):

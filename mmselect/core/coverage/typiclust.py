@@ -18,6 +18,7 @@ from mmselect.arrays import (
     Rows,
     Singles,
     check_budget,
+    check_candidates,
     check_rows,
     same_length,
 )
@@ -121,9 +122,7 @@ def typiclust(
     n = same_length(list(features.values()))
     check_limits(clusters=clusters, iterations=iterations)
     labeled = np.empty(0, np.intp) if labeled is None else check_rows(labeled, n)
-    candidates = check_rows(
-        np.setdiff1d(np.arange(n), labeled) if candidates is None else candidates, n
-    )
+    candidates = check_candidates(candidates, labeled, n)
     check_budget(k, len(candidates))
     rows = np.union1d(labeled, candidates)
     each: Unit = "modality" if unit else "none"

@@ -55,7 +55,8 @@ def leaving(found: Mapping[str, Any]) -> Block:
             wide = torch.float32 if given.dtype == torch.bfloat16 else given.dtype  # as NumPy has
             cuda = given.device.type == "cuda"
             devices |= {given.device} if cuda else set()
-            values[path] = given.detach().to(wide).to("cpu", non_blocking=cuda, copy=True)
+            stored = given.detach().to(wide)
+            values[path] = stored.to("cpu", non_blocking=cuda, copy=True)  # pinned, where it may be
         else:
             whole = isinstance(given, list | tuple | str)
             values[path] = given if whole else np.array(to_numpy(given))

@@ -58,6 +58,8 @@ class Shards:
     ----------
     target, folder : Path
         The pool to be, links followed, and what it grows in.
+    own : str
+        What the names of this part's files begin with.
     rows, batches, last_rows : int
         What the finished shards hold, and the rows of the last batch in them.
     constants : dict of path to array
@@ -67,10 +69,10 @@ class Shards:
     def __init__(self, target: Path, settings: Mapping[str, Any], part: tuple[int, int]) -> None:
         self.target = Path(os.path.realpath(target))
         self.folder = self.target.with_name(f"{self.target.name}.partial")
-        self.settings, self.parts, self._own = settings, part[1], f"{part[0]:04d}"
+        self.settings, self.parts, self.own = settings, part[1], f"{part[0]:04d}"
         self.rows = self.batches = self.last_rows = 0
         self.constants: Arrays = {}
-        self.settings_file = self.folder / f"{self._own}.json"
+        self.settings_file = self.folder / f"{self.own}.json"
         self._waiting: list[Arrays] = []
         self._size, self._since = 0, time.monotonic()
         self._hashes = np.empty(0, np.int64)
@@ -104,7 +106,7 @@ class Shards:
             return
         sizes = list(map(_rows, blocks))
         about = {"batches": len(sizes), "last_batch": sizes[-1]}
-        path = self.folder / f"{self._own}-{self.batches:08d}.h5"
+        path = self.folder / f"{self.own}-{self.batches:08d}.h5"
         hashes = self._new_hashes([block["/id"] for block in blocks if "/id" in block])
         if not self.batches:
             self._begin()
@@ -129,7 +131,7 @@ class Shards:
 
     def ids(self) -> Iterator[Any]:
         """Go through the ids in the finished shards, as stored."""
-        for path in self.finished(self._own):
+        for path in self.finished(self.own):
             with open_pool(path, masks=False) as shard:
                 yield from shard.ids.values.tolist()
 
@@ -138,7 +140,7 @@ class Shards:
         with writing(self.folder):
             for path in self.folder.iterdir():
                 number = path.name[:4]
-                stale = number == self._own or (number.isdecimal() and int(number) >= self.parts)
+                stale = number == self.own or (number.isdecimal() and int(number) >= self.parts)
                 if stale and path != self.settings_file:
                     path.unlink()
             with self.settings_file.open("r+") as handle:
@@ -157,11 +159,11 @@ class Shards:
         FormatError
             If its files cannot be read, or one is missing.
         """
-        for path in self.finished(self._own):
+        for path in self.finished(self.own):
             self._check_settings(self.settings_file)
             with open_pool(path, masks=False) as shard:
                 about = shard.layout.shards[0].source.handle.attrs
-                if path.stem != f"{self._own}-{self.batches:08d}" or "batches" not in about:
+                if path.stem != f"{self.own}-{self.batches:08d}" or "batches" not in about:
                     message = f"expected the shard of batch {self.batches + 1}, found another"
                     raise FormatError(f"{message}; {AGAIN}", file=str(path))
                 self.rows, self.last_rows = self.rows + shard.n, int(about["last_batch"])
@@ -189,7 +191,7 @@ class Shards:
         SchemaError
             If it has other rows, text or numbers; `rows` counts within the batch.
         """
-        rows, path = _rows(arrays), self.finished(self._own)[-1]
+        rows, path = _rows(arrays), self.finished(self.own)[-1]
         if rows != self.last_rows:
             expected = f"expected {self.last_rows} rows in batch {self.batches}, as before"
             raise SchemaError(f"{expected}, found {rows}", file=str(path))
@@ -207,7 +209,7 @@ class Shards:
         """Write what waits; where every part is done, make the pool of them."""
         self.flush()
         with writing(self.folder):
-            (self.folder / f"{self._own}.done").touch()
+            (self.folder / f"{self.own}.done").touch()
         with suppress(FileNotFoundError), locked(self.folder / "lock", wait=True):
             if len(list(self.folder.glob("*.done"))) >= self.parts:
                 self._make(join)
@@ -225,13 +227,6 @@ class Shards:
             for path in set(self.folder.iterdir()) - set(shards):
                 path.unlink()
             self.folder.replace(self.target)
-
-    def leave(self) -> None:
-        """Take away the settings where there is no shard, and the folder where it is empty."""
-        with suppress(OSError):  # what ended the export is what to tell
-            if not self.finished(self._own):
-                self.settings_file.unlink()
-                self.folder.rmdir()
 
 
 def _rows(arrays: Arrays) -> int:
@@ -291,4 +286,7 @@ def growing(
                 error.add_note(note)
             raise
         finally:
-            shards.leave()
+            with suppress(OSError):  # what ended the export is what to tell
+                if not shards.finished(shards.own):
+                    shards.settings_file.unlink()
+                    shards.folder.rmdir()

@@ -154,7 +154,11 @@ def align_features(
                 path: Projector(opened, path, how.dim or 0, rng, device, how.memory)
                 for path in paths
             }
-            losses = _trained(opened, maps, how, progress)
+            try:
+                losses = train(opened, maps, how, progress)
+            except torch.cuda.OutOfMemoryError:
+                message = "expected room for a batch and the prototypes, found none left"
+                raise MmselectError(f"{how.device}: {message}; try fewer of both") from None
         _write(opened, target, maps, how, losses)
     with open_pool(target) as written:
         new = measure_alignment(written, engine)
@@ -215,16 +219,6 @@ def _settled(how: Aligning, pool: Pool, found: Alignment) -> Aligning:
     prototypes = usual if how.prototypes is None else how.prototypes
     dim = how.dim or min(narrowest, WIDEST)
     return replace(how, dim=dim, warmup=warmup, prototypes=prototypes)
-
-
-def _trained(
-    pool: Pool, projectors: Mapping[str, Projector], how: Aligning, progress: Progress | None
-) -> list[Losses]:
-    try:
-        return train(pool, projectors, how, progress)
-    except torch.cuda.OutOfMemoryError:
-        message = "expected room for a batch and the prototypes, found none left; try fewer of both"
-        raise MmselectError(f"{how.device}: {message}") from None
 
 
 def _warnings(pool: Pool, old: Alignment, new: Alignment) -> list[str]:

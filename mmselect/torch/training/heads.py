@@ -46,12 +46,14 @@ class SingleModalHeads(nn.Module):
         super().__init__()
         if not sizes:
             raise ParameterError("sizes: expected at least one modality, found none")
-        if not all(map(_is_size, (*sizes.values(), classes, 1 if hidden is None else hidden))):
+        given = (*sizes.values(), classes, 1 if hidden is None else hidden)
+        if not all(isinstance(size, int | np.integer) and size >= 1 for size in given):
             found = f"found {dict(sizes)}, {classes} classes, hidden {hidden}"
             raise ParameterError(f"expected whole sizes of at least 1, {found}")
         self.sizes = dict(sizes)
         for name, size in sizes.items():
-            if not _is_name(name) or hasattr(self, name):
+            known = isinstance(name, str) and re.fullmatch(NAME, name) and "." not in name
+            if not known or hasattr(self, name):
                 expected = f"expected a name like {NAME}, without a dot, that is not torch's own"
                 raise ParameterError(f"modality {name!r}: {expected}")
             self.add_module(name, _head(size, classes, hidden))
@@ -68,14 +70,6 @@ class SingleModalHeads(nn.Module):
         if found != self.sizes:
             raise ParameterError(f"expected features of widths {self.sizes}, found {found}")
         return {name: self.get_submodule(name)(features[name].detach()) for name in self.sizes}
-
-
-def _is_size(given: object) -> bool:
-    return isinstance(given, int | np.integer) and int(given) >= 1
-
-
-def _is_name(given: object) -> bool:
-    return isinstance(given, str) and "." not in given and bool(re.fullmatch(NAME, given))
 
 
 def _head(size: int, classes: int, hidden: int | None) -> nn.Module:
