@@ -138,7 +138,7 @@ def play_all(
         data, files = load(opened, ask.test_fraction is None, named_columns(ask)), opened.files
     check_strategies(data, ask)
     fraction = None if data.test is not None else ask.test_fraction or TEST_FRACTION
-    played = {
+    played: dict[str, Any] = {
         "mmselect": __version__,
         "grid": C_GRID,
         "start": ask.start,
