@@ -92,11 +92,15 @@ def plan(arguments: Sequence[str]) -> int:
 
 
 def measure(
-    pool: Path, strategies: Sequence[str], formats: Sequence[str], budget: str
+    pool: Path,
+    strategies: Sequence[str],
+    formats: Sequence[str],
+    budget: str,
+    spreads: Sequence[str] = ("", "d2", "facility"),
 ) -> Iterator[Measured]:
     """Plan and run each strategy in each format, and some scores spread out."""
     for name in strategies:
-        for spread in ("", "d2", "facility") if name in SPREAD else ("",):
+        for spread in spreads if name in SPREAD else ("",):
             asked = ["select", str(pool), "-s", name, "-b", budget, "--threads", "2"]
             asked += ["--spread", spread] if spread else []
             planned = plan(asked)

@@ -23,7 +23,7 @@ def test_plans_of_cheap_strategies_hold(tmp_path: Path) -> None:
     bench.make_pool(pool, 100_000)
     found = [
         *bench.measure(pool, ["random"], ["ids", "json", "label-studio"], "50%"),
-        *bench.measure(pool, ["smem", "coreset"], ["csv"], "50"),
+        *bench.measure(pool, ["smem", "coreset"], ["csv"], "50", ("", "d2")),
     ]
     assert len(found) == 6
     assert [run for run in found if not run.holds] == []

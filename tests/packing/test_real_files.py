@@ -9,9 +9,9 @@ import pytest
 
 import mmselect
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "evidence"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-import pack_real_files as real
+import try_pack as real
 
 
 @pytest.mark.parametrize("library", real.LIBRARIES)

@@ -1,7 +1,7 @@
 """Pack files as the libraries themselves write them, and compare every number.
 
     python -m pip install anndata mudata datasets pandas polars pyarrow safetensors
-    python evidence/pack_real_files.py
+    python scripts/try_pack.py
 
 Prints one line per kind of file: the library and its version, what was packed, and that the pool
 holds the same values. Files of torch are among the tests that need torch.
