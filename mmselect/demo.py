@@ -7,18 +7,19 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import wrap
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Looking
 from mmselect.core.scores.shapley import contributions
-from mmselect.errors import OutputError
+from mmselect.errors import OutputError, printable
 from mmselect.files import make_folder, replacing, writing
 from mmselect.looking.page import page_of, view_of
 from mmselect.option import conditions
 from mmselect.output.emitting import ALONE, SCORE_FORMS, SELECT_FORMS
-from mmselect.output.tables import LINE, WHOLE_WORDS
+from mmselect.output.layout import LINE, WHOLE_WORDS, Paint, aligned, percent, unpainted
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
 from mmselect.strategies.gradients import shapley
@@ -30,7 +31,9 @@ BUDGET = 60
 WHERE = "split=train"
 """The test rows stay unseen, so that they can judge the next model."""
 
-SHOWN = 12
+Rows: TypeAlias = list[tuple[str, ...]]
+
+SHOWN, TAB = 12, 8
 CHANCES = 200
 """Random selections of the same size that the picks are compared with."""
 
@@ -46,13 +49,17 @@ MEASURED = (
 COUNTED = "different classes"
 
 
-def play(folder: Path) -> Iterator[str]:
+def play(folder: Path, width: int = LINE, paint: Paint = unpainted) -> Iterator[str]:
     """Write the emoji pool, run the main job on it, and say what happened, line by line.
 
     Parameters
     ----------
     folder : path
         Where the pool, the scores and the picks are written; made if it is missing.
+    width : int
+        Columns that the lines are to fit.
+    paint : callable
+        Colours of a table, as :func:`~mmselect.output.layout.aligned` takes them.
 
     Yields
     ------
@@ -64,12 +71,17 @@ def play(folder: Path) -> Iterator[str]:
     OutputError
         If the folder cannot be written, or holds other files of these names.
     """
-    for line in _told(folder):
-        yield from folded(line)
+    for told in _told(folder):
+        if isinstance(told, str):
+            yield from folded(told, width)
+        else:
+            yield from (f"  {line.decode().rstrip()}" for line in aligned(told, width - 2, paint))
 
 
-def folded(line: str) -> list[str]:
-    r"""Break a line that is wider than 80 columns between words; a command so that it still runs.
+def folded(line: str, width: int = LINE) -> list[str]:
+    r"""Break a line that is too wide between words; a command so that it still runs.
+
+    What stands behind a tab stays behind one, and what would move a cursor is written out.
 
     Examples
     --------
@@ -77,15 +89,21 @@ def folded(line: str) -> list[str]:
     $ mmselect select a-long-name.h5 a-long-name.h5 a-long-name.h5 a-long-name.h5 \
         a-long-name.h5
     """
-    if len(line) <= LINE or "\t" in line:
-        return [line]
-    command = line.removeprefix("$").strip().startswith("mmselect ")
-    parts = wrap(line, LINE - 2, subsequent_indent="    ", **WHOLE_WORDS)
+    head, tab, rest = line.partition("\t")
+    first, rest = printable(head), printable(rest)
+    if tab:
+        parts = wrap(rest, width - TAB, **WHOLE_WORDS)
+        return [f"{'    ' if i else first}\t{part}" for i, part in enumerate(parts)]
+    if len(first) <= width:
+        return [first]
+    command = first.removeprefix("$").strip().startswith("mmselect ")
+    indent = "    " if command or first.startswith(" ") else ""
+    parts = wrap(first, width - 2 * command, subsequent_indent=indent, **WHOLE_WORDS)
     return [f"{part} \\" for part in parts[:-1]] + parts[-1:] if command else parts
 
 
-def _told(folder: Path) -> Iterator[str]:
-    """Say what was done, in lines of any length."""
+def _told(folder: Path) -> Iterator[str | Rows]:
+    """Say what was done, in lines of any length and tables."""
     with open_pool(EMOJI) as pool:
         table = score(pool, "smem", where=[WHERE])
         picks = select(pool, budget=BUDGET, where=[WHERE])
@@ -98,9 +116,11 @@ def _told(folder: Path) -> Iterator[str]:
         pool_file, scores, picks_file, page = _put(folder, made)
         here = shlex.quote(str(pool_file))
         labeled = int(pool.labeled.sum())
-        yield f"{pool.n:,} drawings of emoji by two vendors, each with a name and keywords."
-        yield f"{labeled} are labeled with one of {pool.sizes['c']} classes, and a small model was"
-        yield "fitted on those. Which ones should a person label next?"
+        yield (
+            f"{pool.n:,} drawings of emoji by two vendors, each with a name and keywords. "
+            f"{labeled} are labeled with one of {pool.sizes['c']} classes, and a small model was "
+            "fitted on those. Which ones should a person label next?"
+        )
         yield ""
         to = shlex.quote(str(scores))
         yield f"$ mmselect score {here} --strategy smem --where {WHERE} -o {to}"
@@ -171,7 +191,7 @@ def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
         yield f"    \t{classes[truth[i]]}, {takes}"
 
 
-def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> Iterator[str]:
+def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> Iterator[str | Rows]:
     """Compare the picks with as many random candidates."""
     measure = _measurer(pool)
     ours = measure(picks.indices)
@@ -180,10 +200,11 @@ def _comparison(pool: Pool, picks: Selection, candidates: NDArray[np.intp]) -> I
     low, middle, high = np.percentile(chance, [5, 50, 95], axis=0)
     yield f"Judged with the labels, which no strategy reads, against {CHANCES} random selections:"
     yield ""
-    yield f"  {'':<41}{'picks':>6}{'random, median (5 % to 95 %)':>30}"
+    table: Rows = [("", "picks", "random, median (5 % to 95 %)")]
     for text, *numbers in zip(MEASURED, ours, middle, low, high, strict=True):
-        shown = [f"{x:.0f}" if text == COUNTED else f"{100 * x:.0f} %" for x in numbers]
-        yield f"  {text:<41}{shown[0]:>6}{f'{shown[1]} ({shown[2]} to {shown[3]})':>30}"
+        shown = [f"{x:.0f}" if text == COUNTED else percent(x, 0) for x in numbers]
+        table.append((text, shown[0], f"{shown[1]} ({shown[2]} to {shown[3]})"))
+    yield table
 
 
 def _measurer(pool: Pool) -> Callable[[NDArray[np.intp]], list[float]]:

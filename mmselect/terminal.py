@@ -1,4 +1,4 @@
-"""What people are told on stderr: the same words in a pipe, colour and bars on a terminal only.
+"""How people are told: the same words in a pipe, colour and bars on a terminal only.
 
 What others wrote (names, ids, paths) may stand in any of it, so all lines are made printable here.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
 
 from mmselect.errors import printable
+from mmselect.output.layout import LINE, Paint, unpainted
+
+COLOURS = {"head": "1", "name": "1", "detail": "2", "leader": "1;36"}
+"""Bold, dim, and one colour: codes by the part that a text plays in a table."""
 
 
 def fail(message: str, code: int) -> int:
@@ -41,7 +47,23 @@ def bar(text: str = "", hidden: bool = False) -> Iterator[Callable[[int, int | N
         yield lambda done, total: drawn.update(task, completed=done, total=total)
 
 
+def page() -> tuple[int, Paint]:
+    """Columns of standard output and the colours it takes: 80 and none but on a terminal."""
+    if not sys.stdout.isatty():
+        return LINE, unpainted
+    width = shutil.get_terminal_size((LINE, 24)).columns
+    return width, _painted if _colourful(sys.stdout) else unpainted
+
+
+def _painted(text: str, part: str) -> str:
+    return f"\033[{COLOURS[part]}m{text}\033[0m"
+
+
 def _style(text: str, codes: str) -> str:
     """Colour for a terminal, nothing elsewhere."""
-    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ
-    return text if plain else f"\033[{codes}m{text}\033[0m"
+    return f"\033[{codes}m{text}\033[0m" if _colourful(sys.stderr) else text
+
+
+def _colourful(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours, and nobody has asked for none."""
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -18,11 +18,10 @@ from mmselect.cli.examples import EXAMPLES
 from mmselect.errors import UsageError, suggestion
 from mmselect.lists import read_list
 from mmselect.option import Asked, Option, names, options
-from mmselect.terminal import bar, notices
+from mmselect.terminal import bar, notices, page
 
 if TYPE_CHECKING:
     from mmselect.ask import Ask
-    from mmselect.describe.report import Table
     from mmselect.output.tables import How
     from mmselect.request import Request
 
@@ -246,13 +245,14 @@ def show_json(value: Any) -> None:
     to_stdout([f"{as_json(value, indent=1)}\n".encode()])
 
 
-def show(tables: Iterator[Table]) -> None:
-    """Print tables, each with aligned columns."""
+def show(tables: Iterable[Sequence[tuple[Any, ...]]]) -> None:
+    """Print tables, laid out for the terminal at hand, or for a pipe."""
     from mmselect.output.emitting import to_stdout
-    from mmselect.output.tables import aligned
+    from mmselect.output.layout import aligned
 
+    width, paint = page()
     for table in tables:
-        to_stdout(aligned(table))
+        to_stdout(aligned(table, width, paint), safe=True)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import typer
 from mmselect.ask import Reading
 from mmselect.cli.completion import PARAMETERS, completer
 from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
-from mmselect.terminal import notices
+from mmselect.terminal import notices, page
 
 
 def demo(
@@ -28,7 +28,7 @@ def demo(
     from mmselect.demo import play
     from mmselect.output.emitting import to_stdout
 
-    to_stdout(f"{line}\n".encode() for line in play(Path(folder)))
+    to_stdout((f"{line}\n".encode() for line in play(Path(folder), *page())), safe=True)
 
 
 @takes(Reading)

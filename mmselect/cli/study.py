@@ -93,7 +93,7 @@ def replay(
     from mmselect.output.emitting import REPORT_ENDINGS, decide, emit
     from mmselect.replay.runs import play_all
     from mmselect.replay.summary import check_target, summarize
-    from mmselect.replay.tables import FORMS
+    from mmselect.replay.tables import FORMS, tables
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
     check_target(target)
@@ -115,7 +115,11 @@ def replay(
         lacking = "its figures as files need matplotlib: pip install 'mmselect[report]'"
         drawn = any(file.suffix == ".svg" for file in others)
         notices([f"report: {page}", *([] if drawn else [lacking])], quiet)
-    emit(FORMS[form](found, summary), target_of(output))
+    written = target_of(output)
+    if form == "text" and written is None:
+        show(tables(found, summary))
+    else:
+        emit(FORMS[form](found, summary), written)
 
 
 @contextlib.contextmanager

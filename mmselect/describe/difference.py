@@ -18,6 +18,7 @@ from mmselect.engine import Engine, processors
 from mmselect.errors import SelectionError
 from mmselect.lists import ListFile, unknown
 from mmselect.output.columns import columns_of
+from mmselect.output.layout import percent
 from mmselect.output.tables import plain
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.predictions import FUSED, heads_of, top_class
@@ -69,20 +70,20 @@ class Difference:
 
     def rows(self) -> Iterator[Table]:
         """Tables for people."""
-        sizes = (f"{count:,} picks" for count in self.picks)
-        yield list(zip("AB", sizes, self.names, strict=True))
+        sizes = (f"{n:,} picks of {name}" for n, name in zip(self.picks, self.names, strict=True))
+        yield list(zip("AB", sizes, strict=True))
         yield from (BLANK, [("shared", f"{self.shared:,}, Jaccard {self.jaccard:.3f}")])
         for each in self.first:
             a, b = each["picks"]
             said = f"{each['shared']:,} (of {a:,} in A, {b:,} in B)"
-            yield [(f"shared by the first {each['share']:.0%}", said)]
+            yield [(f"shared by the first {percent(each['share'], 0)}", said)]
         if self.made:
             table: Table = [(name, *map(str, values)) for name, values in self.made.items()]
             yield from (BLANK, [("made with", "A", "B"), *table])
         for of in dict.fromkeys(each["of"] for each in self.shares):
             found = [each for each in self.shares if each["of"] == of]
             found.sort(key=lambda each: -abs(each["a"] - each["b"]))
-            table = [(each["value"], f"{each['a']:.1%}", f"{each['b']:.1%}") for each in found]
+            table = [(each["value"], percent(each["a"]), percent(each["b"])) for each in found]
             rest = [(f"and {len(table) - SHOWN:,} more", "", "")]
             yield from (BLANK, [(of, "A", "B"), *table[:SHOWN], *rest[: len(table) > SHOWN]])
         if self.means:

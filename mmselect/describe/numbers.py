@@ -14,6 +14,7 @@ from mmselect.core.scores.alignment import Alignment, modality_gap
 from mmselect.core.scores.guidelines import guideline_report
 from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.describe.report import BLANK, Table
+from mmselect.output.layout import percent
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
 from mmselect.predictions import FUSED, heads_of, top_class
@@ -53,9 +54,9 @@ def _share_rows(found: list[dict[str, Any]]) -> Table:
     table: Table = [("class", "share of the labels", "of the predictions", "difference")]
     order = sorted(found, key=lambda row: -abs(row["labeled"] - row["predicted"]))
     for row in order[:SHOWN]:
-        shares = [100 * row["labeled"], 100 * row["predicted"]]
-        apart = f"{shares[0] - shares[1]:+.1f}"
-        table.append((row["class"], *(f"{share:.1f} %" for share in shares), apart))
+        shares = [row["labeled"], row["predicted"]]
+        apart = f"{100 * (shares[0] - shares[1]):+.1f}"
+        table.append((row["class"], *map(percent, shares), apart))
     if len(found) > SHOWN:
         table.append((f"{len(found) - SHOWN} more differ less", "", "", ""))
     return table
@@ -69,7 +70,7 @@ def _contribution_rows(found: Mapping[str, Any]) -> Iterator[Table]:
     ]
     for name in names:
         weights = [_three(found["weight_where_dominated_by"][name][other]) for other in names]
-        share = f"{100 * found['dominates'][name]:.1f} %"
+        share = percent(found["dominates"][name])
         table.append((name, f"{found['mean'][name]:.3f}", share, *weights))
     yield table
     rows: Table = [("mean dominance degree", _three(found["dominance"]))]

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmselect.core.presence import patterns_of
 from mmselect.describe.report import BLANK, Table
+from mmselect.output.layout import percent
 from mmselect.pool.reading import Pool
 from mmselect.request import lacking
 from mmselect.strategies import registry
@@ -49,7 +50,7 @@ class PoolReport:
             parts += [word for word in ("head", "classifier") if has[word]]
             summary.append((f"modality {name}", ", ".join(parts)))
         for pattern in self.patterns or ():
-            share = f"{pattern['samples']:,} ({100 * pattern['samples'] / max(n, 1):.1f} %)"
+            share = f"{pattern['samples']:,} ({percent(pattern['samples'] / max(n, 1))})"
             lacks = f", without {', '.join(pattern['lacks'])}" if pattern["lacks"] else ""
             summary.append((f"with {', '.join(pattern['has'])}{lacks}", share))
         table: Table = [("dataset", "shape", "type", "storage")]

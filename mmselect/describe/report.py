@@ -6,6 +6,8 @@ from dataclasses import asdict, fields
 from typing import Any, TypeAlias
 
 Table: TypeAlias = list[tuple[Any, ...]]
+"""Rows of cells; with three columns or more, the first one is the head."""
+
 BLANK: Table = [("",)]
 
 

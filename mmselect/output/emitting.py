@@ -271,10 +271,11 @@ def write_neighbours(found: Neighbours, target: Path) -> None:
     emit(tables.as_csv(fields), target)
 
 
-def to_stdout(chunks: Iterable[bytes]) -> None:
+def to_stdout(chunks: Iterable[bytes], safe: bool = False) -> None:
     """Write to standard output; when its reader has gone (``| head``), stop quietly.
 
-    A file or a pipe gets every byte as it is; on a terminal what it would obey is written out.
+    A file or a pipe gets every byte as it is; on a terminal what it would obey is written out,
+    unless the chunks are `safe`: laid out already, in colours of our own.
 
     Raises
     ------
@@ -283,7 +284,7 @@ def to_stdout(chunks: Iterable[bytes]) -> None:
     """
     with writing("standard output"):
         try:
-            shown = map(_harmless, chunks) if sys.stdout.isatty() else chunks
+            shown = map(_harmless, chunks) if sys.stdout.isatty() and not safe else chunks
             sys.stdout.buffer.writelines(shown)
             sys.stdout.buffer.flush()
         except BrokenPipeError:  # give Python's own flush at exit something that takes it

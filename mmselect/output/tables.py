@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any
 
 import h5py
@@ -24,36 +23,8 @@ from mmselect.selection import Scores, Selection
 MOST_PADDING = 1 << 22
 """Characters of padding in an npy of ids that nobody minds."""
 
-LINE = 80
-"""Columns at which text for people is wrapped."""
-
-WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-
 ROWS_AT_ONCE = 4096
 """Rows turned into text at a time, so that a long table needs little memory."""
-
-
-def aligned(rows: Sequence[Sequence[Any]]) -> list[bytes]:
-    r"""Turn rows into lines with aligned columns; the last one is wrapped at 80 columns.
-
-    Everywhere alike, so that a pipe gets the same bytes as a terminal of any width. Words are never
-    cut, and where less than half a line is left nothing is wrapped.
-
-    Examples
-    --------
-    >>> aligned([("a", 1), ("bcd", 2)])
-    [b'a    1\n', b'bcd  2\n']
-    """
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    room = LINE - sum(widths) - 2 * len(widths)
-    lines = []
-    for *first, last in cells:
-        parts = wrap(last, room, **WHOLE_WORDS) if room >= LINE // 2 else [last]
-        for i, part in enumerate(parts or [""]):
-            padded = [("" if i else cell).ljust(w) for cell, w in zip(first, widths, strict=True)]
-            lines.append(f"{'  '.join([*padded, part]).rstrip()}\n".encode())
-    return lines
 
 
 def number(value: float) -> str:

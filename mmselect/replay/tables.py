@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mmselect.output.tables import aligned, as_csv, as_json
+from mmselect.output.layout import Leader, aligned, percent
+from mmselect.output.tables import as_csv, as_json
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy, undecided
 
@@ -18,29 +19,30 @@ def verdict(summary: dict[str, Any], baseline: bool = True) -> list[str]:
 
 def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
     """Make the summary table: a head, then one row per strategy, as text."""
-    goal, base = 100 * summary["target"], summary["baseline"]
+    base, best = summary["baseline"], summary["best"]
     rows: list[tuple[str, ...]] = [
         (
             "strategy",
             "mean accuracy",
             f"against {base}",
             "last round",
-            f"labels for {goal:.1f} %",
+            f"labels for {percent(summary['target'])}",
             f"of {base}'s",
             "seconds",
         )
     ]
     for name in names:
         row = summary["strategies"][name]
+        mean = plus_minus(row["area"]["accuracy"])
         price, share = row["labels_to_target"], row["relative_labels"]
         rows.append(
             (
                 name,
-                plus_minus(row["area"]["accuracy"]),
+                Leader(mean) if best and name == best["names"][0] else mean,
                 "" if name == base else between(row["area_difference"]["accuracy"]),
                 plus_minus(row["last"]),
                 f"{price:,.0f}" if price == price else "not reached",
-                f"{100 * share:.0f} %" if share == share else "–",
+                percent(share, 0) if share == share else "–",
                 f"{row['seconds']:.2g}",
             )
         )
@@ -87,7 +89,7 @@ def between(values: Sequence[float]) -> str:
 def settings_rows(found: Replay) -> list[tuple[str, str]]:
     """Say what was played, line by line."""
     s = found.settings
-    split = "the pool's own split" if s["test_fraction"] is None else f"{s['test_fraction']:.0%}"
+    split = "the pool's own split" if s["test_fraction"] is None else percent(s["test_fraction"], 0)
     return [
         ("pool", ", ".join(s["pool"]["paths"])),
         ("samples", f"{s['pool']['samples']:,} with a known label, {s['classes']} classes"),
@@ -109,20 +111,23 @@ def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> lis
     return rows
 
 
-def as_text(found: Replay, summary: dict[str, Any]) -> Iterator[bytes]:
+def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[str, ...]]]:
     """Say who did how well, and which differences are more than noise."""
     names = found.settings["strategies"]
     # without the seconds: the same replay prints the same bytes
     shown = [row[:-1] for row in summary_rows(summary, names)]
     heads = head_rows(summary, names, found.settings["modalities"])
-    tables: list[Sequence[tuple[str, ...]]] = [settings_rows(found), shown, heads]
+    blank = [("",)]
+    yield from (settings_rows(found), blank, shown, blank, heads, blank)
     if len(found.settings["seeds"]) > 1:
-        tables.append(win_rows(summary, names, "accuracy"))
-    tables.append([(line,) for line in verdict(summary)])
-    for i, rows in enumerate(tables):
-        if i:
-            yield b"\n"
-        yield from aligned(rows)
+        yield from (win_rows(summary, names, "accuracy"), blank)
+    yield [(line,) for line in verdict(summary)]
+
+
+def as_text(found: Replay, summary: dict[str, Any]) -> Iterator[bytes]:
+    """Lay the tables out for a file or a pipe."""
+    for table in tables(found, summary):
+        yield from aligned(table)
 
 
 FORMS: dict[str, Callable[[Replay, dict[str, Any]], Iterable[bytes]]] = {

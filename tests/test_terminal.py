@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmselect.demo import EMOJI
+from mmselect.output.layout import Leader, aligned, percent
+
+COLOUR = re.compile("\x1b\\[[\\d;]*m")
+REPLAYED = ["--rounds", "1", "--seeds", "2", "--strategies", "random,entropy,least-confidence"]
+COMMANDS = {
+    "demo": ["demo", "here"],
+    "info": ["info", str(EMOJI)],
+    "strategies": ["strategies"],
+    "strategy": ["strategies", "smem"],
+    "pack": ["pack", "-o", "new.h5", "--features", f"image={EMOJI}:/features/image"],
+    "plan": ["select", str(EMOJI), "-b", "9", "--dry-run"],
+    "verify": ["verify", "a.json"],
+    "diff": ["diff", "a.json", "b.json", str(EMOJI)],
+    "replay": ["replay", str(EMOJI), *REPLAYED, "--runs", "runs"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two selections."""
+    made = tmp_path_factory.mktemp("terminal")
+    for name, strategy in (("a", "random"), ("b", "entropy")):
+        picked = ["select", EMOJI, "-b", "20", "-s", strategy, "-o", f"{name}.json"]
+        subprocess.run([sys.executable, "-m", "mmselect", *picked], cwd=made, check=True)
+    return made
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "TERM")}
+    return {**kept, "TERM": "xterm", **more}
+
+
+def on_terminal(command: list[str], folder: Path, columns: int, **more: str) -> str:
+    """What a terminal of a width gets on standard output."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    run = [sys.executable, "-m", "mmselect", *command]
+    with (
+        os.fdopen(ours, "rb", buffering=0) as read,
+        subprocess.Popen(
+            run, cwd=folder, env=environment(**more), stdout=theirs, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        os.close(theirs)
+        parts = []
+        try:
+            while part := read.read(1 << 16):
+                parts.append(part)
+        except OSError:  # Linux says so when the other end is closed
+            pass
+    assert process.returncode == 0
+    return b"".join(parts).decode().replace("\r\n", "\n")
+
+
+def through_pipe(command: list[str], folder: Path, **more: str) -> str:
+    run = [sys.executable, "-m", "mmselect", *command]
+    found = subprocess.run(run, cwd=folder, env=environment(**more), capture_output=True)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.decode()
+
+
+def words(text: str) -> set[str]:
+    return {word for word in COLOUR.sub("", text).split() if word != "\\"}
+
+
+def too_wide(text: str, columns: int) -> list[str]:
+    """Lines that leave the page, but for those that hold one path."""
+    lines = [line.expandtabs(8) for line in COLOUR.sub("", text).splitlines()]
+    return [
+        line
+        for line in lines
+        if len(line) > columns and str(EMOJI) not in line and "\u200d" not in line
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_reports_fit_the_width_at_hand(folder: Path, name: str) -> None:
+    piped = through_pipe(COMMANDS[name], folder)
+    assert not too_wide(piped, 80) and "\x1b" not in piped
+    for columns in (60, 80, 120):
+        shown = on_terminal(COMMANDS[name], folder, columns)
+        assert not too_wide(shown, columns)
+        assert words(shown) == words(piped)  # nothing is lost, and no word is cut
+        if columns == 80:
+            assert COLOUR.sub("", shown) == piped
+            assert COLOUR.search(shown)
+
+
+@pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colour_that_nobody_wants(folder: Path, more: dict[str, str]) -> None:
+    plain = through_pipe(COMMANDS["diff"], folder)
+    assert on_terminal(COMMANDS["diff"], folder, 80, **more) == plain
+
+
+def test_a_pipe_gets_the_same_bytes_whatever_is_said_of_the_terminal(folder: Path) -> None:
+    plain = through_pipe(COMMANDS["info"], folder)
+    assert through_pipe(COMMANDS["info"], folder, COLUMNS="200") == plain
+
+
+def marked(text: str, part: str) -> str:
+    return f"<{part}>{text}</>"
+
+
+def laid(rows: list[tuple[object, ...]], *how: object) -> list[str]:
+    return b"".join(aligned(rows, *how)).decode().splitlines()
+
+
+def test_colour_takes_no_room() -> None:
+    rows = [("strategy", "accuracy", "seconds"), ("smem", Leader("71.0"), 2), ("random", "65.0", 1)]
+    painted = laid(rows, 80, marked)
+    assert painted[0] == "<head>strategy</>  <head>accuracy</>  <head>seconds</>"
+    assert painted[1] == "smem      <leader>71.0</>      2"
+    assert [re.sub("<[^>]*>", "", line) for line in painted] == laid(rows)
+    listed = [("smem (scores)", "What it does"), ("    needs", "logits")]
+    assert laid(listed, 80, marked)[1].startswith("<detail>    needs</>      logits")
+
+
+def test_a_table_that_is_too_wide_goes_on_below() -> None:
+    head = ("wins over", *(f"strategy-{i}" for i in range(12)))
+    rows = [head, *((name, *(f"{i}.{j}" for j in range(12))) for i, name in enumerate(head[1:]))]
+    lines = laid(rows, 60)
+    assert max(map(len, lines)) <= 60
+    bands = "\n".join(lines).split("\n\n")
+    assert len(bands) == 4 and all(band.startswith("wins over    strategy-") for band in bands)
+    found = [[line.split() for line in band.splitlines()[1:]] for band in bands]
+    whole = [[cell for band in found for cell in band[i][1:]] for i in range(12)]
+    assert whole == [list(row[1:]) for row in rows[1:]]
+
+
+def test_numbers_stay_whole() -> None:
+    rows = [("", "labels for 47.3 %", "against"), ("smem", "120", "-1.4 [-52.6, +49.8]")]
+    assert laid(rows, 40) == [
+        "      labels for  against",
+        "      47.3 %",
+        "smem  120         -1.4 [-52.6, +49.8]",
+    ]
+    assert laid([("share", f"of all {percent(0.5)}")], 17)[-1].endswith(" 50.0 %")
+    assert laid([("a-word-that-is-wider-than-the-line",)], 9) == [
+        "a-word-that-is-wider-than-the-line"
+    ]
