@@ -118,8 +118,8 @@ def _told(folder: Path) -> Iterator[str | Rows]:
         labeled = int(pool.labeled.sum())
         yield (
             f"{pool.n:,} drawings of emoji by two vendors, each with a name and keywords. "
-            f"{labeled} are labeled with one of {pool.sizes['c']} classes, and a small model was fitted "
-            "on those. Which ones should a person label next?"
+            f"{labeled} are labeled with one of {pool.sizes['c']} classes, and a small model was "
+            "fitted on those. Which ones should a person label next?"
         )
         yield ""
         to = shlex.quote(str(scores))

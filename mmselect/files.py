@@ -51,6 +51,16 @@ def write_at(descriptor: int, data: memoryview, place: int) -> int:
         return os.write(descriptor, data[:LARGEST_CALL])
 
 
+def begin_write_back(descriptor: int, place: int, size: int) -> None:
+    """Let the system put on disk what was just written there, while more is being written.
+
+    Linux does so with dirty pages of which it is told that nobody needs them, and keeps them.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # a hint
+            os.posix_fadvise(descriptor, place, size, os.POSIX_FADV_DONTNEED)
+
+
 def reason(error: OSError) -> str:
     """Say what the system says, without its number and the file's name."""
     return os.strerror(error.errno).lower() if error.errno else str(error)

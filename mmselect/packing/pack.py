@@ -30,6 +30,9 @@ from mmselect.pool.writing import PoolWriter
 SHARE = 8
 """Into so many parts memory is divided: a block, what it is made of, and what HDF5 keeps."""
 
+BLOCK = 4 << 20
+"""Bytes of a block where any will do: it stays in cache from its reading to its writing."""
+
 OUTPUTS = (
     "/unimodal_logits",
     "/multimodal_logits",
@@ -170,7 +173,9 @@ def _write(
     """Copy all items, block by block."""
     items = plan.items
     row = sum(item.row_bytes for item in items.values())
-    step = max(memory // SHARE // max(row, 1), 1)
+    chunked = any(item.source.column.chunk_end(1) > 1 for item in items.values())
+    size = memory // SHARE if chunked else min(memory // SHARE, BLOCK)
+    step = max(size // max(row, 1), 1)
     rooms = {path: _room(item, min(step, rows)) for path, item in items.items()}
     with PoolWriter(target, plan.constants, rows=rows, links=links) as writer:
         for start, stop in ranges(0, rows if items else 0, step):

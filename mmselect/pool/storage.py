@@ -17,13 +17,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
+import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.files import read_at, read_into, replacing, write_at
-from mmselect.pool.hdf5 import undisturbed
+from mmselect.files import begin_write_back, read_at, read_into, replacing, write_at
+from mmselect.pool.hdf5 import is_native, undisturbed
 from mmselect.pool.ids import as_text
 
 TEXT = h5py.string_dtype()
+
+DIRECT = 1 << 18
+"""Bytes of a first block from which on those after it bypass HDF5, which buffers smaller ones."""
+
+EARLY = 32 << 20
+"""Bytes after which what was written goes to the disk, so that little is left for the end."""
 
 SIZES = {b"GCOL": (8, 8), b"HEAP": (8, 8), b"BTHD": (6, 4)}
 """Where structures of HDF5 say how large they are: a heap of strings, of names, nodes of a tree."""
@@ -108,6 +115,9 @@ class Medium:
             self._lost.append((start, bytes(view)))
         self._place = start + len(view)
         self._size = max(self._size, self._place)
+        low, high = (place // EARLY * EARLY for place in (start, self._place))
+        if low < high:
+            begin_write_back(self._fd, low, high - low)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
@@ -139,6 +149,7 @@ class Storage:
 
     def __init__(self, handle: h5py.File, medium: Medium) -> None:
         self.handle, self._medium = handle, medium
+        self._places: dict[str, int] = {}
 
     def reserve(self, name: str, like: NDArray[Any], rows: int | None) -> None:
         """Make a dataset of so many rows as those of `like`; None: of any number, in chunks."""
@@ -162,13 +173,26 @@ class Storage:
         stop = start + len(values)
         if values.dtype.kind in "OSU":
             values = as_text(values, name)
+        if name in self._places:
+            self._medium.seek(self._places[name] + start * (values.nbytes // max(len(values), 1)))
+            self._medium.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+            self._medium.check()
+            return
         with undisturbed():
             dataset = self.handle[name]
             if dataset.maxshape[0] is None and stop > len(dataset):
                 dataset.resize(stop, axis=0)
             if values.size:
                 dataset[start:stop] = values
+                self._note_place(name, dataset, values)
         self._medium.check()
+
+    def _note_place(self, name: str, dataset: h5py.Dataset, values: NDArray[Any]) -> None:
+        """Note where a dataset lies whose next rows need neither conversion nor HDF5."""
+        place = dataset.id.get_offset() if dataset.chunks is None else None
+        same = is_native(dataset) and dataset.dtype == values.dtype
+        if place is not None and same and values.nbytes >= DIRECT:
+            self._places[name] = place
 
     def store(self, name: str, values: NDArray[Any]) -> None:
         """Write a whole array as a dataset."""

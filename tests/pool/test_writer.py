@@ -17,6 +17,7 @@ from conftest import arrays
 import mmselect
 from mmselect.errors import DataError, MmselectError, OutputError, SchemaError
 from mmselect.files import replacing
+from mmselect.pool import storage
 from mmselect.pool.checking import check
 from mmselect.pool.schema import SCHEMA, per_sample
 from mmselect.pool.storage import Medium
@@ -247,3 +248,31 @@ def test_a_stream_by_any_of_its_names_keeps_what_it_holds(tmp_path: Path) -> Non
                 with replacing(target) as stream:
                     stream.write(b"more ")
         assert log.read_bytes() == b"keep more more "
+
+
+@pytest.mark.parametrize("width", [4, 1 << 11])
+def test_blocks_that_bypass_hdf5_give_the_same_bytes(tmp_path: Path, monkeypatch, width) -> None:
+    x = np.random.default_rng(0).standard_normal((700, width), np.float32)
+    arrays = {"/features/a": x, "/features/b": x.astype(">f8")[::-1], "/labeled": x[:, 0] > 0}
+    sent = []
+    for name, direct in (("hdf5.h5", 1 << 40), ("direct.h5", storage.DIRECT)):
+        monkeypatch.setattr(storage, "DIRECT", direct)
+        with PoolWriter(tmp_path / name, rows=700) as writer:
+            for start in (0, 300, 600):
+                writer.append({key: each[start : start + 300] for key, each in arrays.items()})
+            sent.append(len(writer._pool._places))
+    assert sent == [0, 2 if width > 4 else 0]
+    first, second = ((tmp_path / name).read_bytes() for name in ("hdf5.h5", "direct.h5"))
+    assert first == second
+    with h5py.File(tmp_path / "direct.h5") as pool:
+        np.testing.assert_array_equal(pool["features/b"][:], x[::-1])
+
+
+def test_a_large_pool_begins_to_reach_the_disk_early(tmp_path: Path, monkeypatch) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(storage, "EARLY", 1 << 20)
+    monkeypatch.setattr(storage, "begin_write_back", lambda _, *place: begun.append(place))
+    write_pool(tmp_path / "a.h5", features={"a": np.ones((1 << 10, 1 << 10), np.float32)})
+    assert begun and sum(size for _, size in begun) == 4 << 20
+    with h5py.File(tmp_path / "a.h5") as pool:
+        assert (pool["features/a"][:] == 1).all()
