@@ -178,7 +178,7 @@ def amount_or_share(name: str, value: Any) -> str:
     """Take a budget in any unit: a number above 0, or a share; whether it counts shows later."""
     if isinstance(value, str) and value.strip().endswith("%"):
         return count_or_share(name, value)
-    expected = "a count of at least 1, or a share above 0% and up to 100%"  # as where none is a cost
+    expected = "a count of at least 1, or a share above 0% and up to 100%"
     try:
         between(0, math.inf, expected)(name, value)
     except UsageError as error:
