@@ -15,13 +15,14 @@ nor an injected mapper can change a bit.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -350,8 +351,16 @@ def _apply(function: Callable[[Index, list[Array]], Result], task: RowTask) -> R
         return function(task.rows, [block for block in task.loaded if block is not None])
 
 
+@lru_cache(maxsize=1)
+def _thread_pools(_modules: int) -> Any:
+    """Find the libraries with threads of their own: 3 ms, so only when modules were imported."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 class _SingleThreaded:
-    """Counts who needs BLAS on one thread: looking for its libraries takes a millisecond."""
+    """Counts who needs BLAS on one thread."""
 
     lock = threading.Lock()
     users = 0
@@ -361,16 +370,15 @@ class _SingleThreaded:
 @contextmanager
 def blas_threads(threads: int = 1) -> Iterator[None]:
     """Let BLAS use `threads` threads inside the ``with`` block (process-wide); 1 may be nested."""
-    from threadpoolctl import threadpool_limits
-
+    libraries = _thread_pools(len(sys.modules))
     if threads != 1:
-        with threadpool_limits(threads, user_api="blas"):
+        with libraries.limit(limits=threads, user_api="blas"):
             yield
         return
     state = _SingleThreaded
     with state.lock:
         if not state.users:
-            state.limits = threadpool_limits(1, user_api="blas")
+            state.limits = libraries.limit(limits=1, user_api="blas")
         state.users += 1
     try:
         yield

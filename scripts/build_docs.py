@@ -21,11 +21,15 @@ import operator
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from difflib import unified_diff
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,7 @@ from mmselect.strategies import registry
 ROOT = Path(__file__).parent.parent
 
 
-def run(command: str, folder: str) -> str:
+def run(command: str, folder: str | Path) -> str:
     """Run a command and return what it prints, on both streams."""
     bin_folder = Path(sys.executable).parent
     environment = {
@@ -67,12 +71,12 @@ def furnish(folder: str) -> None:
     run(f"python {ROOT / 'examples' / 'emoji_files.py'} .", folder)
 
 
-def fill_console(page: str) -> str:
+def fill_console(page: str, furnished: str) -> str:
     """Run the commands of a page's console blocks and put their output below them."""
     if "```console" not in page:
         return page
-    with tempfile.TemporaryDirectory() as folder:
-        furnish(folder)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = shutil.copytree(furnished, Path(parent, "folder"))
 
         def fill(block: re.Match[str]) -> str:
             commands = re.findall(r"^\$ (?:.*\\\n)*.*$", block[1], re.MULTILINE)
@@ -118,18 +122,12 @@ def usage(name: str) -> str:
     return " ".join(["mmselect", name, *command.collect_usage_pieces(typer.Context(command))])
 
 
-def failing_examples() -> list[str]:
+def failing_examples(furnished: str) -> list[str]:
     """Run the examples of all help pages, in the folder of the demo; name those that fail."""
     failed, skipped = [], set() if find_spec("torch") else {"align"}
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        furnish(folder)
-        os.chdir(folder)
-        try:
-            for command in (name for name in EXAMPLES if name not in skipped):
-                failed += [line for line in EXAMPLES[command] if not runs(line)]
-        finally:
-            os.chdir(before)
+    with contextlib.chdir(furnished):
+        for command in (name for name in EXAMPLES if name not in skipped):
+            failed += [line for line in EXAMPLES[command] if not runs(line)]
     return failed
 
 
@@ -210,13 +208,14 @@ def fill_tables(page: str) -> str:
     return page
 
 
-def fresh_pages() -> dict[Path, str]:
-    """Every page as it should be."""
+def fresh_pages(furnished: str) -> dict[Path, str]:
+    """Every page as it should be; two pages at a time, since the work is in other processes."""
     pages = {ROOT / "docs" / "commands.md": command_reference()}
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        if path not in pages:
-            pages[path] = fill_console(fill_tables(path.read_text()))
-    return pages
+    paths = {ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - set(pages)
+    old = {path: fill_tables(path.read_text()) for path in sorted(paths)}
+    with ThreadPoolExecutor(2) as pool:
+        new = pool.map(fill_console, old.values(), repeat(furnished))
+    return pages | dict(zip(old, new, strict=True))
 
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
@@ -226,7 +225,7 @@ kernels, and so between processors."""
 
 REFITTED = re.compile(r"<!-- heads are fitted here -->\n```console\n.*?\n```", re.DOTALL)
 """A block in which heads are fitted to what was picked: one last digit in a logit changes a draw,
-and that every later round. Its words are compared, its numbers are not."""
+and that every later round, and so the ranks. Only its commands and headings are compared."""
 
 
 def same_page(old: str, new: str) -> bool:
@@ -237,7 +236,7 @@ def same_page(old: str, new: str) -> bool:
     >>> same_page("a,1.2345678", "a,1.2345679"), same_page("a,12", "a,13"), same_page("a", "b")
     (True, False, False)
     """
-    old, new = (REFITTED.sub(lambda block: words(block[0]), page) for page in (old, new))
+    old, new = (REFITTED.sub(lambda block: headings(block[0]), page) for page in (old, new))
     if old == new:
         return True
     if NUMBER.sub("#", old) != NUMBER.sub("#", new):
@@ -246,13 +245,15 @@ def same_page(old: str, new: str) -> bool:
     return all(a == b or nearly_equal(a, b) for a, b in pairs)
 
 
-def words(block: str) -> str:
-    """Drop the numbers of a block, and the width of its columns.
+def headings(block: str) -> str:
+    r"""Keep commands and the lines that name no strategy, without numbers and widths of columns.
 
-    >>> words("bmmal   +3.4 [+1.2, +5.6]"), words("a  7")
-    ('bmmal # [#, #]', 'a #')
+    >>> headings("$ mmselect replay -s bmmal\nbmmal   +3.4 [+1.2]\naccuracy   62.1 %")
+    '$ mmselect replay -s bmmal\naccuracy # %'
     """
-    return re.sub(r"[ -]+", " ", NUMBER.sub("#", block))
+    results = re.compile(rf"(?!\$).*\b({'|'.join(registry.BUILT_IN)})\b")
+    kept = [line for line in block.split("\n") if not results.match(line)]
+    return re.sub(r" +|-{2,}", " ", NUMBER.sub("#", "\n".join(kept)))
 
 
 def nearly_equal(a: str, b: str) -> bool:
@@ -275,16 +276,21 @@ def broken_links(pages: dict[Path, str]) -> list[str]:
 
 def main() -> None:
     """Write the pages, or name the stale ones."""
-    pages = fresh_pages()
+    with tempfile.TemporaryDirectory() as furnished:
+        furnish(furnished)
+        pages = fresh_pages(furnished)
+        failed = failing_examples(furnished) if "--check" in sys.argv else []
     if broken := broken_links(pages):
         sys.exit("\n".join(broken))
-    if "--check" in sys.argv and (failed := failing_examples()):
+    if failed:
         sys.exit("examples of help pages that fail:\n" + "\n".join(failed))
     same = same_page if "--check" in sys.argv else operator.eq
     stale = [p for p, text in pages.items() if not p.exists() or not same(p.read_text(), text)]
     if "--check" in sys.argv:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is stale: run python scripts/build_docs.py")
+            old = path.read_text().split("\n") if path.exists() else []
+            print(*unified_diff(old, pages[path].split("\n"), n=0, lineterm=""), sep="\n")
         sys.exit(bool(stale))
     for path in stale:
         path.write_text(pages[path])
