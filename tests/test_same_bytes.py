@@ -64,7 +64,7 @@ def digest_of_picks(pool: Any, name: str, **how: Any) -> str:
     return f"{picks.ids[0]} {digest(picks.indices)} {digest(picks.scores)}"
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     threads=st.integers(1, 4),
     memory=st.sampled_from([1, 40_000, 10**9]),
