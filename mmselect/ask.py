@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
@@ -19,6 +18,7 @@ from mmselect.option import (
     Condition,
     amount_or_share,
     anything,
+    asking,
     assignments,
     between,
     columns,
@@ -44,14 +44,14 @@ def _seed(help: str = "Equal seeds give equal picks.") -> Any:
     return option(0, help, "N", whole(0))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Reading(Asked):
     """What every command that reads numbers may be told."""
 
     memory: int = option("256MiB", f"How much to read at a time. {NEUTRAL}", "SIZE", size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Ask(Reading):
     """What a user may say of any selection: with what, from which rows, and at what expense."""
 
@@ -70,7 +70,7 @@ class Ask(Reading):
     threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Scoring(Ask):
     """What ``score`` may be told."""
 
@@ -82,7 +82,7 @@ class Scoring(Ask):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Constraining(Asked):
     """What may be demanded of the picks together."""
 
@@ -104,7 +104,7 @@ class Constraining(Asked):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Costing(Constraining):
     """What may be demanded of the picks together, and what they cost."""
 
@@ -113,7 +113,7 @@ class Costing(Constraining):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Selecting(Scoring, Costing):
     """What ``select`` may be told."""
 
@@ -140,7 +140,7 @@ class Selecting(Scoring, Costing):
             count_or_share("budget", self.budget)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Verifying(Reading):
     """What ``verify`` may be told."""
 
@@ -150,7 +150,7 @@ class Verifying(Reading):
     threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Looking(Scoring, Costing):
     """What ``look`` may be told."""
 
@@ -172,7 +172,7 @@ class Looking(Scoring, Costing):
     seed: int = _seed("Without PICKS: equal seeds give equal picks.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Embedding(Ask):
     """What ``embed`` may be told."""
 
@@ -198,7 +198,7 @@ def _source(help: str, *names: str) -> Any:
     return option(None, help, "SOURCE", anything, names)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Packing(Reading):
     """What ``pack`` may be told: each dataset of the format, and how they are brought together."""
 
@@ -258,7 +258,7 @@ class Packing(Reading):
 _POSITIVE = between(0, math.inf, "a number above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Aligning(Reading):
     """What ``align`` may be told."""
 
@@ -290,7 +290,7 @@ class Aligning(Reading):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Replaying(Constraining):
     """What ``replay`` may be told."""
 

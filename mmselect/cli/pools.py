@@ -10,7 +10,7 @@ import typer
 
 from mmselect.ask import Reading
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
+from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json
 from mmselect.terminal import notices, page
 
 
@@ -31,7 +31,6 @@ def demo(
     to_stdout((f"{line}\n".encode() for line in play(Path(folder), *page())), safe=True)
 
 
-@takes(Reading)
 def check(pools: Pools, ask: Reading, quiet: Quiet = False) -> None:
     """List everything that is wrong with a pool.
 
