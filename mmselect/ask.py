@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
+from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
@@ -24,6 +25,7 @@ from mmselect.option import (
     columns,
     conditions,
     count_or_share,
+    counts_or_shares,
     id_list,
     names,
     one_of,
@@ -301,15 +303,21 @@ class Replaying(Constraining):
         names,
         ("--strategies", "-s"),
     )
-    budget: int | str = option(
-        "2%", "Picks of a round; P% of those to pick from.", "N|P%", count_or_share, BUDGET
+    budget: Sequence[int | str] = option(
+        ("2%",),
+        "Picks of a round; P% of those to pick from; with --rounds 0 of the first batch; several.",
+        "N|P%,…",
+        counts_or_shares,
+        BUDGET,
     )
-    rounds: int = option(5, "How often to pick.", "N", whole(1))
-    start: str = option(
-        "random",
-        "Strategy that picks the first samples; labeled: those of the pool.",
-        "NAME|labeled",
-        text,
+    rounds: int = option(
+        5, "How often to pick; 0: compare first batches, by --start and --budget.", "N", whole(0)
+    )
+    start: Sequence[str] = option(
+        ("random",),
+        "Strategy of the first picks; labeled: what the pool has labeled; with --rounds 0 several.",
+        "NAME|labeled,…",
+        names,
     )
     start_budget: int | str | None = option(
         None, "Samples to start with; default: the budget.", "N|P%", count_or_share
@@ -323,3 +331,20 @@ class Replaying(Constraining):
         between(0, 1, "a share between 0 and 1"),
     )
     jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds:
+            for name, given in (("start", self.start), ("budget", self.budget)):
+                if len(given) > 1:
+                    message = f"expected one, found {len(given)}; several are for --rounds 0"
+                    raise UsageError(f"{name}: {message}")
+            return
+        default = {each.name: each.default for each in fields(self)}
+        rest = ("strategies", "start_budget", *(each.name for each in fields(Constraining)))
+        for name in rest:
+            if getattr(self, name) != default[name]:
+                played = "only --start and --budget are played with --rounds 0"
+                raise UsageError(f"{name}: expected nothing, since {played}")
+        if "labeled" in self.start:
+            raise UsageError("start: expected strategies with --rounds 0, found labeled")

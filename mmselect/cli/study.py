@@ -28,7 +28,7 @@ from mmselect.cli.options import (
     target_of,
     targets,
 )
-from mmselect.errors import needing
+from mmselect.errors import UsageError, needing
 from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices
 
@@ -97,6 +97,8 @@ def replay(
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
     check_target(target)
+    if target is not None and not ask.rounds:
+        raise UsageError("target: expected rounds, since first batches have no curve")
     check_targets(targets(output), pools)
     if report:
         make_folder(Path(report))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from mmselect.errors import UsageError
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
+from mmselect.replay.first import play_first
 from mmselect.replay.heads import C_GRID
 from mmselect.replay.rounds import Run, Start, begin, check_strategies, play
 from mmselect.replay.storage import Storage, digest
-from mmselect.replay.workers import run_tasks
+from mmselect.replay.workers import counter, run_tasks
 from mmselect.version import __version__
 
 Midway: TypeAlias = "Callable[[Replay], None]"
@@ -100,6 +100,7 @@ def replay(
         With features and labels; nothing else of it is used.
     strategies : sequence of str
         Names, with parameters where wanted: ``"smem:spread=d2"``.
+        Unused with ``rounds=0``, where first batches are compared.
     folder : path, optional
         Where finished runs are kept, and found again.
     progress : callable, optional
@@ -109,7 +110,9 @@ def replay(
     Returns
     -------
     Replay
-        For one seed all strategies start alike. Results do not depend on the number of jobs.
+        With ``rounds=0`` its strategies are the starts, and its rounds the budgets, each of which
+        stands for itself. For one seed all strategies start alike. Results do not depend on the
+        number of jobs.
 
     Raises
     ------
@@ -137,24 +140,16 @@ def play_all(
 
     `midway` is told, once, what the first seeds gave, two at least, while others are to come.
     """
-    names, numbers = list(ask.strategies), list(range(ask.seed, ask.seed + ask.seeds))
+    names = list(ask.strategies if ask.rounds else ask.start)
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
+        which = "strategies" if ask.rounds else "start"
+        raise UsageError(f"{which}: expected each once, found {repeated[0]} again")
     with opened_pool(pool) as opened:
         data, files = load(opened, ask.test_fraction is None, named_columns(ask)), opened.files
     check_strategies(data, ask)
-    fraction = None if data.test is not None else ask.test_fraction or TEST_FRACTION
-    played: dict[str, Any] = {
-        "mmselect": __version__,
-        "grid": C_GRID,
-        "start": ask.start,
-        "start_budget": ask.start_budget or ask.budget,
-        "budget": ask.budget,
-        "rounds": ask.rounds,
-        "test_fraction": fraction,  # applies only where the pool has no split of its own
-    }
-    if demanded := as_texts(ask):
-        played["constraints"] = demanded
+    numbers = list(range(ask.seed, ask.seed + ask.seeds))
+    pairs = [(strategy, seed) for strategy in names for seed in numbers]
+    played = _played(data, ask)
     described = {
         **played,
         "strategies": names,
@@ -163,15 +158,36 @@ def play_all(
         "classes": data.classes,
         "modalities": sorted(data.features),
     }
+    if not ask.rounds:
+        runs = play_first(data, ask, pairs, folder, played, progress)
+        described |= {"start": names, "budget": [*ask.budget]}
+        return Replay(described, runs, _merge_warnings(runs))
 
     def early(runs: list[Run]) -> None:
         if midway is not None:
             midway(Replay(described, runs, []))
 
     storage = Storage(folder, digest({**played, "data": data.digest}))
-    pairs = [(strategy, seed) for strategy in names for seed in numbers]
     runs = _play_pairs(data, ask, pairs, storage, progress, early)
     return Replay(described, runs, _merge_warnings(runs))
+
+
+def _played(data: Data, ask: Replaying) -> dict[str, Any]:
+    """Collect what stored runs must agree with besides the data and, for first batches, budget."""
+    played: dict[str, Any] = {
+        "mmselect": __version__,
+        "grid": C_GRID,
+        "rounds": ask.rounds,
+        # applies only where the pool has no split of its own
+        "test_fraction": None if data.test is not None else ask.test_fraction or TEST_FRACTION,
+    }
+    if ask.rounds:
+        budget = ask.budget[0]
+        more = {"start": ask.start[0], "start_budget": ask.start_budget or budget}
+        played |= {**more, "budget": budget}
+    if demanded := as_texts(ask):
+        played["constraints"] = demanded
+    return played
 
 
 def _merge_warnings(runs: Sequence[Run]) -> list[str]:
@@ -203,7 +219,7 @@ def _play_pairs(
     runs = {pair: run for pair in pairs if (run := storage.load(*pair))}
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
-    step = _counter(progress, len(todo) + len(seeds))
+    step = counter(progress, len(todo) + len(seeds))
     told = False
     for first in range(0, len(seeds), ask.jobs):
         whole = {seed for _, seed in pairs} - {*seeds[first:]}
@@ -222,12 +238,3 @@ def _play_pairs(
             storage.save(run)
             step()
     return [runs[pair] for pair in pairs]
-
-
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Make a function that reports, each time it is called, that one more is done."""
-    counted = itertools.count(1)
-    if progress is None or not total:
-        return lambda: None
-    progress(0, total)
-    return lambda: progress(next(counted), total)

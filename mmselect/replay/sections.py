@@ -14,6 +14,7 @@ from mmselect.replay.comparison import TEST
 from mmselect.replay.runs import Replay
 from mmselect.replay.tables import (
     between,
+    first_rows,
     head_rows,
     summary_rows,
     visible_rows,
@@ -26,6 +27,7 @@ class Section(NamedTuple):
     heading: str
     note: str
     body: str
+    panel: bool = False
 
 
 def joined(sections: Sequence[Section]) -> str:
@@ -43,10 +45,27 @@ def charts(name: str) -> str:
     return f'{keys}<div class="charts" id="{name}"></div>'
 
 
+def _against(baseline: str) -> Section:
+    """Make room for the figure of paired differences."""
+    return Section(
+        f"Against {baseline}",
+        "Paired difference of the mean accuracies (area under the learning curve over its "
+        "width), in points. Every strategy starts from the same samples for the same seed, and "
+        "differences are taken within a seed. Bars: 95 % intervals of Student's t over the "
+        "seeds, widened (Bonferroni) so that all of them hold at once; filled: 0 is left out. "
+        "Seen from: the smallest difference that the seeds played tell from noise with a "
+        "chance of 80 %. Seeds still to play: so many that a difference of this size and "
+        "spread is told from noise with the same chance.",
+        '<div id="differences" class="differences"></div>',
+        panel=True,
+    )
+
+
 def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
-    """Make the sections of a replay with rounds, but for the first figure and the settings."""
+    """Make the sections of a replay with rounds."""
     names, modalities = found.settings["strategies"], found.settings["modalities"]
     return [
+        _against(summary["baseline"]),
         Section(
             "Learning curves",
             "Accuracy on test samples, % against labeled samples; mean over seeds, shaded: its "
@@ -75,6 +94,39 @@ def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
             all_pairs(summary, names, modalities),
         ),
         *power_sections(summary, names, len(found.settings["seeds"])),
+    ]
+
+
+def of_first(found: Replay, summary: dict[str, Any]) -> list[Section]:
+    """Make the sections of a comparison of first batches."""
+    fused, *rest = first_rows(found, summary)
+    seeds = len(found.settings["seeds"])
+    return [
+        Section(
+            "The first batch alone",
+            "Accuracy on test samples of heads fitted on it, % (MMCSAL, Tables 1, 2 and 6); ±: "
+            "half of a 95 % interval over the seeds. A start without chance gives all seeds one "
+            "batch, and has no interval where the pool has a split of its own.",
+            table(fused),
+        ),
+        Section(
+            f"Against {summary['baseline']}",
+            "Paired difference of accuracies, in points, with intervals of Student's t over the "
+            "seeds that hold for all starts of a budget at once (Bonferroni); below: the smallest "
+            f"difference that {seeds} seeds tell from noise with a chance of 80 %.",
+            "".join(map(table, rest)),
+        ),
+        Section(
+            "Accuracy against labeled samples",
+            "Mean over seeds, shaded: its 95 % interval. Batches stand each for itself: a larger "
+            "one need not hold the smaller.",
+            charts("curves"),
+        ),
+        Section(
+            "What each modality contributes to the true class",
+            "Mean contribution on test samples, % against labeled samples.",
+            charts("contributions"),
+        ),
     ]
 
 

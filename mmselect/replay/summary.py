@@ -18,6 +18,7 @@ from mmselect.replay.comparison import (
     labels_to_reach,
     wins,
 )
+from mmselect.replay.first import summarize_first
 from mmselect.replay.measures import accuracies
 from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
@@ -32,6 +33,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     Parameters
     ----------
     found : Replay
+        With 0 rounds: see `mmselect.replay.first.summarize_first` for what is returned.
     target : float, optional
         Accuracy whose price in labels is compared; default: the baseline's mean in the last round.
 
@@ -59,6 +61,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         If the target is not an accuracy between 0 and 1.
     """
     check_target(target)
+    if found.settings.get("rounds") == 0:
+        return summarize_first(found)
     accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
     base, names = found.baseline, found.settings["strategies"]
     confidence = joint_confidence(len(names) - 1)
@@ -69,34 +73,39 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         m: {name: area(labeled[name], values) for name, values in found.curves(m).items()}
         for m in measures
     }
-    means = {name: (labeled[name].mean(axis=0), accuracy[name].mean(axis=0)) for name in names}
-    prices = {name: labels_to_reach(*mean, goal) for name, mean in means.items()}
-    seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
+    rows = {name: _row(found, name, goal, areas, confidence) for name in names}
+    for row in rows.values():
+        row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
     return {
         "baseline": base,
         "target": goal,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
-        "strategies": {
-            name: {
-                "area": {m: interval(areas[m][name]) for m in measures},
-                "area_difference": {
-                    m: interval(areas[m][name] - areas[m][base], confidence) for m in measures
-                },
-                "more_seeds": more_seeds(
-                    areas["accuracy"][name] - areas["accuracy"][base], confidence
-                ),
-                "visible": _smallest(areas["accuracy"], name, base, confidence),
-                "last": interval(accuracy[name][:, -1]),
-                "labels_to_target": prices[name],
-                "relative_labels": prices[name] / prices[base],
-                "seconds": float(seconds[name]),
-            }
-            for name in names
-        },
+        "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
         "wins": {m: _wins(found.curves(m), names) for m in measures},
         "differences": {m: _differences(areas[m], names) for m in measures},
         "visible": _visible(areas["accuracy"], names, confidence),
+    }
+
+
+def _row(
+    found: Replay,
+    name: str,
+    goal: float,
+    areas: dict[str, dict[str, Curves]],
+    confidence: float,
+) -> dict[str, Any]:
+    """Sum one strategy up."""
+    accuracy, labeled = found.curves("accuracy")[name], found.curves("labeled")[name]
+    less = {m: of[name] - of[found.baseline] for m, of in areas.items()}
+    return {
+        "area": {m: interval(of[name]) for m, of in areas.items()},
+        "area_difference": {m: interval(d, confidence) for m, d in less.items()},
+        "more_seeds": more_seeds(less["accuracy"], confidence),
+        "visible": _smallest(areas["accuracy"], name, found.baseline, confidence),
+        "last": interval(accuracy[:, -1]),
+        "labels_to_target": labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), goal),
+        "seconds": float(np.nanmean(found.curves("seconds")[name])),
     }
 
 
