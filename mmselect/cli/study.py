@@ -92,7 +92,7 @@ def replay(
     """
     from mmselect.output.emitting import REPORT_ENDINGS, decide, emit
     from mmselect.replay.runs import play_all
-    from mmselect.replay.summary import check_target, summarize
+    from mmselect.replay.summary import check_target, foresight, summarize
     from mmselect.replay.tables import FORMS, tables
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
@@ -104,7 +104,9 @@ def replay(
     if folder is not None:
         make_folder(folder)
     with _kept(folder, quiet), progress_bar(quiet) as progress:
-        found = play_all(pools, ask, folder, progress)
+        found = play_all(
+            pools, ask, folder, progress, lambda some: notices(foresight(some, ask.seeds), quiet)
+        )
     summary = summarize(found, target)
     notices(found.warnings, quiet)
     if report:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from mmselect.replay.rounds import Run, Start, begin, check_strategies, play
 from mmselect.replay.storage import Storage, digest
 from mmselect.replay.workers import run_tasks
 from mmselect.version import __version__
+
+Midway: TypeAlias = "Callable[[Replay], None]"
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,12 @@ def play_all(
     ask: Replaying,
     folder: Path | None = None,
     progress: Progress | None = None,
+    midway: Midway | None = None,
 ) -> Replay:
-    """Play what is asked; see :func:`replay`."""
+    """Play what is asked; see :func:`replay`.
+
+    `midway` is told, once, what the first seeds gave, two at least, while others are to come.
+    """
     names, numbers = list(ask.strategies), list(range(ask.seed, ask.seed + ask.seeds))
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
@@ -149,9 +155,6 @@ def play_all(
     }
     if demanded := as_texts(ask):
         played["constraints"] = demanded
-    storage = Storage(folder, digest({**played, "data": data.digest}))
-    pairs = [(strategy, seed) for strategy in names for seed in numbers]
-    runs = _play_pairs(data, ask, pairs, storage, progress)
     described = {
         **played,
         "strategies": names,
@@ -160,6 +163,14 @@ def play_all(
         "classes": data.classes,
         "modalities": sorted(data.features),
     }
+
+    def early(runs: list[Run]) -> None:
+        if midway is not None:
+            midway(Replay(described, runs, []))
+
+    storage = Storage(folder, digest({**played, "data": data.digest}))
+    pairs = [(strategy, seed) for strategy in names for seed in numbers]
+    runs = _play_pairs(data, ask, pairs, storage, progress, early)
     return Replay(described, runs, _merge_warnings(runs))
 
 
@@ -182,16 +193,23 @@ def _play_pairs(
     pairs: list[tuple[str, int]],
     storage: Storage,
     progress: Progress | None,
+    early: Callable[[list[Run]], None],
 ) -> list[Run]:
     """Play the pairs of strategy and seed that are not stored, ``jobs`` seeds at a time.
 
-    All strategies share a seed's start, so that it is made once.
+    All strategies share a seed's start, so that it is made once. Before the first seeds after two,
+    `early` is told the runs of those.
     """
     runs = {pair: run for pair in pairs if (run := storage.load(*pair))}
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
     step = _counter(progress, len(todo) + len(seeds))
+    told = False
     for first in range(0, len(seeds), ask.jobs):
+        whole = {seed for _, seed in pairs} - {*seeds[first:]}
+        if len(whole) > 1 and not told:
+            early([runs[pair] for pair in pairs if pair[1] in whole])
+            told = True
         some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
         for i, start in run_tasks(begin, [(data, ask, seed) for seed in some], ask.jobs):

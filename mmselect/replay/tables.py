@@ -111,6 +111,18 @@ def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> lis
     return rows
 
 
+def visible_rows(
+    summary: dict[str, Any], names: Sequence[str], seeds: int
+) -> list[tuple[str, ...]]:
+    """Make the matrix of the smallest differences that the seeds see, in points."""
+    rows = [(f"{seeds} seeds see", *names[:-1])]
+    for i, name in enumerate(names[1:], 1):
+        row = summary["visible"][i][:i]
+        shown = ["–" if x != x else f"{100 * x:.1f}" for x in row]
+        rows.append((name, *shown, *[""] * (len(names) - 1 - i)))
+    return rows
+
+
 def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[str, ...]]]:
     """Say who did how well, and which differences are more than noise."""
     names = found.settings["strategies"]
@@ -121,6 +133,8 @@ def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[st
     yield from (settings_rows(found), blank, shown, blank, heads, blank)
     if len(found.settings["seeds"]) > 1:
         yield from (win_rows(summary, names, "accuracy"), blank)
+        if len(names) > 1:
+            yield from (visible_rows(summary, names, len(found.settings["seeds"])), blank)
     yield [(line,) for line in verdict(summary)]
 
 
