@@ -54,7 +54,21 @@ class Reading(Asked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask(Reading):
+class Working(Reading):
+    """What every command that works through a pool may be told: with how much, and who does it."""
+
+    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Describing(Working):
+    """What ``info`` may be told."""
+
+    full: bool = option(False, "Read all rows, in place of at most 20,000 that are evenly spread.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Working):
     """What a user may say of any selection: with what, from which rows, and at what expense."""
 
     strategy: str = option("auto", "See: mmselect strategies.", "NAME", text, STRATEGY)
@@ -69,7 +83,6 @@ class Ask(Reading):
     )
     ignore_mask: bool = option(False, "The pool's own mask of labeled rows does not count.")
     ignore_unknown: bool = option(False, "Skip ids that the pool does not have.")
-    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +156,12 @@ class Selecting(Scoring, Costing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verifying(Reading):
+class Verifying(Working):
     """What ``verify`` may be told."""
 
     labeled: tuple[str | ListFile, ...] | None = id_list("In place of the lists it was made with")
     exclude: tuple[str | ListFile, ...] | None = id_list("The same, of ids never to pick")
     among: tuple[str | ListFile, ...] | None = id_list("The same, of ids to pick from")
-    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
 @dataclass(frozen=True, kw_only=True)
