@@ -24,16 +24,14 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
     target_of,
     targets,
 )
-from mmselect.errors import needing
+from mmselect.errors import UsageError, needing
 from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices
 
 
-@takes(Aligning)
 def align(
     pools: Pools,
     ask: Aligning,
@@ -58,7 +56,6 @@ def align(
     show_json(made.report) if form == "json" else show(aligned_rows(made.report))
 
 
-@takes(Replaying)
 def replay(
     context: typer.Context,
     pools: Pools,
@@ -92,11 +89,13 @@ def replay(
     """
     from mmselect.output.emitting import REPORT_ENDINGS, decide, emit
     from mmselect.replay.runs import play_all
-    from mmselect.replay.summary import check_target, summarize
+    from mmselect.replay.summary import check_target, foresight, summarize
     from mmselect.replay.tables import FORMS, tables
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
     check_target(target)
+    if target is not None and not ask.rounds:
+        raise UsageError("target: expected rounds, since first batches have no curve")
     check_targets(targets(output), pools)
     if report:
         make_folder(Path(report))
@@ -104,7 +103,9 @@ def replay(
     if folder is not None:
         make_folder(folder)
     with _kept(folder, quiet), progress_bar(quiet) as progress:
-        found = play_all(pools, ask, folder, progress)
+        found = play_all(
+            pools, ask, folder, progress, lambda some: notices(foresight(some, ask.seeds), quiet)
+        )
     summary = summarize(found, target)
     notices(found.warnings, quiet)
     if report:

@@ -164,4 +164,4 @@ for (const box of document.querySelectorAll(".keys"))
   }
 for (const cell of document.querySelectorAll("td[data-won]"))
   cell.style.background = `color-mix(in srgb, var(--known) ${Math.round(45 * cell.dataset.won)}%, transparent)`;
-differences();
+if (data.differences.length) differences();

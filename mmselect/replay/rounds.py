@@ -142,23 +142,24 @@ def _first(
     data: Data, ask: Replaying, seed: int, train: NDArray[np.intp], features: Features
 ) -> NDArray[np.intp]:
     """Positions in `train` of the samples that are labeled first."""
-    if ask.start == LABELED:
+    if ask.start[0] == LABELED:
         found = np.flatnonzero(data.labeled[train])
         if not len(found):
             message = "start labeled: expected labeled samples among those to pick, found none"
             raise SelectionError(message, file=data.file)
         _check_budget(ask, len(found), len(train), data.file)
         return found
-    k = parse_budget(ask.start_budget or ask.budget, len(train))
+    k = parse_budget(ask.start_budget or ask.budget[0], len(train))
     _check_budget(ask, k, len(train), data.file)
-    request = _prepared(_bare(data, features, train), ask.start)
+    request = _prepared(_bare(data, features, train), ask.start[0])
     return pick(request, k, _seed(seed, 0)).positions
 
 
 def _check_budget(ask: Replaying, first: int, train: int, file: str) -> None:
-    k = parse_budget(ask.budget, train)
+    k = parse_budget(ask.budget[0], train) if ask.rounds else 0
     if first + ask.rounds * k > train:
-        wanted = f"{first:,} at the start and {ask.rounds} rounds of {k:,}"
+        then = f" at the start and {ask.rounds} rounds of {k:,}" if ask.rounds else ""
+        wanted = f"{first:,}{then}"
         message = f"budget: expected at most the {train:,} samples to pick from, found {wanted}"
         raise SelectionError(message, file=file)
 
@@ -190,7 +191,7 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
     features = {name: z[start.train] for name, z in data.features.items()}
     held_out = {name: z[start.test] for name, z in data.features.items()}
     has, held_out_has = data.present(start.train), data.present(start.test)
-    scale, k = scales(features, has), parse_budget(ask.budget, len(start.train))
+    scale, k = scales(features, has), parse_budget(ask.budget[0], len(start.train))
     oracle, heads = Oracle(data.labels[start.train], data.targets(start.train)), start.heads
     truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
     picks, seconds = start.labeled, None
@@ -269,10 +270,11 @@ def check_strategies(data: Data, ask: Replaying) -> None:
     }
     known = np.full(len(train), -1, np.int64)
     pool = snapshot(data, train, data.features, known, blank)
-    for strategy in ask.strategies:
+    for strategy in ask.strategies if ask.rounds else ():
         _prepared(pool, strategy, ask)
-    if ask.start != LABELED:
-        _prepared(_bare(data, data.features, train), ask.start)
+    for start in ask.start:
+        if start != LABELED:
+            _prepared(_bare(data, data.features, train), start)
 
 
 def _bare(data: Data, features: Features, train: NDArray[np.intp]) -> Pool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,14 @@ from mmselect.errors import UsageError
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
+from mmselect.replay.first import play_first
 from mmselect.replay.heads import C_GRID
 from mmselect.replay.rounds import Run, Start, begin, check_strategies, play
 from mmselect.replay.storage import Storage, digest
-from mmselect.replay.workers import run_tasks
+from mmselect.replay.workers import counter, run_tasks
 from mmselect.version import __version__
+
+Midway: TypeAlias = "Callable[[Replay], None]"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def replay(
         With features and labels; nothing else of it is used.
     strategies : sequence of str
         Names, with parameters where wanted: ``"smem:spread=d2"``.
+        Unused with ``rounds=0``, where first batches are compared.
     folder : path, optional
         Where finished runs are kept, and found again.
     progress : callable, optional
@@ -107,7 +110,9 @@ def replay(
     Returns
     -------
     Replay
-        For one seed all strategies start alike. Results do not depend on the number of jobs.
+        With ``rounds=0`` its strategies are the starts, and its rounds the budgets, each of which
+        stands for itself. For one seed all strategies start alike. Results do not depend on the
+        number of jobs.
 
     Raises
     ------
@@ -129,29 +134,22 @@ def play_all(
     ask: Replaying,
     folder: Path | None = None,
     progress: Progress | None = None,
+    midway: Midway | None = None,
 ) -> Replay:
-    """Play what is asked; see :func:`replay`."""
-    names, numbers = list(ask.strategies), list(range(ask.seed, ask.seed + ask.seeds))
+    """Play what is asked; see :func:`replay`.
+
+    `midway` is told, once, what the first seeds gave, two at least, while others are to come.
+    """
+    names = list(ask.strategies if ask.rounds else ask.start)
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
+        which = "strategies" if ask.rounds else "start"
+        raise UsageError(f"{which}: expected each once, found {repeated[0]} again")
     with opened_pool(pool) as opened:
         data, files = load(opened, ask.test_fraction is None, named_columns(ask)), opened.files
     check_strategies(data, ask)
-    fraction = None if data.test is not None else ask.test_fraction or TEST_FRACTION
-    played: dict[str, Any] = {
-        "mmselect": __version__,
-        "grid": C_GRID,
-        "start": ask.start,
-        "start_budget": ask.start_budget or ask.budget,
-        "budget": ask.budget,
-        "rounds": ask.rounds,
-        "test_fraction": fraction,  # applies only where the pool has no split of its own
-    }
-    if demanded := as_texts(ask):
-        played["constraints"] = demanded
-    storage = Storage(folder, digest({**played, "data": data.digest}))
+    numbers = list(range(ask.seed, ask.seed + ask.seeds))
     pairs = [(strategy, seed) for strategy in names for seed in numbers]
-    runs = _play_pairs(data, ask, pairs, storage, progress)
+    played = _played(data, ask)
     described = {
         **played,
         "strategies": names,
@@ -160,7 +158,36 @@ def play_all(
         "classes": data.classes,
         "modalities": sorted(data.features),
     }
+    if not ask.rounds:
+        runs = play_first(data, ask, pairs, folder, played, progress)
+        described |= {"start": names, "budget": [*ask.budget]}
+        return Replay(described, runs, _merge_warnings(runs))
+
+    def early(runs: list[Run]) -> None:
+        if midway is not None:
+            midway(Replay(described, runs, []))
+
+    storage = Storage(folder, digest({**played, "data": data.digest}))
+    runs = _play_pairs(data, ask, pairs, storage, progress, early)
     return Replay(described, runs, _merge_warnings(runs))
+
+
+def _played(data: Data, ask: Replaying) -> dict[str, Any]:
+    """Collect what stored runs must agree with besides the data and, for first batches, budget."""
+    played: dict[str, Any] = {
+        "mmselect": __version__,
+        "grid": C_GRID,
+        "rounds": ask.rounds,
+        # applies only where the pool has no split of its own
+        "test_fraction": None if data.test is not None else ask.test_fraction or TEST_FRACTION,
+    }
+    if ask.rounds:
+        budget = ask.budget[0]
+        more = {"start": ask.start[0], "start_budget": ask.start_budget or budget}
+        played |= {**more, "budget": budget}
+    if demanded := as_texts(ask):
+        played["constraints"] = demanded
+    return played
 
 
 def _merge_warnings(runs: Sequence[Run]) -> list[str]:
@@ -182,16 +209,23 @@ def _play_pairs(
     pairs: list[tuple[str, int]],
     storage: Storage,
     progress: Progress | None,
+    early: Callable[[list[Run]], None],
 ) -> list[Run]:
     """Play the pairs of strategy and seed that are not stored, ``jobs`` seeds at a time.
 
-    All strategies share a seed's start, so that it is made once.
+    All strategies share a seed's start, so that it is made once. Before the first seeds after two,
+    `early` is told the runs of those.
     """
     runs = {pair: run for pair in pairs if (run := storage.load(*pair))}
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
-    step = _counter(progress, len(todo) + len(seeds))
+    step = counter(progress, len(todo) + len(seeds))
+    told = False
     for first in range(0, len(seeds), ask.jobs):
+        whole = {seed for _, seed in pairs} - {*seeds[first:]}
+        if len(whole) > 1 and not told:
+            early([runs[pair] for pair in pairs if pair[1] in whole])
+            told = True
         some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
         for i, start in run_tasks(begin, [(data, ask, seed) for seed in some], ask.jobs):
@@ -204,12 +238,3 @@ def _play_pairs(
             storage.save(run)
             step()
     return [runs[pair] for pair in pairs]
-
-
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Make a function that reports, each time it is called, that one more is done."""
-    counted = itertools.count(1)
-    if progress is None or not total:
-        return lambda: None
-    progress(0, total)
-    return lambda: progress(next(counted), total)
