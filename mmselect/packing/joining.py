@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from mmselect.arrays import Array, Index
 from mmselect.engine import compute_rows, ranges
 from mmselect.errors import SchemaError, located
-from mmselect.packing.source import Files, Source
+from mmselect.files import read_at
+from mmselect.packing.source import Files, Source, placed
 from mmselect.pool.ids import Ids, as_stored, check_in_blocks
-from mmselect.pool.parts import ArrayPart, Part, Plain
+from mmselect.pool.parts import Part, Plain
 from mmselect.pool.reading import Pool
 
 IDS = 1 << 15
@@ -106,11 +109,10 @@ def match(samples: Iterable[Names], found: Iterable[Names]) -> Match:
     >>> match([[b"x"], [b"7"]], [[b"7", b"9"]])
     Match(rows=array([-1,  0]), others=1)
     """
-    digests = [_digests(names) for names in samples]
-    first, second = (np.concatenate([*each, _NONE]) for each in zip(*digests, strict=True))
-    del digests
+    first, second = _all_digests(samples)
     order = np.argsort(first)
-    first, second = first[order], second[order]
+    first = first[order]  # one after the other, so that one is in memory twice at a time
+    second = second[order]
     alike = first[1:] == first[:-1]  # names that only the other hash tells apart
     rows, others, start = np.full(len(order), -1), 0, 0
     for names in found if len(order) else ():
@@ -128,7 +130,13 @@ def match(samples: Iterable[Names], found: Iterable[Names]) -> Match:
     return Match(rows, others)
 
 
-_NONE = np.empty(0, np.int64)
+def _all_digests(samples: Iterable[Names]) -> tuple[Hashes, Hashes]:
+    """Two hashes of each name in all blocks."""
+    one, two = array("q"), array("q")
+    for names in samples:
+        for whole, part in zip((one, two), _digests(names), strict=True):
+            whole.frombytes(part.tobytes())
+    return np.frombuffer(one, np.int64), np.frombuffer(two, np.int64)
 
 
 def _digests(names: Names) -> tuple[Hashes, Hashes]:
@@ -167,21 +175,40 @@ def rows_of(names: Sequence[str], samples: Iterable[Names]) -> tuple[list[int], 
     return list(rows.values()), missing
 
 
+@dataclass(frozen=True)
+class TextPart(Part):
+    """Texts one after the other in a file; `ends` says where each begins and ends."""
+
+    texts: BinaryIO
+    ends: NDArray[np.int64]
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows from `start` to `stop`."""
+        ends = self.ends[start : stop + 1]
+        whole = read_at(self.texts.fileno(), int(ends[-1] - ends[0]), int(ends[0]))
+        found = np.empty(stop - start, object)
+        found[:] = [whole[a:b] for a, b in pairwise((ends - ends[0]).tolist())]
+        return placed(found, out)
+
+
 def spooled(source: Source, folder: Path, files: Files) -> Source:
     """Copy what is read in order only into a nameless file, so that any row can be read."""
     column = source.column
     step = 16 * compute_rows(int(np.prod(column.shape[1:])))
     blocks = (column.read(start, stop) for start, stop in ranges(0, len(column), step))
     where = (str(source.path), source.key, column.shape)
-    part: Part
+    spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the files
+    file, part = files.enter_context(spool), Part(*where, column.dtype)
     if column.dtype.kind in "OSU":
-        values = (
-            np.concatenate([as_stored(b) for b in blocks]) if len(column) else column.read(0, 0)
-        )
-        part = ArrayPart(*where, np.dtype(object), values)
+        ends = np.zeros(len(column) + 1, np.int64)
+        row = 1
+        for texts in map(as_stored, blocks):
+            file.write(b"".join(texts))
+            np.cumsum([*map(len, texts)], out=ends[row : row + len(texts)])
+            ends[row : row + len(texts)] += ends[row - 1]
+            row += len(texts)
+        part = TextPart(*where, np.dtype(object), file, ends)
     else:
-        spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the files
-        file = files.enter_context(spool)
         for block in blocks:
             file.write(np.ascontiguousarray(block, column.dtype).view(np.uint8).data)
         part = Plain(*where, column.dtype, ((file, 0, file.tell()),))

@@ -187,6 +187,17 @@ def test_ids_are_checked_and_joined_block_by_block(
     sources = {"image": "image.npz:z", "text": "text.npz:z"}
     mmselect.pack("pool.h5", features=sources, ids="image.npz:id", join="id")
     assert contents("pool.h5")["/features/text"] == TEXT.tolist()
+    lines = [f"{IDS[row]},{'é' * (row % 4)}{row}\n" for row in ORDER]
+    Path("notes.csv").write_text("id,note\n" + "".join(lines), encoding="utf-8")
+    mmselect.pack(
+        "pool.h5",
+        features={"image": "image.npz:z"},
+        ids="image.npz:id",
+        join="id",
+        metadata="notes.csv:note",
+    )
+    notes = [f"{'é' * (row % 4)}{row}".encode() for row in range(N)]
+    assert contents("pool.h5")["/metadata/note"] == notes
     Path("picks.txt").write_text("s058\ns001\n")
     mmselect.pack("pool.h5", features=sources, ids="image.npz:id", join="id", labeled="picks.txt")
     assert np.flatnonzero(contents("pool.h5")["/labeled"]).tolist() == [1, 58]
