@@ -194,7 +194,7 @@ class TextPart(Part):
 def spooled(source: Source, folder: Path, files: Files) -> Source:
     """Copy what is read in order only into a nameless file, so that any row can be read."""
     column = source.column
-    step = 16 * compute_rows(int(np.prod(column.shape[1:])))
+    step = min(16 * compute_rows(int(np.prod(column.shape[1:]))), IDS)
     blocks = (column.read(start, stop) for start, stop in ranges(0, len(column), step))
     where = (str(source.path), source.key, column.shape)
     spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the files

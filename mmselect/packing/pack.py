@@ -12,19 +12,19 @@ import numpy as np
 from mmselect.arrays import Array
 from mmselect.ask import Packing
 from mmselect.engine import Progress, ranges, silent
-from mmselect.errors import UsageError, few
+from mmselect.errors import SchemaError, UsageError, few, located
 from mmselect.files import check_targets
 from mmselect.option import accepts
 from mmselect.packing.gathering import gather
 from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
-from mmselect.packing.plan import Item, Plan, check_axes, make_plan
+from mmselect.packing.plan import Item, Plan, make_plan
 from mmselect.packing.report import Origin, Packed, report
 from mmselect.packing.source import Files, Source
 from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import Pool, open_pool
-from mmselect.pool.schema import in_schema_order
+from mmselect.pool.schema import Axes, axes_of, in_schema_order, per_sample
 from mmselect.pool.writing import PoolWriter
 
 SHARE = 8
@@ -115,7 +115,7 @@ def carry_out(
         links = _base_links(ask, plan, base, target) | _links(ask, plan, target)
         for name in links:
             plan.items.pop(name, None)
-        rows = check_axes(plan, links, in_schema_order)
+        rows = _check_axes(plan, links)
         _write(plan, links, rows, target, ask.memory, progress or silent)
         origins = dict(_origins(plan, links, ask.base, found.sources))
     return report(target, origins, [*found.notices, *plan.notices])
@@ -123,7 +123,8 @@ def carry_out(
 
 def _example(table: str | os.PathLike[str] | None) -> str:
     """Say what could be a source: columns of the table, if there is one."""
-    return "FILE" if table is None else f"COLUMN, one of {few(keys_of(Path(table)))}"
+    columns = [] if table is None else keys_of(Path(table))
+    return f"COLUMN, one of {few(columns)}" if columns else str(table or "FILE")
 
 
 def _base_links(ask: Packing, plan: Plan, base: Pool | None, target: Path) -> dict[str, Link]:
@@ -160,6 +161,42 @@ def _links(ask: Packing, plan: Plan, target: Path) -> dict[str, Link]:
         else:
             links[path] = link
     return links
+
+
+def _check_axes(plan: Plan, others: Mapping[str, Any]) -> int:
+    """Hold all datasets against the format and each other; return the number of samples.
+
+    Raises
+    ------
+    SchemaError
+        Naming the source.
+    """
+    axes = Axes()
+    together = {**others, **plan.constants, **plan.items}
+    for path in in_schema_order(together):
+        each = together[path]
+        source = each.source if isinstance(each, Item) else None
+        with located(file=None if source is None else source.name):
+            if "n" not in axes.sizes and not per_sample(path):
+                continue
+            _check_one(path, each, axes)
+    if "n" not in axes.sizes:
+        raise SchemaError("expected at least one array with a row per sample, found none")
+    if not axes.sizes["n"]:
+        names = [item.source.name for item in plan.items.values()]
+        raise SchemaError(
+            "expected a row for each sample, found no rows", file=next(iter(names), None)
+        )
+    return axes.sizes["n"]
+
+
+def _check_one(path: str, each: Any, axes: Axes) -> None:
+    try:
+        axes_of({path: each}, axes)
+    except SchemaError as error:
+        if "rows, as in" in error.message:
+            error.message += "; where both have ids, --join id joins by them"
+        raise
 
 
 def _write(
