@@ -8,6 +8,7 @@ of it.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -31,6 +32,7 @@ from mmselect.option import (
     names,
     one_of,
     option,
+    several,
     size,
     sources,
     text,
@@ -209,6 +211,12 @@ def _named(help: str, *names: str) -> Any:
     return option(None, f"{help}; repeatable.", "NAME=SOURCE", sources, names, many=True)
 
 
+def _pools(name: str, value: Any) -> tuple[str, ...]:
+    """Take a path, or the paths of shards."""
+    given = [value] if isinstance(value, str | os.PathLike) else several(name, "paths", value)
+    return tuple(text(name, os.fspath(path)) for path in given)
+
+
 def _source(help: str, *names: str) -> Any:
     return option(None, help, "SOURCE", anything, names)
 
@@ -249,8 +257,13 @@ class Packing(Reading):
         columns,
         many=True,
     )
-    base: str | None = option(
-        None, "Link to everything else in this pool, beside or below.", "POOL", text, ("--from",)
+    base: Sequence[str] | None = option(
+        None,
+        "Link to everything else in this pool, beside or below; its shards: repeat.",
+        "POOL",
+        _pools,
+        ("--from",),
+        many=True,
     )
     without: Sequence[str] | None = option(
         None, "Leave this dataset of --from out; repeatable.", "DATASET", names, many=True

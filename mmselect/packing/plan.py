@@ -200,7 +200,7 @@ def _constant(path: str, source: Source) -> Array:
 
 
 def _item(place: Place, source: Source, found: Match | None, floats: str | None) -> Item:
-    item = Item(place, source, source.column.dtype, _same)
+    item = Item(place, source, source.column.dtype, same)
     with located(file=str(source.path), dataset=source.key or item.path):
         dtype, turn = fitted(place, source.column.dtype, floats)
         if found is None or found.same_order:
@@ -211,7 +211,8 @@ def _item(place: Place, source: Source, found: Match | None, floats: str | None)
         return Item(place, source, dtype, turn, found.rows)
 
 
-def _same(block: Array) -> Array:
+def same(block: Array) -> Array:
+    """Leave values as they are."""
     return block
 
 
@@ -250,7 +251,7 @@ def _met(samples: Source, found: Source) -> Match:
     """Find the samples among some ids; they are all there where these are their own."""
     if found is samples:
         return Match(np.arange(len(samples.column)), 0)
-    return match(names_in(samples), names_in(found))
+    return match(names_in(samples), len(samples.column), names_in(found))
 
 
 def _match(plan: Plan, source: Source, ids: Source | None, met: Mapping[str, Match]) -> Match:
