@@ -342,6 +342,7 @@ class Replaying(Constraining):
         "SHARE",
         between(0, 1, "a share between 0 and 1"),
     )
+    full: bool = option(False, "Also fit heads on all labels, for a line to end at.")
     jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))
 
     def __post_init__(self) -> None:
@@ -353,7 +354,7 @@ class Replaying(Constraining):
                     raise UsageError(f"{name}: {message}")
             return
         default = {each.name: each.default for each in fields(self)}
-        rest = ("strategies", "start_budget", *(each.name for each in fields(Constraining)))
+        rest = ("strategies", "start_budget", "full", *(each.name for each in fields(Constraining)))
         for name in rest:
             if getattr(self, name) != default[name]:
                 played = "only --start and --budget are played with --rounds 0"

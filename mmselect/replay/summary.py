@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import UsageError
+from mmselect.replay.by_class import class_gains
 from mmselect.replay.comparison import (
     INTERVAL,
     TEST,
     Curves,
     area,
+    beaten,
     interval,
     joint_confidence,
     labels_to_reach,
@@ -20,6 +22,7 @@ from mmselect.replay.comparison import (
 )
 from mmselect.replay.first import summarize_first
 from mmselect.replay.measures import accuracies
+from mmselect.replay.picked import confidence_bins
 from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
 
@@ -53,7 +56,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         seeds would tell them apart; None for one;
         ``visible``: the smallest difference of mean accuracies between each two strategies that so
         many seeds tell from noise with a chance of 80 %, at the confidence of the intervals against
-        the baseline.
+        the baseline;
+        ``beaten``: per measure the bottom row of that figure, means of the columns;
+        ``classes``: see `mmselect.replay.by_class.class_gains`;
+        ``bins``: see `mmselect.replay.picked.confidence_bins`;
+        ``full``: per measure the mean of heads fitted on all labels with its interval; None where
+        they were not asked for.
 
     Raises
     ------
@@ -76,16 +84,28 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     rows = {name: _row(found, name, goal, areas, confidence) for name in names}
     for row in rows.values():
         row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
+    won = {m: _wins(found.curves(m), names) for m in measures}
     return {
         "baseline": base,
         "target": goal,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
         "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
-        "wins": {m: _wins(found.curves(m), names) for m in measures},
+        "wins": won,
+        "beaten": {m: beaten(matrix) for m, matrix in won.items()},
         "differences": {m: _differences(areas[m], names) for m in measures},
         "visible": _visible(areas["accuracy"], names, confidence),
+        "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
+        "bins": confidence_bins(found.runs, names, 1),
+        "full": _full(found, measures),
     }
+
+
+def _full(found: Replay, measures: list[str]) -> dict[str, Any] | None:
+    rows = [run.rounds[0] for run in found.full]
+    if not rows:
+        return None
+    return {m: interval(np.array([row[m] for row in rows], float)) for m in measures}
 
 
 def _row(

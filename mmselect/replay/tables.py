@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from mmselect.output.layout import Leader, aligned, percent
 from mmselect.output.tables import as_csv, as_json
+from mmselect.replay.picked import BINS
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy, undecided
 
@@ -47,6 +49,8 @@ def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[st
                 f"{row['seconds']:.2g}",
             )
         )
+    if full := summary["full"]:
+        rows.append(("all labels", "", "", plus_minus(full["accuracy"]), "", "", ""))
     return rows
 
 
@@ -112,6 +116,40 @@ def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> lis
     for i, (name, row) in enumerate(zip(names, summary["wins"][measure], strict=True)):
         cells = ["" if i == j else "–" if x != x else f"{x:.1f}" for j, x in enumerate(row)]
         rows.append((name, *cells))
+    means = ["–" if x != x else f"{x:.2f}" for x in summary["beaten"][measure]]
+    return [*rows, ("mean of the column", *means)]
+
+
+def class_rows(summary: dict[str, Any], name: str) -> list[tuple[str, ...]]:
+    """Make BMMAL's Fig. 8 for one strategy: the classes it improves and drops most, in points."""
+    found = summary["classes"][name]
+    sides = [
+        [(row["class"], f"{100 * row['difference']:+.1f}") for row in found[side]]
+        for side in ("improved", "dropped")
+    ]
+    head = (f"{name} improves", "points", "and drops", "points")
+    return [head, *((*a, *b) for a, b in zip_longest(*sides, fillvalue=("", "")))]
+
+
+def class_table(
+    gains: dict[str, list[dict[str, Any]]], modalities: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Make the same as one table, with the differences of each modality's head."""
+    heads = ["", *(f".{m}" for m in modalities if len(modalities) > 1)]
+    rows = [("class", "accuracy", "difference", *(f"{head[1:]} alone" for head in heads[1:]))]
+    for row in [*gains["improved"], *gains["dropped"][::-1]]:
+        less = (100 * row[f"difference{head}"] for head in heads)
+        shown = ("–" if x != x else f"{x:+.1f}" for x in less)
+        rows.append((row["class"], f"{100 * row['accuracy']:.1f}", *shown))
+    return rows
+
+
+def bin_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Make MMCSAL's Figs. 3 to 5: the share of the picks in each fifth, least confident first."""
+    ends = [percent(i / BINS, 0) for i in range(1, BINS + 1)]
+    rows = [("picks by confidence", *(f"up to {end}" for end in ends))]
+    for name, shares in summary["bins"].items():
+        rows.append((name, *(percent(share, 0) for share in shares)))
     return rows
 
 
@@ -184,6 +222,8 @@ def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[st
     if not found.settings["rounds"]:
         for rows in first_rows(found, summary):
             yield from (rows, blank)
+        if summary["bins"]:
+            yield from (bin_rows(summary), blank)
         yield [(line,) for line in first_verdict(found, summary)]
         return
     # without the seconds: the same replay prints the same bytes
@@ -193,6 +233,12 @@ def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[st
         yield from (win_rows(summary, names, "accuracy"), blank)
         if len(names) > 1:
             yield from (visible_rows(summary, names, len(found.settings["seeds"])), blank)
+    if summary["classes"]:
+        area = summary["strategies"]
+        leader = max(summary["classes"], key=lambda name: area[name]["area"]["accuracy"][0])
+        yield from (class_rows(summary, leader), blank)
+    if summary["bins"]:
+        yield from (bin_rows(summary), blank)
     yield [(line,) for line in verdict(summary)]
 
 
