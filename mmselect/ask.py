@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
@@ -20,6 +20,7 @@ from mmselect.option import (
     Condition,
     amount_or_share,
     anything,
+    asking,
     assignments,
     between,
     columns,
@@ -46,28 +47,28 @@ def _seed(help: str = "Equal seeds give equal picks.") -> Any:
     return option(0, help, "N", whole(0))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Reading(Asked):
     """What every command that reads numbers may be told."""
 
     memory: int = option("256MiB", f"How much to read at a time. {NEUTRAL}", "SIZE", size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Working(Reading):
     """What every command that works through a pool may be told: with how much, and who does it."""
 
     threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Describing(Working):
     """What ``info`` may be told."""
 
     full: bool = option(False, "Read all rows, in place of at most 20,000 that are evenly spread.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Ask(Working):
     """What a user may say of any selection: with what, from which rows, and at what expense."""
 
@@ -85,7 +86,7 @@ class Ask(Working):
     ignore_unknown: bool = option(False, "Skip ids that the pool does not have.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Scoring(Ask):
     """What ``score`` may be told."""
 
@@ -97,7 +98,7 @@ class Scoring(Ask):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Constraining(Asked):
     """What may be demanded of the picks together."""
 
@@ -119,7 +120,7 @@ class Constraining(Asked):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Costing(Constraining):
     """What may be demanded of the picks together, and what they cost."""
 
@@ -128,7 +129,7 @@ class Costing(Constraining):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Selecting(Scoring, Costing):
     """What ``select`` may be told."""
 
@@ -155,7 +156,7 @@ class Selecting(Scoring, Costing):
             count_or_share("budget", self.budget)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Verifying(Working):
     """What ``verify`` may be told."""
 
@@ -164,7 +165,7 @@ class Verifying(Working):
     among: tuple[str | ListFile, ...] | None = id_list("The same, of ids to pick from")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Looking(Scoring, Costing):
     """What ``look`` may be told."""
 
@@ -186,7 +187,7 @@ class Looking(Scoring, Costing):
     seed: int = _seed("Without PICKS: equal seeds give equal picks.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Embedding(Ask):
     """What ``embed`` may be told."""
 
@@ -212,7 +213,7 @@ def _source(help: str, *names: str) -> Any:
     return option(None, help, "SOURCE", anything, names)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Packing(Reading):
     """What ``pack`` may be told: each dataset of the format, and how they are brought together."""
 
@@ -272,7 +273,7 @@ class Packing(Reading):
 _POSITIVE = between(0, math.inf, "a number above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Aligning(Reading):
     """What ``align`` may be told."""
 
@@ -304,7 +305,7 @@ class Aligning(Reading):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Replaying(Constraining):
     """What ``replay`` may be told."""
 

@@ -10,7 +10,7 @@ import typer
 
 from mmselect.ask import Describing, Working
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
+from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json
 from mmselect.terminal import notices, page
 
 
@@ -31,7 +31,6 @@ def demo(
     to_stdout((f"{line}\n".encode() for line in play(Path(folder), *page())), safe=True)
 
 
-@takes(Working)
 def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
     """List everything that is wrong with a pool.
 
@@ -49,7 +48,6 @@ def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
     notices([f"{', '.join(pools)}: nothing wrong"], quiet, mark="ok")
 
 
-@takes(Describing)
 def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet = False) -> None:
     """Describe a pool and what can run on it.
 

@@ -24,7 +24,6 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
     target_of,
     targets,
 )
@@ -33,7 +32,6 @@ from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices
 
 
-@takes(Aligning)
 def align(
     pools: Pools,
     ask: Aligning,
@@ -58,7 +56,6 @@ def align(
     show_json(made.report) if form == "json" else show(aligned_rows(made.report))
 
 
-@takes(Replaying)
 def replay(
     context: typer.Context,
     pools: Pools,
