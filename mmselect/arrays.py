@@ -74,6 +74,20 @@ def increasing(rows: Index) -> bool:
     return bool(np.all(np.diff(rows) > 0))
 
 
+def evenly_spread(n: int, runs: int, length: int) -> Index:
+    """Positions below `n` in `runs` runs of `length`, from the first one to the last one.
+
+    Runs, because a disk, and a chunk of a compressed dataset, give neighbours at the price of one.
+
+    Examples
+    --------
+    >>> evenly_spread(9, 3, 2).tolist(), evenly_spread(3, 3, 2).tolist()
+    ([0, 1, 3, 4, 7, 8], [0, 1, 2])
+    """
+    starts = np.linspace(0, max(n - length, 0), runs).astype(np.intp)
+    return np.unique(np.add.outer(starts, np.arange(length)).clip(0, n - 1))
+
+
 def take(
     source: Rows, rows: Index, memory: Array | None = None, close: bool | None = None
 ) -> Array:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
+from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
     Condition,
     amount_or_share,
     anything,
+    asking,
     assignments,
     between,
     columns,
@@ -28,6 +30,7 @@ from mmselect.option import (
     names,
     one_of,
     option,
+    several,
     size,
     sources,
     text,
@@ -44,15 +47,29 @@ def _seed(help: str = "Equal seeds give equal picks.") -> Any:
     return option(0, help, "N", whole(0))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Reading(Asked):
     """What every command that reads numbers may be told."""
 
     memory: int = option("256MiB", f"How much to read at a time. {NEUTRAL}", "SIZE", size)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask(Reading):
+@asking
+class Working(Reading):
+    """What every command that works through a pool may be told: with how much, and who does it."""
+
+    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
+
+
+@asking
+class Describing(Working):
+    """What ``info`` may be told."""
+
+    full: bool = option(False, "Read all rows, in place of at most 20,000 that are evenly spread.")
+
+
+@asking
+class Ask(Working):
     """What a user may say of any selection: with what, from which rows, and at what expense."""
 
     strategy: str = option("auto", "See: mmselect strategies.", "NAME", text, STRATEGY)
@@ -67,10 +84,9 @@ class Ask(Reading):
     )
     ignore_mask: bool = option(False, "The pool's own mask of labeled rows does not count.")
     ignore_unknown: bool = option(False, "Skip ids that the pool does not have.")
-    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Scoring(Ask):
     """What ``score`` may be told."""
 
@@ -82,7 +98,7 @@ class Scoring(Ask):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Constraining(Asked):
     """What may be demanded of the picks together."""
 
@@ -104,7 +120,7 @@ class Constraining(Asked):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Costing(Constraining):
     """What may be demanded of the picks together, and what they cost."""
 
@@ -113,7 +129,7 @@ class Costing(Constraining):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Picking(Costing):
     """How picks are made, whichever command makes them."""
 
@@ -126,7 +142,7 @@ class Picking(Costing):
     clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Selecting(Scoring, Picking):
     """What ``select`` may be told."""
 
@@ -146,17 +162,16 @@ class Selecting(Scoring, Picking):
             count_or_share("budget", self.budget)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verifying(Reading):
+@asking
+class Verifying(Working):
     """What ``verify`` may be told."""
 
     labeled: tuple[str | ListFile, ...] | None = id_list("In place of the lists it was made with")
     exclude: tuple[str | ListFile, ...] | None = id_list("The same, of ids never to pick")
     among: tuple[str | ListFile, ...] | None = id_list("The same, of ids to pick from")
-    threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Looking(Scoring, Picking):
     """What ``look`` may be told."""
 
@@ -178,7 +193,7 @@ class Looking(Scoring, Picking):
     seed: int = _seed("Without PICKS: equal seeds give equal picks.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Embedding(Ask):
     """What ``embed`` may be told."""
 
@@ -204,7 +219,7 @@ def _source(help: str, *names: str) -> Any:
     return option(None, help, "SOURCE", anything, names)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Packing(Reading):
     """What ``pack`` may be told: each dataset of the format, and how they are brought together."""
 
@@ -261,10 +276,17 @@ class Packing(Reading):
     link: bool = option(False, "Point at sources beside the pool or below, in place of a copy.")
 
 
+def _counts_or_shares(name: str, value: Any) -> tuple[Any, ...]:
+    """Take counts, or shares of all rows: one, a sequence, or one text with commas."""
+    found = value.split(",") if isinstance(value, str) else value
+    each = several(name, "a count or a share such as 10%", found, int, float)
+    return tuple(count_or_share(name, x.strip() if isinstance(x, str) else x) for x in each)
+
+
 _POSITIVE = between(0, math.inf, "a number above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Aligning(Reading):
     """What ``align`` may be told."""
 
@@ -296,7 +318,7 @@ class Aligning(Reading):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Replaying(Constraining):
     """What ``replay`` may be told."""
 
@@ -307,15 +329,21 @@ class Replaying(Constraining):
         names,
         ("--strategies", "-s"),
     )
-    budget: int | str = option(
-        "2%", "Picks of a round; P% of those to pick from.", "N|P%", count_or_share, BUDGET
+    budget: Sequence[int | str] = option(
+        ("2%",),
+        "Picks of a round; P% of those to pick from; with --rounds 0 of the first batch; several.",
+        "N|P%,…",
+        _counts_or_shares,
+        BUDGET,
     )
-    rounds: int = option(5, "How often to pick.", "N", whole(1))
-    start: str = option(
-        "random",
-        "Strategy that picks the first samples; labeled: those of the pool.",
-        "NAME|labeled",
-        text,
+    rounds: int = option(
+        5, "How often to pick; 0: compare first batches, by --start and --budget.", "N", whole(0)
+    )
+    start: Sequence[str] = option(
+        ("random",),
+        "Strategy of the first picks; labeled: what the pool has labeled; with --rounds 0 several.",
+        "NAME|labeled,…",
+        names,
     )
     start_budget: int | str | None = option(
         None, "Samples to start with; default: the budget.", "N|P%", count_or_share
@@ -328,4 +356,22 @@ class Replaying(Constraining):
         "SHARE",
         between(0, 1, "a share between 0 and 1"),
     )
+    full: bool = option(False, "Also fit heads on all labels, for a line to end at.")
     jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds:
+            for name, given in (("start", self.start), ("budget", self.budget)):
+                if len(given) > 1:
+                    message = f"expected one, found {len(given)}; several are for --rounds 0"
+                    raise UsageError(f"{name}: {message}")
+            return
+        default = {each.name: each.default for each in fields(self)}
+        rest = ("strategies", "start_budget", "full", *(each.name for each in fields(Constraining)))
+        for name in rest:
+            if getattr(self, name) != default[name]:
+                played = "only --start and --budget are played with --rounds 0"
+                raise UsageError(f"{name}: expected nothing, since {played}")
+        if "labeled" in self.start:
+            raise UsageError("start: expected strategies with --rounds 0, found labeled")

@@ -166,6 +166,11 @@ class Engine:
                 executor.shutdown(wait=True, cancel_futures=True)
 
 
+def engine_of(ask: Any) -> Engine:
+    """Make the engine that was asked for, by the fields of :class:`mmselect.ask.Working`."""
+    return Engine(ask.threads or processors(), ask.memory)
+
+
 SERIAL = Engine(threads=1)
 """One thread and the default memory: what the core does where it is told nothing."""
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect import constraining, feasibility
-from mmselect.arrays import Array, Index
+from mmselect.arrays import Array, Index, evenly_spread
 from mmselect.ask import Ask, Selecting
 from mmselect.constraining import Constraints, amount
-from mmselect.engine import Engine, map_rows, processors
+from mmselect.engine import Engine, engine_of, map_rows
 from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
 from mmselect.pool.presence import PRESENT
@@ -135,7 +135,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
-    engine = Engine(ask.threads or processors(), ask.memory)
+    engine = engine_of(ask)
     constraints = constraining.read(pool, ask, candidates, engine)
     if constraints and choice.strategy.kind == "batch" and not choice.strategy.constrained:
         message = f"strategy {choice.strategy.name}: knows no constraints"
@@ -317,8 +317,7 @@ def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp
         place = match(path)
         if place is None or not place.dataset.is_logits or not len(rows):
             continue
-        spread = np.linspace(0, max(len(rows) - 8, 0), LOOKED_AT // 8).astype(np.intp)
-        looked = rows[np.unique(np.add.outer(spread, np.arange(8)).clip(0, len(rows) - 1))]
+        looked = rows[evenly_spread(len(rows), LOOKED_AT // 8, 8)]
         if like_probabilities(pool.columns[path][looked]):
             notices.append(
                 f"{path}: rows lie in [0, 1] and sum to 1, so they look like probabilities; "

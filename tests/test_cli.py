@@ -13,7 +13,9 @@ import pytest
 from conftest import WITHOUT_EXTRAS, Result, arrays
 
 import mmselect
+from mmselect.arrays import evenly_spread
 from mmselect.cli.select import SCORE, SELECT
+from mmselect.core.scores.alignment import modality_gap
 from mmselect.output.emitting import SCORE_FORMS, SELECT_FORMS
 from mmselect.strategies import registry
 
@@ -297,3 +299,34 @@ def test_python_takes_an_open_pool_and_leaves_it_open(pool: Path) -> None:
 
 def test_version(cli) -> None:
     assert cli("--version").out == f"mmselect {mmselect.__version__}\n"
+
+
+def test_info_of_a_large_pool_says_that_it_sampled(
+    tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmselect.describe.numbers.SAMPLED", 64)
+    given = arrays(500)
+    looked = evenly_spread(500, 4, 16)
+    unlabeled = np.flatnonzero(~given["labeled"])
+    unlabeled = unlabeled[evenly_spread(len(unlabeled), 4, 16)]
+    bad = np.setdiff1d(np.arange(500), [*looked, *unlabeled])[:3]  # nobody looks unless asked to
+    given["features"]["image"][bad] = np.nan
+    given["features"]["text"][looked[:5]] = 0
+    mmselect.write_pool(tmp_path / "pool.h5", **given)
+    some = {name: x[looked] for name, x in given["features"].items()}
+    gap = modality_gap(some).gap["image", "text"]
+    found = cli("info", tmp_path / "pool.h5")
+    assert "numbers below  sampled: 64 of 500 rows, evenly spread; --full reads all" in found.out
+    assert f"{gap:.6f}" in found.out
+    assert "text: 5 rows are all zero" in found.err
+    assert "looked at)" in found.err
+    told = json.loads(cli("info", tmp_path / "pool.h5", "--format", "json").out)
+    assert told["sampled"] == {"rows": 64, "of": 500}
+    assert (told["samples"], told["labeled"]) == (500, int(given["labeled"].sum()))
+    labels = given["labels"][given["labeled"]]
+    shares = [row["labeled"] for row in told["class_shares"]]
+    assert shares == pytest.approx((np.bincount(labels, minlength=5) / len(labels)).tolist())
+    full = cli("info", tmp_path / "pool.h5", "--full")
+    assert full.code == 1 and f"rows {bad[0]}, " in full.err
+    with pytest.raises(ValueError, match="expected finite"):
+        modality_gap(given["features"], rows=bad)

@@ -197,7 +197,7 @@ def test_check_finds_the_same_whatever_the_memory(tmp_path: Path) -> None:
         for row in (5, 8999):
             handle["features/image"][row] = np.nan
         handle["features/text"][7] = 0
-    findings = [check([pool], memory) for memory in (1, 10**9)]
+    findings = [check([pool], Engine(memory=memory)) for memory in (1, 10**9)]
     problems, warnings = ([*map(str, part)] for part in findings[0])
     assert problems == [
         f"{pool}: /features/image: rows 5, 8999: expected finite numbers, found nan"

@@ -15,7 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "    --multimodal-logits emoji.h5:/unimodal_logits/text",
     ),
     "check": ("mmselect check emoji.h5", "mmselect check -q emoji.h5 --memory 64MB"),
-    "info": ("mmselect info emoji.h5", "mmselect info emoji.h5 --format json"),
+    "info": ("mmselect info emoji.h5", "mmselect info emoji.h5 --format json --full"),
     "strategies": (
         "mmselect strategies",
         "mmselect strategies bmmal",

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from mmselect.ask import Reading
+from mmselect.ask import Describing, Working
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
+from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json
 from mmselect.terminal import notices, page
 
 
@@ -31,16 +31,16 @@ def demo(
     to_stdout((f"{line}\n".encode() for line in play(Path(folder), *page())), safe=True)
 
 
-@takes(Reading)
-def check(pools: Pools, ask: Reading, quiet: Quiet = False) -> None:
+def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
     """List everything that is wrong with a pool.
 
     One line each. Exit code 1 if anything is. Warnings go to stderr and do not count.
     """
+    from mmselect.engine import engine_of
     from mmselect.output.emitting import to_stdout
     from mmselect.pool.checking import check as check_pool
 
-    found = check_pool(pools, ask.memory)
+    found = check_pool(pools, engine_of(ask))
     notices(found.warnings, quiet)
     to_stdout(f"{problem}\n".encode() for problem in found.problems)
     if found.problems:
@@ -48,15 +48,17 @@ def check(pools: Pools, ask: Reading, quiet: Quiet = False) -> None:
     notices([f"{', '.join(pools)}: nothing wrong"], quiet, mark="ok")
 
 
-def info(pools: Pools, form: TextOrJson = "text", quiet: Quiet = False) -> None:
+def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet = False) -> None:
     """Describe a pool and what can run on it.
 
     Sizes, modalities, datasets, the modality gap, contributions of the modalities, and which
-    strategies can run and what the others lack.
+    strategies can run and what the others lack. Of a large pool, the gap, contributions and shares
+    of predictions are from 20,000 evenly spread rows; counts are of all rows.
     """
-    from mmselect.describe.numbers import describe_numbers
+    from mmselect.describe.numbers import describe_numbers, rows_to_look_at
     from mmselect.describe.pool import describe_pool
     from mmselect.describe.report import as_data
+    from mmselect.engine import engine_of
     from mmselect.pool.reading import open_pool
     from mmselect.pool.values import empty_notices, watched
 
@@ -65,12 +67,17 @@ def info(pools: Pools, form: TextOrJson = "text", quiet: Quiet = False) -> None:
         pool.columns = {path: watched(column) for path, column in pool.columns.items()}
         report, skipped = describe_pool(pool)
         notices(skipped, quiet)
-        if form == "json":
-            show_json({**as_data(report), **as_data(describe_numbers(pool))})
-        else:
+        looked = rows_to_look_at(pool, ask.full)
+        if form == "text":
             show(report.rows())  # before the numbers, of which one may be broken
-            show(describe_numbers(pool).rows())
-        notices(empty_notices(pool.columns.values()), quiet)
+        numbers = describe_numbers(pool, looked, engine_of(ask))
+        if form == "text":
+            show(numbers.rows())
+        else:
+            show_json({**as_data(report), **as_data(numbers)})
+        seen = looked.each
+        of = f" (of the {len(seen):,} rows looked at)" if numbers.sampled else ""
+        notices([f"{said}{of}" for said in empty_notices(pool.columns.values(), seen)], quiet)
 
 
 def strategies(

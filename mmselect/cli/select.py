@@ -22,7 +22,6 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
     target_of,
     targets,
     told,
@@ -36,7 +35,6 @@ SELECT = ("ids", "indices", "csv", "jsonl", "json", *TOOLS, "npy")
 """Formats, named here so that help needs no numerical library; ``output/emitting.py`` has them."""
 
 
-@takes(Scoring)
 def score(
     pools: Pools,
     ask: Scoring,
@@ -63,7 +61,6 @@ def score(
         write(result, name, target, request.pool, how)
 
 
-@takes(Selecting)
 def select(
     pools: Pools,
     ask: Selecting,
@@ -138,7 +135,6 @@ def select(
         deliver(result, name, to, request.pool, how)
 
 
-@takes(Embedding)
 def embed(
     pools: Pools,
     ask: Embedding,

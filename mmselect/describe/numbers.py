@@ -1,19 +1,20 @@
-"""What ``info`` says after two passes over a pool: modality gap, contributions, class shares."""
+"""What ``info`` says from numbers of a pool: modality gap, contributions, class shares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmselect import engine
+from mmselect.arrays import Index, evenly_spread
 from mmselect.core.scores.alignment import Alignment, modality_gap
 from mmselect.core.scores.guidelines import guideline_report
 from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.describe.report import BLANK, Table
+from mmselect.engine import Engine
 from mmselect.output.layout import percent
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
@@ -24,17 +25,66 @@ from mmselect.strategies import gradients, registry
 SHOWN = 10
 """Classes whose shares are shown to people, those that differ most first."""
 
+SAMPLED, RUN = 20_000, 16
+"""Rows that are looked at unless all are asked for, and how many of them lie side by side."""
+
+
+class Looked(NamedTuple):
+    """Rows from whose numbers a pool is described.
+
+    Attributes
+    ----------
+    rows : (r,) ndarray of int
+        Of all rows.
+    unlabeled : (u,) ndarray of int
+        Of those that are not labeled.
+    """
+
+    rows: Index
+    unlabeled: Index
+
+    @property
+    def each(self) -> Index:
+        """Every row that is in either."""
+        return np.union1d(self.rows, self.unlabeled)
+
+
+def rows_to_look_at(pool: Pool, full: bool = False) -> Looked:
+    """Choose at most 20,000 evenly spread rows, in runs of 16; or all.
+
+    Examples
+    --------
+    >>> import mmselect
+    >>> from mmselect.demo import EMOJI
+    >>> with mmselect.open_pool(EMOJI) as pool:
+    ...     len(rows_to_look_at(pool).rows)
+    3812
+    """
+
+    def some(rows: Index) -> Index:
+        few = full or len(rows) <= SAMPLED
+        return rows if few else rows[evenly_spread(len(rows), SAMPLED // RUN, RUN)]
+
+    return Looked(some(np.arange(pool.n)), some(np.flatnonzero(~pool.labeled)))
+
 
 @dataclass(frozen=True)
 class NumbersReport:
-    """What ``info`` says after two passes: modality gap, contributions, and class shares."""
+    """What ``info`` says from numbers: modality gap, contributions, and class shares.
+
+    `sampled` is how many rows of how many were looked at, where it was not all of them.
+    """
 
     alignment: list[dict[str, Any]]
     contributions: dict[str, Any] | None
     class_shares: list[dict[str, Any]] | None = None
+    sampled: dict[str, int] | None = None
 
     def rows(self) -> Iterator[Table]:
         """Tables for people, each with a blank line before it."""
+        if self.sampled:
+            said = f"sampled: {self.sampled['rows']:,} of {self.sampled['of']:,} rows"
+            yield from (BLANK, [("numbers below", f"{said}, evenly spread; --full reads all")])
         for pair in self.alignment:
             a, b = pair["modalities"]
             cosines = (
@@ -86,32 +136,31 @@ def _three(value: float) -> str:
     return "–" if value != value else f"{value:.3f}"
 
 
-def describe_numbers(
-    pool: Pool, threads: int | None = None, memory: int = engine.DEFAULT_MEMORY
-) -> NumbersReport:
-    """Modality gap and contributions of the modalities: two passes over a pool."""
-    how = engine.Engine(threads or engine.processors(), memory)
+def describe_numbers(pool: Pool, looked: Looked, how: Engine) -> NumbersReport:
+    """Modality gap, class shares and contributions: two passes over the rows that are looked at."""
+    seen, n = len(looked.rows), pool.n
     with pool.located():
         return NumbersReport(
-            alignment=describe_alignment(pool, how),
-            contributions=_contributions(pool, how),
-            class_shares=_class_shares(pool, how),
+            alignment=describe_alignment(pool, looked.rows, how),
+            contributions=_contributions(pool, looked.unlabeled, how),
+            class_shares=_class_shares(pool, looked.rows, how),
+            sampled={"rows": seen, "of": n} if seen < n else None,
         )
 
 
-def _class_shares(pool: Pool, how: engine.Engine) -> list[dict[str, Any]] | None:
-    """Share of each class among the labels of labeled rows, and among the fused head's predictions.
+def _class_shares(pool: Pool, rows: Index, how: Engine) -> list[dict[str, Any]] | None:
+    """Share of each class among all labels, and among the fused head's predictions for `rows`.
 
     None where nothing is labeled, or there are no labels or no logits of the fused head.
     """
-    rows, head = np.flatnonzero(pool.labeled), heads_of(pool).get(FUSED)
-    if "/label" not in pool.columns or head is None:
+    head = heads_of(pool).get(FUSED)
+    if "/label" not in pool.columns or head is None or not pool.labeled.any():
         return None
-    labels = pool.columns["/label"][rows].astype(np.intp)
+    labels = pool.columns["/label"][:][pool.labeled].astype(np.intp)
     labels = labels[labels >= 0]
     if not len(labels):
         return None
-    predicted = top_class(head, np.arange(pool.n), how)
+    predicted = top_class(head, rows, how)
     c = max(head.shape[1], int(labels.max()) + 1)
     names = pool.constants.get("/class_names")
     known = range(c) if names is None else as_stored(names).tolist()
@@ -122,23 +171,23 @@ def _class_shares(pool: Pool, how: engine.Engine) -> list[dict[str, Any]] | None
     ]
 
 
-def describe_alignment(pool: Pool, how: engine.Engine) -> list[dict[str, Any]]:
+def describe_alignment(pool: Pool, rows: Index, how: Engine) -> list[dict[str, Any]]:
     """Modality gap and mean cosines of each pair of modalities (MMCSAL, Eq. 10 and Table 3).
 
     One pass over the features; pairs of unequal widths are left out.
     """
     if len(pool.names("/features")) < 2 or not pool.n:
         return []
-    return alignment_pairs(measure_alignment(pool, how))
+    return alignment_pairs(measure_alignment(pool, how, rows))
 
 
-def measure_alignment(pool: Pool, how: engine.Engine) -> Alignment:
+def measure_alignment(pool: Pool, how: Engine, rows: Index | None = None) -> Alignment:
     """Measure the modality gap; the modalities are called by their paths."""
     paths = [f"/features/{name}" for name in pool.names("/features")]
     features = {path: pool.columns[path] for path in paths}
     present = {p: c.present for p, c in features.items() if c.present is not None}
     with pool.located():
-        return modality_gap(features, present=present, engine=how)
+        return modality_gap(features, rows=rows, present=present, engine=how)
 
 
 def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
@@ -158,14 +207,13 @@ def alignment_pairs(found: Alignment) -> list[dict[str, Any]]:
     ]
 
 
-def _contributions(pool: Pool, how: engine.Engine) -> dict[str, Any] | None:
-    """Say what each modality contributes over the unlabeled rows, and the guideline report.
+def _contributions(pool: Pool, rows: Index, how: Engine) -> dict[str, Any] | None:
+    """Say what each modality contributes over unlabeled rows, and the guideline report.
 
     BMMAL, Sec. 3.3: Eq. 9's two ratios, and the mean weight per dominating modality as in Fig. 6.
     None where the pool lacks what BMMAL needs.
     """
     record = registry.BUILT_IN["bmmal"]
-    rows = np.flatnonzero(~pool.labeled)
     if lacking(record, pool) or not len(rows):
         return None
     sources: dict[str, Any] = {**pool.columns, **pool.constants}

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmselect.ask import Looking, Picking, Selecting
 from mmselect.constraint import joined
-from mmselect.engine import Engine, Progress, processors
+from mmselect.engine import Progress, engine_of
 from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.looking.data import View, page_data
@@ -94,7 +94,7 @@ def view_of(
     MmselectError
         As for a selection.
     """
-    engine, warnings = Engine(ask.threads or processors(), ask.memory), list[str]()
+    engine, warnings = engine_of(ask), list[str]()
     if picks is None:
         shown = of_selection(_pick(pool, ask, warnings, progress))
         labeled, allowed, _ = choose_rows(pool, ask, [])

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Index
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
-from mmselect.engine import DEFAULT_MEMORY, Engine, compute_rows, map_rows
+from mmselect.engine import Engine, compute_rows, map_rows
 from mmselect.errors import DataError, MmselectError, SchemaError, few, printable
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.layout import Layout, Shard, survey
@@ -56,15 +56,15 @@ class Findings(NamedTuple):
     warnings: list[str]
 
 
-def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
+def check(paths: Sequence[PoolPath], engine: Engine | None = None) -> Findings:
     """Read a pool from end to end and list what is wrong.
 
     Parameters
     ----------
     paths : sequence of paths
         Shards of one pool.
-    memory : int
-        Bytes to read at a time.
+    engine : Engine, optional
+        Who does the work; default: all threads. No finding depends on it.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def check(paths: Sequence[PoolPath], memory: int = DEFAULT_MEMORY) -> Findings:
     >>> check([EMOJI]).problems
     []
     """
-    layout, engine = survey(Path(path) for path in paths), Engine(memory=memory)
+    layout, engine = survey(Path(path) for path in paths), engine or Engine()
     try:
         problems = [*layout.problems, *_name_problems(layout), *_ids(layout)]
         warnings = list(_lone_heads(layout))

@@ -7,10 +7,10 @@ taken within a seed, and intervals and tests are those of Student's t over the s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 INTERVAL = 0.95
@@ -18,15 +18,6 @@ INTERVAL = 0.95
 
 TEST = 0.9
 """Confidence of the two-sided tests behind the matrix of wins, as in BMMAL's Fig. 5."""
-
-POWER = 0.8
-"""Chance with which so many seeds as are named tell a difference that is there from noise."""
-
-MOST_SEEDS = 1000
-"""Seeds above which two strategies count as equal."""
-
-QUANTILES = 2000
-"""Of the spread that a test estimates, over which its power is averaged."""
 
 Curves = NDArray[np.float64]
 
@@ -130,73 +121,6 @@ def band(values: Curves) -> Curves:
     return np.where(np.isnan(found), found[0], found)
 
 
-def power(effect: float, seeds: int, confidence: float = INTERVAL) -> float:
-    """Chance that the two-sided paired t-test finds a difference that is there.
-
-    The statistic is (Z + δ) / S with Z normal and S² a scaled chi-squared; the mean over S of what
-    is left, a normal tail, is taken at 2,000 quantiles of S.
-
-    Parameters
-    ----------
-    effect : float
-        Mean difference over the standard deviation of the differences.
-    seeds : int
-        At least 2.
-    confidence : float
-        1 less the level of the test.
-
-    Examples
-    --------
-    >>> round(power(0.5, 34), 3), round(power(0.0, 34), 3)
-    (0.808, 0.05)
-    """
-    degrees, shift = seeds - 1, effect * math.sqrt(seeds)
-    spread = np.sqrt(chi2.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES, degrees) / degrees)
-    least = student.ppf(0.5 + confidence / 2, degrees) * spread
-    return float(np.mean(norm.sf(least - shift) + norm.cdf(-least - shift)))
-
-
-def more_seeds(differences: NDArray[np.float64], confidence: float = INTERVAL) -> float:
-    """Count the seeds to play besides those played until the test would likely tell a difference.
-
-    That is, with a chance of 80 % if the true difference and its spread are those seen so far.
-
-    Parameters
-    ----------
-    differences : (s,) array
-        Paired, one of each seed.
-    confidence : float
-        Of the interval that is to leave out 0.
-
-    Returns
-    -------
-    float
-        0 where the interval leaves out 0 already; nan where nothing can be said: one seed, or
-        seeds that are alike; infinity where more than 1,000 seeds would not do.
-
-    Examples
-    --------
-    >>> more_seeds(np.array([0.1, -0.05, 0.04, 0.06, -0.02]))
-    40.0
-    """
-    mean, low, high = interval(differences, confidence)
-    played = len(differences)
-    if math.isnan(low) or not np.ptp(differences):
-        return math.nan
-    if low > 0 or high < 0:
-        return 0.0
-    effect = abs(mean) / float(differences.std(ddof=1))
-    if power(effect, MOST_SEEDS, confidence) < POWER:
-        return math.inf
-    few, enough = played, MOST_SEEDS
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (
-            (few, middle) if power(effect, middle, confidence) >= POWER else (middle, enough)
-        )
-    return float(enough - played)
-
-
 def wins(ours: Curves, theirs: Curves, confidence: float = TEST) -> float:
     """Share of the rounds in which one strategy is significantly better than another.
 
@@ -223,3 +147,15 @@ def wins(ours: Curves, theirs: Curves, confidence: float = TEST) -> float:
         return math.nan
     low = [interval(column, confidence)[1] for column in (ours - theirs).T]
     return float(np.mean([bound > 0 for bound in low]))
+
+
+def beaten(matrix: Sequence[Sequence[float]]) -> list[float]:
+    """Bottom row of BMMAL's Fig. 5: how often a column's strategy is beaten, over the other rows.
+
+    Examples
+    --------
+    >>> beaten([[0.0, 0.5, 1.0], [0.0, 0.0, 0.5], [0.25, 0.0, 0.0]])
+    [0.125, 0.25, 0.75]
+    """
+    values, others = np.array(matrix, float), max(len(matrix) - 1, 1)
+    return [float((column.sum() - column[j]) / others) for j, column in enumerate(values.T)]

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import numpy as np
 
-from mmselect.errors import printable
 from mmselect.files import make_folder
 from mmselect.output.emitting import emit
 from mmselect.output.page import assemble
 from mmselect.replay.comparison import band
 from mmselect.replay.runs import Replay
+from mmselect.replay.sections import joined, of_first, of_rounds, shown, table
 from mmselect.replay.summary import seeds_to_play
-from mmselect.replay.tables import (
-    FORMS,
-    between,
-    head_rows,
-    settings_rows,
-    summary_rows,
-    verdict,
-)
+from mmselect.replay.tables import FORMS, first_verdict, settings_rows, verdict
 
 PAGE = "report.html"
 PARTS = ("page.html", "page.css", "page.js")
@@ -74,12 +66,13 @@ def _figures(found: Replay, summary: dict[str, Any]) -> dict[str, bytes]:
         if error.name != "matplotlib":
             raise
         return {}
-    wins = summary["wins"]["accuracy"]
     drawn = {
         "learning-curves": learning_curves(found),
         "contributions": contribution_curves(found),
-        "wins": wins_matrix(found.settings["strategies"], wins, "wins, all modalities"),
     }
+    if found.settings["rounds"]:
+        wins = summary["wins"]["accuracy"]
+        drawn["wins"] = wins_matrix(found.settings["strategies"], wins, "wins, all modalities")
     return {
         f"{name}.{form}": render(figure, form)
         for name, figure in drawn.items()
@@ -92,20 +85,16 @@ def page(found: Replay, summary: dict[str, Any], command: str) -> bytes:
     body, style, script = (
         Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
     )
-    settings = found.settings
-    title = f"Replay of {', '.join(Path(file).name for file in settings['pool']['paths'])}"
-    names, modalities = settings["strategies"], settings["modalities"]
+    rounds = found.settings["rounds"]
+    said = verdict(summary, False) if rounds else first_verdict(found, summary)
+    title = f"Replay of {', '.join(Path(p).name for p in found.settings['pool']['paths'])}"
     filled = Template(body).substitute(
-        title=_shown(title),
-        verdict="".join(f"<li>{_shown(line)}</li>" for line in verdict(summary, False)),
-        baseline=_shown(summary["baseline"]),
-        table=_table(summary_rows(summary, names)),
-        heads=_table(head_rows(summary, names, modalities)),
-        pairs=_all_pairs(summary, names, modalities),
-        chance=f"{(1 - summary['confidence']['tests']) / 2:.2f}",
-        settings=_table([("", ""), *settings_rows(found)], head=False),
-        command=_shown(command),
-        warnings="".join(f"<li>{_shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
+        title=shown(title),
+        verdict="".join(f"<li>{shown(line)}</li>" for line in said),
+        sections=joined((of_rounds if rounds else of_first)(found, summary)),
+        settings=table([("", ""), *settings_rows(found)], head=False),
+        command=shown(command),
+        warnings="".join(f"<li>{shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
     )
     return assemble(title, filled, style=style, script=script, data=_data(found, summary))
 
@@ -119,7 +108,7 @@ def _data(found: Replay, summary: dict[str, Any]) -> dict[str, Any]:
     shares.append(("contribution_difference", "largest − smallest"))
     return {
         "strategies": [base, *(n for n in found.settings["strategies"] if n != base)],
-        "differences": _differences(summary),
+        "differences": _differences(summary) if found.settings["rounds"] else [],
         "charts": {
             name: [made for panel in panels if (made := _chart(found, *panel))["series"]]
             for name, panels in {"curves": curves, "contributions": shares}.items()
@@ -133,7 +122,9 @@ def _differences(summary: dict[str, Any]) -> list[dict[str, Any]]:
     for name, row in summary["strategies"].items():
         if name != summary["baseline"]:
             mean, low, high = (round(100 * x, 4) for x in row["area_difference"]["accuracy"])
-            more = seeds_to_play(row["more_seeds"])
+            seen = row["visible"]
+            said = [f"seen from {100 * seen:.1f}"] if seen == seen else []
+            more = "; ".join([*said, *filter(None, [seeds_to_play(row["more_seeds"])])])
             rows.append({"name": name, "mean": mean, "low": low, "high": high, "more": more})
     return sorted(rows, key=lambda row: -row["mean"])
 
@@ -148,59 +139,7 @@ def _chart(found: Replay, measure: str, title: str) -> dict[str, Any]:
             series.append(
                 {"name": name, **dict(zip(("x", "mean", "low", "high"), there, strict=True))}
             )
-    return {"title": title, "series": series}
-
-
-def _all_pairs(summary: dict[str, Any], names: Sequence[str], modalities: Sequence[str]) -> str:
-    """Make a matrix for every measure of accuracy; those after the first are folded."""
-    titles = {"accuracy": "all modalities", "macro_f1": "all modalities, macro-F1"}
-    titles["accuracy.balanced"] = "all modalities, balanced over classes"
-    for m in modalities if len(modalities) > 1 else ():
-        titles |= {f"accuracy.{m}": f"{m} alone", f"accuracy.balanced.{m}": f"{m} alone, balanced"}
-    measured = {m: t for m, t in titles.items() if _any_known(summary["differences"][m])}
-    return "".join(
-        f"<details{'' if i else ' open'}><summary>{_shown(title)}</summary>"
-        f"{_pairs(names, summary['wins'][m], summary['differences'][m])}</details>"
-        for i, (m, title) in enumerate(measured.items())
-    )
-
-
-def _any_known(differences: Sequence[Sequence[Sequence[float]]]) -> bool:
-    """Whether a measure has any number: soft labels have no classes to balance over."""
-    return any(mean == mean for row in differences for mean, *_ in row)
-
-
-def _shown(text: str) -> str:
-    """Escape what a browser would take for markup, or a terminal for a command."""
-    return html.escape(printable(text))
-
-
-def _pairs(
-    names: Sequence[str],
-    wins: Sequence[Sequence[float]],
-    differences: Sequence[Sequence[Sequence[float]]],
-) -> str:
-    """Make one matrix: the share of rounds won, with the paired difference under it."""
-
-    def cell(i: int, j: int) -> str:
-        if i == j:
-            return "<td></td>"
-        won, difference = wins[i][j], between(differences[i][j])
-        shade, shown = (0.0, "–") if won != won else (won, f"{won:.1f}")
-        return f'<td data-won="{shade:.2f}"><b>{shown}</b><br><small>{difference}</small></td>'
-
-    head = "".join(f"<th>{_shown(name)}</th>" for name in names)
-    body = "".join(
-        f"<tr><th>{_shown(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
-        for i, name in enumerate(names)
-    )
-    return f'<div class="wide"><table class="pairs"><tr><th></th>{head}</tr>{body}</table></div>'
-
-
-def _table(rows: Sequence[Sequence[str]], head: bool = True) -> str:
-    def line(tag: str, row: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{_shown(cell)}</{tag}>' for cell in row)}</tr>"
-
-    first = line("th", rows[0]) if head else ""
-    body = "".join(line("td", row) for row in rows[1:])
-    return f'<div class="wide"><table>{first}{body}</table></div>'
+    ends = [run.rounds[0][measure] for run in found.full]
+    known = [x for x in ends if x is not None]
+    full = round(100 * float(np.mean(known)), 3) if known else None
+    return {"title": title, "series": series, "full": full}

@@ -8,18 +8,22 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import UsageError
+from mmselect.replay.by_class import class_gains
 from mmselect.replay.comparison import (
     INTERVAL,
     TEST,
     Curves,
     area,
+    beaten,
     interval,
     joint_confidence,
     labels_to_reach,
-    more_seeds,
     wins,
 )
+from mmselect.replay.first import summarize_first
 from mmselect.replay.measures import accuracies
+from mmselect.replay.picked import confidence_bins
+from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
 
 ALIKE = "as good as equal"
@@ -32,20 +36,32 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     Parameters
     ----------
     found : Replay
+        With 0 rounds: see `mmselect.replay.first.summarize_first` for what is returned.
     target : float, optional
         Accuracy whose price in labels is compared; default: the baseline's mean in the last round.
 
     Returns
     -------
     dict
-        ``baseline``, ``target``, ``strategies`` (per strategy: area under the curve of each measure
-        with its interval, its paired difference to the baseline with an interval that holds for all
-        strategies at once, how many more seeds would tell that
-        difference from noise, accuracy in the last round with its interval, labels to reach the
-        target, the same relative to the baseline, seconds to select), ``wins`` (per measure: the
-        matrix of BMMAL's Fig. 5), ``differences`` (per measure: paired differences of areas between
-        all strategies, each with its own interval), ``best`` (the two strategies of the largest
-        areas, the baseline aside, and how many more seeds would tell them apart; None for one).
+        ``baseline``, ``target``;
+        ``strategies``: per strategy the area under the curve of each measure with its interval, its
+        paired difference to the baseline with an interval that holds for all strategies at once,
+        how many more seeds would tell that difference from noise, the smallest difference that the
+        seeds played can see, accuracy in the last round with its interval, labels to reach the
+        target, the same relative to the baseline, seconds to select;
+        ``wins``: per measure the matrix of BMMAL's Fig. 5;
+        ``differences``: per measure the paired differences of areas between all strategies, each
+        with its own interval;
+        ``best``: the two strategies of the largest areas, the baseline aside, and how many more
+        seeds would tell them apart; None for one;
+        ``visible``: the smallest difference of mean accuracies between each two strategies that so
+        many seeds tell from noise with a chance of 80 %, at the confidence of the intervals against
+        the baseline;
+        ``beaten``: per measure the bottom row of that figure, means of the columns;
+        ``classes``: see `mmselect.replay.by_class.class_gains`;
+        ``bins``: see `mmselect.replay.picked.confidence_bins`;
+        ``full``: per measure the mean of heads fitted on all labels with its interval; None where
+        they were not asked for.
 
     Raises
     ------
@@ -53,6 +69,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         If the target is not an accuracy between 0 and 1.
     """
     check_target(target)
+    if found.settings.get("rounds") == 0:
+        return summarize_first(found)
     accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
     base, names = found.baseline, found.settings["strategies"]
     confidence = joint_confidence(len(names) - 1)
@@ -63,32 +81,51 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         m: {name: area(labeled[name], values) for name, values in found.curves(m).items()}
         for m in measures
     }
-    means = {name: (labeled[name].mean(axis=0), accuracy[name].mean(axis=0)) for name in names}
-    prices = {name: labels_to_reach(*mean, goal) for name, mean in means.items()}
-    seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
+    rows = {name: _row(found, name, goal, areas, confidence) for name in names}
+    for row in rows.values():
+        row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
+    won = {m: _wins(found.curves(m), names) for m in measures}
     return {
         "baseline": base,
         "target": goal,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
-        "strategies": {
-            name: {
-                "area": {m: interval(areas[m][name]) for m in measures},
-                "area_difference": {
-                    m: interval(areas[m][name] - areas[m][base], confidence) for m in measures
-                },
-                "more_seeds": more_seeds(
-                    areas["accuracy"][name] - areas["accuracy"][base], confidence
-                ),
-                "last": interval(accuracy[name][:, -1]),
-                "labels_to_target": prices[name],
-                "relative_labels": prices[name] / prices[base],
-                "seconds": float(seconds[name]),
-            }
-            for name in names
-        },
+        "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
-        "wins": {m: _wins(found.curves(m), names) for m in measures},
+        "wins": won,
+        "beaten": {m: beaten(matrix) for m, matrix in won.items()},
         "differences": {m: _differences(areas[m], names) for m in measures},
+        "visible": _visible(areas["accuracy"], names, confidence),
+        "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
+        "bins": confidence_bins(found.runs, names, 1),
+        "full": _full(found, measures),
+    }
+
+
+def _full(found: Replay, measures: list[str]) -> dict[str, Any] | None:
+    rows = [run.rounds[0] for run in found.full]
+    if not rows:
+        return None
+    return {m: interval(np.array([row[m] for row in rows], float)) for m in measures}
+
+
+def _row(
+    found: Replay,
+    name: str,
+    goal: float,
+    areas: dict[str, dict[str, Curves]],
+    confidence: float,
+) -> dict[str, Any]:
+    """Sum one strategy up."""
+    accuracy, labeled = found.curves("accuracy")[name], found.curves("labeled")[name]
+    less = {m: of[name] - of[found.baseline] for m, of in areas.items()}
+    return {
+        "area": {m: interval(of[name]) for m, of in areas.items()},
+        "area_difference": {m: interval(d, confidence) for m, d in less.items()},
+        "more_seeds": more_seeds(less["accuracy"], confidence),
+        "visible": _smallest(areas["accuracy"], name, found.baseline, confidence),
+        "last": interval(accuracy[:, -1]),
+        "labels_to_target": labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), goal),
+        "seconds": float(np.nanmean(found.curves("seconds")[name])),
     }
 
 
@@ -127,6 +164,39 @@ def _differences(
 ) -> list[list[tuple[float, float, float]]]:
     """Entry i, j: mean and interval of the area of i less that of j, within each seed."""
     return [[interval(areas[a] - areas[b]) for b in names] for a in names]
+
+
+def _visible(areas: dict[str, Curves], names: list[str], confidence: float) -> list[list[float]]:
+    """Entry i, j: the smallest difference between i and j that the seeds played can see."""
+    return [[_smallest(areas, a, b, confidence) for b in names] for a in names]
+
+
+def _smallest(areas: dict[str, Curves], one: str, other: str, confidence: float) -> float:
+    differences = areas[one] - areas[other]
+    return visible([differences], len(differences), confidence)
+
+
+def foresight(found: Replay, seeds: int) -> list[str]:
+    """Say, from the seeds played so far, what differences to the baseline all of them will see.
+
+    Parameters
+    ----------
+    found : Replay
+        Some seeds of it.
+    seeds : int
+        How many there will be.
+    """
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    areas = {name: area(labeled[name], values) for name, values in accuracy.items()}
+    base = areas.pop(found.baseline)
+    differences = [values - base for values in areas.values()]
+    least = visible(differences, seeds, joint_confidence(len(differences)))
+    if math.isnan(least):
+        return []
+    return [
+        f"by the spread over the first {len(base)} seeds, {seeds} will tell differences to "
+        f"{found.baseline} from about {100 * least:.1f} points on (80 % power)"
+    ]
 
 
 def noteworthy(summary: dict[str, Any]) -> list[str]:

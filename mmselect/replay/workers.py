@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from functools import cache
 from typing import Any
 
 from joblib import Parallel, delayed
+
+from mmselect.engine import Progress
 
 POLL_SECONDS = 0.5
 
@@ -64,3 +67,12 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(1)
+
+
+def counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Make a function that reports, each time it is called, that one more is done."""
+    counted = itertools.count(1)
+    if progress is None or not total:
+        return lambda: None
+    progress(0, total)
+    return lambda: progress(next(counted), total)

@@ -25,7 +25,10 @@ def known(tmp_path: Path) -> Path:
 
 def test_text(cli: Callable[..., Result], known: Path) -> None:
     found = cli("replay", known, *PLAY, "--seeds", "3")
-    assert found.code == 0 and found.err == ""
+    assert found.code == 0
+    early = r"note: by the spread over the first 2 seeds, 3 will tell differences to random from "
+    assert re.fullmatch(rf"{early}about \d+\.\d points on \(80 % power\)\n", found.err)
+    assert re.search(r"^3 seeds see  bmmal\nrandom +\d+\.\d$", found.out, re.MULTILINE)
     lines = found.out.splitlines()
     assert any(re.match(r"bmmal +\d+\.\d ± \d+\.\d +[+-]\d+\.\d \[", line) for line in lines)
     assert any(line.startswith("wins over") for line in lines)

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Rows, same_length
+from mmselect.arrays import Array, Floats, Index, Rows, check_rows, same_length
 from mmselect.core.features import Features, as_modalities, inverse, row_norms
 from mmselect.core.presence import Present, blanked, check_present, cut, patterns_of
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
@@ -25,7 +25,7 @@ class Alignment:
     Attributes
     ----------
     n : int
-        Samples.
+        Samples that were looked at.
     within : dict of str to float
         Mean cosine of all ordered pairs of samples, a sample with itself included: ``‖μ_m‖²``.
     gap, across, matched : dict of (str, str) to float
@@ -43,7 +43,11 @@ class Alignment:
 
 
 def modality_gap(
-    features: Mapping[str, Rows], *, present: Present | None = None, engine: Engine = SERIAL
+    features: Mapping[str, Rows],
+    *,
+    rows: Index | None = None,
+    present: Present | None = None,
+    engine: Engine = SERIAL,
 ) -> Alignment:
     """Modality gap and mean cosines, in one pass over the rows.
 
@@ -55,6 +59,8 @@ def modality_gap(
     ----------
     features : mapping of str to Rows, each (n, d_m)
         At least one modality, and one row.
+    rows : (r,) ndarray of int, optional
+        Rows to look at, increasing; None: all.
     present : mapping of str to (n,) ndarray of bool, optional
         Which rows have a modality; the features of the others are zeros. Means are over the rows
         that have it, matched pairs over those that have both.
@@ -83,20 +89,21 @@ def modality_gap(
     n, names = same_length(list(features.values())), tuple(features)
     if not n:
         raise SchemaError("expected at least one sample, found none")
+    looked = check_rows(rows, n, "rows")
     widths = {name: source.shape[1] for name, source in features.items()}
     pairs = [(a, b) for a, b in combinations(names, 2) if widths[a] == widths[b]]
     step = compute_rows(sum(widths.values()))
     block = partial(_block_sums, names, pairs)
-    blocks = map_rows(block, list(features.values()), np.arange(n), step=step, engine=engine)
+    blocks = map_rows(block, list(features.values()), looked, step=step, engine=engine)
     *sums, matched, zero = reduce(lambda total, more: [*map(np.add, total, more)], blocks)
     masks = check_present(present, names, n)
-    has = {name: masks.get(name, np.ones(n, bool)) for name in names}
+    has = {name: masks.get(name, np.ones(n, bool))[looked] for name in names}
     count = {name: int(has[name].sum()) for name in names}
     both = np.array([int((has[a] & has[b]).sum()) for a, b in pairs])
     means = {name: total / max(count[name], 1) for name, total in zip(names, sums, strict=True)}
-    lacking = n - np.array([*count.values()])
+    lacking = len(looked) - np.array([*count.values()])
     return Alignment(
-        n=n,
+        n=len(looked),
         within={name: float(mean @ mean) for name, mean in means.items()},
         gap={(a, b): float(np.linalg.norm(means[a] - means[b])) for a, b in pairs},
         across={(a, b): float(means[a] @ means[b]) for a, b in pairs},
