@@ -10,7 +10,17 @@ import typer
 
 from mmselect.ask import Describing, Working
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json, takes
+from mmselect.cli.options import (
+    Pools,
+    Quiet,
+    TextOrJson,
+    one_of,
+    opened,
+    progress_bar,
+    show,
+    show_json,
+    takes,
+)
 from mmselect.terminal import notices, page
 
 
@@ -41,7 +51,8 @@ def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
     from mmselect.output.emitting import to_stdout
     from mmselect.pool.checking import check as check_pool
 
-    found = check_pool(pools, engine_of(ask))
+    with progress_bar(quiet) as progress:
+        found = check_pool(pools, engine_of(ask, progress))
     notices(found.warnings, quiet)
     to_stdout(f"{problem}\n".encode() for problem in found.problems)
     if found.problems:
@@ -61,18 +72,17 @@ def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet 
     from mmselect.describe.pool import describe_pool
     from mmselect.describe.report import as_data
     from mmselect.engine import engine_of
-    from mmselect.pool.reading import open_pool
     from mmselect.pool.values import empty_notices, watched
 
     one_of("format", form, ("text", "json"))
-    with open_pool(pools) as pool:
+    with progress_bar(quiet) as progress, opened(pools, progress) as pool:
         pool.columns = {path: watched(column) for path, column in pool.columns.items()}
         report, skipped = describe_pool(pool)
         notices(skipped, quiet)
         looked = rows_to_look_at(pool, ask.full)
         if form == "text":
             show(report.rows())  # before the numbers, of which one may be broken
-        numbers = describe_numbers(pool, looked, engine_of(ask))
+        numbers = describe_numbers(pool, looked, engine_of(ask, progress))
         if form == "text":
             show(numbers.rows())
         else:

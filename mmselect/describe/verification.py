@@ -126,8 +126,8 @@ def verify(
 
 
 def _select(pool: Pool, ask: Selecting, progress: Progress | None) -> Selection:
-    request = prepare(pool, ask)
-    return carry_out(request, count_budget(ask, request), ask.seed, progress)
+    request = prepare(pool, ask, progress=progress)
+    return carry_out(request, count_budget(ask, request), ask.seed)
 
 
 def ask_again(selected: Mapping[str, Any], ask: Verifying) -> Selecting:

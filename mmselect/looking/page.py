@@ -90,7 +90,7 @@ def view_of(
     MmselectError
         As for a selection.
     """
-    engine, warnings = engine_of(ask), list[str]()
+    engine, warnings = engine_of(ask, progress), list[str]()
     if picks is None:
         shown = of_selection(_pick(pool, ask, warnings, progress))
         labeled, allowed, _ = choose_rows(pool, ask, [])
@@ -124,8 +124,8 @@ def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | No
     known = {field.name for field in fields(Selecting)}
     said = {f.name: getattr(ask, f.name) for f in fields(ask) if f.name in known}
     selecting = Selecting(**said)
-    request = prepare(pool, selecting)
-    found = carry_out(request, count_budget(selecting, request), ask.seed, progress)
+    request = prepare(pool, selecting, progress=progress)
+    found = carry_out(request, count_budget(selecting, request), ask.seed)
     warnings.extend(request.warnings)
     return found
 

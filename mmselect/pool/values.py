@@ -14,7 +14,7 @@ from mmselect.arrays import LARGEST
 from mmselect.pool.schema import Place, place_of
 
 if TYPE_CHECKING:
-    from mmselect.pool.reading import Column
+    from mmselect.pool.column import Column
 
 PROBABLE = 0.9
 """Share of rows that sum to 1 from which on logits are taken for probabilities."""
