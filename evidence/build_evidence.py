@@ -193,15 +193,10 @@ def marked(values: tuple[float, float, float]) -> str:
 
 def start_table(path: str, starts: Sequence[str], how: dict[str, Any]) -> Iterator[str]:
     """Make the table of cold starts: accuracy on the first batch alone."""
-    first: dict[tuple[str, str], np.ndarray] = {}
-    head = []
-    for budget in START_BUDGETS:
-        for start in starts:
-            given = {"rounds": 1, "budget": 1, "start": start, "start_budget": budget}
-            curves = replay(path, ["random"], **given, **how)
-            first[start, budget] = curves.curves("accuracy")["random"][:, 0]
-        size = int(curves.curves("labeled")["random"][0, 0])
-        head.append(f"{budget} ({size})")
+    found = replay(path, rounds=0, start=starts, budget=START_BUDGETS, **how)
+    sizes = found.curves("labeled")["random"][0]
+    head = [f"{budget} ({size:.0f})" for budget, size in zip(START_BUDGETS, sizes, strict=True)]
+    rows = summarize(found)["strategies"]
     yield (
         "**The first batch**: accuracy of the fused head on it alone, and the difference to "
         "`random`."
@@ -211,11 +206,10 @@ def start_table(path: str, starts: Sequence[str], how: dict[str, Any]) -> Iterat
     yield f"|---|{'---|' * len(head)}"
     for start in starts:
         cells = []
-        for budget in START_BUDGETS:
-            values = first[start, budget]
-            less = interval(values - first["random", budget], joint_confidence(len(starts) - 1))
+        for j in range(len(START_BUDGETS)):
+            less = rows[start]["difference"]["accuracy"][j]
             note = "" if start == "random" else f"; {marked(less)}"
-            cells.append(f"{100 * values.mean():.1f}{note}")
+            cells.append(f"{100 * rows[start]['mean']['accuracy'][j][0]:.1f}{note}")
         yield f"| `{start}` | {' | '.join(cells)} |"
 
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
+from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.option import (
     Asked,
     Condition,
     amount_or_share,
     anything,
+    asking,
     assignments,
     between,
     columns,
     conditions,
     count_or_share,
+    counts_or_shares,
     id_list,
     names,
     one_of,
@@ -61,14 +64,14 @@ def _seed(help: str = "Equal seeds give equal picks.") -> Any:
     return option(0, help, "N", whole(0))
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Reading(Asked):
     """What every command that reads numbers may be told."""
 
     memory: int = option("256MiB", f"How much to read at a time. {NEUTRAL}", "SIZE", size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Working(Reading):
     """What every command that works through a pool may be told: with how much, and who does it."""
 
@@ -81,14 +84,14 @@ class Working(Reading):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Describing(Working):
     """What ``info`` may be told."""
 
     full: bool = option(False, "Read all rows, in place of at most 20,000 that are evenly spread.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Ask(Working):
     """What a user may say of any selection: with what, from which rows, and at what expense."""
 
@@ -106,7 +109,7 @@ class Ask(Working):
     ignore_unknown: bool = option(False, "Skip ids that the pool does not have.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Scoring(Ask):
     """What ``score`` may be told."""
 
@@ -118,7 +121,7 @@ class Scoring(Ask):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Constraining(Asked):
     """What may be demanded of the picks together."""
 
@@ -140,7 +143,7 @@ class Constraining(Asked):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Costing(Constraining):
     """What may be demanded of the picks together, and what they cost."""
 
@@ -149,7 +152,7 @@ class Costing(Constraining):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Selecting(Scoring, Costing):
     """What ``select`` may be told."""
 
@@ -176,7 +179,7 @@ class Selecting(Scoring, Costing):
             count_or_share("budget", self.budget)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Verifying(Working):
     """What ``verify`` may be told."""
 
@@ -185,7 +188,7 @@ class Verifying(Working):
     among: tuple[str | ListFile, ...] | None = id_list("The same, of ids to pick from")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Looking(Scoring, Costing):
     """What ``look`` may be told."""
 
@@ -207,7 +210,7 @@ class Looking(Scoring, Costing):
     seed: int = _seed("Without PICKS: equal seeds give equal picks.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Embedding(Ask):
     """What ``embed`` may be told."""
 
@@ -233,7 +236,7 @@ def _source(help: str, *names: str) -> Any:
     return option(None, help, "SOURCE", anything, names)
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Packing(Reading):
     """What ``pack`` may be told: each dataset of the format, and how they are brought together."""
 
@@ -293,7 +296,7 @@ class Packing(Reading):
 _POSITIVE = between(0, math.inf, "a number above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Aligning(Reading):
     """What ``align`` may be told."""
 
@@ -325,7 +328,7 @@ class Aligning(Reading):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Replaying(Constraining):
     """What ``replay`` may be told."""
 
@@ -336,15 +339,21 @@ class Replaying(Constraining):
         names,
         ("--strategies", "-s"),
     )
-    budget: int | str = option(
-        "2%", "Picks of a round; P% of those to pick from.", "N|P%", count_or_share, BUDGET
+    budget: Sequence[int | str] = option(
+        ("2%",),
+        "Picks of a round; P% of those to pick from; with --rounds 0 of the first batch; several.",
+        "N|P%,…",
+        counts_or_shares,
+        BUDGET,
     )
-    rounds: int = option(5, "How often to pick.", "N", whole(1))
-    start: str = option(
-        "random",
-        "Strategy that picks the first samples; labeled: those of the pool.",
-        "NAME|labeled",
-        text,
+    rounds: int = option(
+        5, "How often to pick; 0: compare first batches, by --start and --budget.", "N", whole(0)
+    )
+    start: Sequence[str] = option(
+        ("random",),
+        "Strategy of the first picks; labeled: what the pool has labeled; with --rounds 0 several.",
+        "NAME|labeled,…",
+        names,
     )
     start_budget: int | str | None = option(
         None, "Samples to start with; default: the budget.", "N|P%", count_or_share
@@ -357,4 +366,22 @@ class Replaying(Constraining):
         "SHARE",
         between(0, 1, "a share between 0 and 1"),
     )
+    full: bool = option(False, "Also fit heads on all labels, for a line to end at.")
     jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds:
+            for name, given in (("start", self.start), ("budget", self.budget)):
+                if len(given) > 1:
+                    message = f"expected one, found {len(given)}; several are for --rounds 0"
+                    raise UsageError(f"{name}: {message}")
+            return
+        default = {each.name: each.default for each in fields(self)}
+        rest = ("strategies", "start_budget", "full", *(each.name for each in fields(Constraining)))
+        for name in rest:
+            if getattr(self, name) != default[name]:
+                played = "only --start and --budget are played with --rounds 0"
+                raise UsageError(f"{name}: expected nothing, since {played}")
+        if "labeled" in self.start:
+            raise UsageError("start: expected strategies with --rounds 0, found labeled")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import stat
 import sys
 import threading
@@ -144,7 +143,7 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
     old = real.stat() if real.exists() else None
     if old and not os.access(real, os.W_OK):
         raise OutputError("cannot be written: permission denied", file=str(target))
-    temporary = real.with_name(f".mmselect-{secrets.token_hex(8)}")  # short, whatever the name
+    temporary = real.with_name(f".mmselect-{os.urandom(8).hex()}")  # short, whatever the name
     try:
         with writing(target):
             with temporary.open("x+b") as file:

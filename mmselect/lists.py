@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import hashlib
 import io
 import json
 import os
@@ -147,6 +146,8 @@ def by_source(
 
 def digest(names: Sequence[str]) -> str:
     """Digest of a set of ids, in whatever order and format they came."""
+    import hashlib  # it loads OpenSSL
+
     text = "\n".join(sorted({*names}))
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 

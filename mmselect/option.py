@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, dataclass_transform, get_type_hints
 
 from mmselect.errors import BudgetError, UsageError, suggestion
 from mmselect.lists import ListFile
@@ -29,6 +29,7 @@ Parser = Callable[[str, Any], Any]
 """Turns what was said for an option of this name, as text or in Python, into its value."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class")
 
 
 class Condition(NamedTuple):
@@ -297,6 +298,13 @@ def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
     return tuple(made)
 
 
+def counts_or_shares(name: str, value: Any) -> tuple[Any, ...]:
+    """Take counts, or shares of all rows: one, a sequence, or one text with commas."""
+    found = value.split(",") if isinstance(value, str) else value
+    each = several(name, "a count or a share such as 10%", found, int, float)
+    return tuple(count_or_share(name, x.strip() if isinstance(x, str) else x) for x in each)
+
+
 def names(name: str, value: Any) -> tuple[str, ...]:
     """Take names: a sequence, or one text with commas."""
     found = value.split(",") if isinstance(value, str) else value
@@ -352,7 +360,13 @@ def id_list(help: str) -> Any:
     return option(None, f"{help}; repeatable.", "FILE|-", ids, many=True, lists=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, id_list))
+def asking(kind: type[Class]) -> type[Class]:
+    """Make a class of what is asked, without the methods that nobody calls: they take time."""
+    return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)
+
+
+@asking
 class Asked:
     """Base of what is asked: every field is checked by its option's parser."""
 

@@ -36,9 +36,10 @@ from typing import Any
 import typer
 from typer.models import ArgumentInfo
 
-from mmselect.cli import app
+from mmselect.cli import COMMANDS, app
 from mmselect.cli import run as run_program
 from mmselect.cli.examples import EXAMPLES
+from mmselect.cli.options import with_options
 from mmselect.pool.schema import FORMAT, SCHEMA, VERSION
 from mmselect.strategies import registry
 
@@ -98,9 +99,7 @@ def command_reference() -> str:
         "Runs on Linux and macOS; on Windows everything but `align` and `export_pool` on GPUs, "
         "tested on Linux with the calls taken away that Windows lacks.\n",
     ]
-    for command in app.registered_commands:
-        function = command.callback
-        assert function is not None  # every command here is a function
+    for function in map(with_options, COMMANDS):
         parameters = inspect.signature(function, eval_str=True).parameters
         infos = {
             name: p.annotation.__metadata__[0]
@@ -108,7 +107,7 @@ def command_reference() -> str:
             if hasattr(p.annotation, "__metadata__")  # not the context that typer hands over
         }
         rows = [parameter_row(n, info, parameters[n].default) for n, info in infos.items()]
-        name = command.name or function.__name__
+        name = function.__name__
         parts += [f"## mmselect {name}\n", inspect.cleandoc(function.__doc__ or "")]
         parts += [f"\n`{usage(name)}`\n", "| option | default | meaning |\n|---|---|---|", *rows]
         parts += ["\n```sh", *EXAMPLES.get(name, ()), "```\n"]
@@ -118,7 +117,7 @@ def command_reference() -> str:
 def usage(name: str) -> str:
     """Show how a command is called, as its help page does."""
     commands: Any = typer.main.get_command(app)
-    command = commands.commands[name]
+    command = commands.commands[name].made
     return " ".join(["mmselect", name, *command.collect_usage_pieces(typer.Context(command))])
 
 

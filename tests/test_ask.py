@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ from conftest import Result, arrays
 
 import mmselect
 from mmselect import ask
-from mmselect.cli import app
-from mmselect.cli.options import Pools, takes
+from mmselect.cli import COMMANDS
+from mmselect.cli.options import Pools, with_options
 from mmselect.core.limits import LIMITS
 from mmselect.embedding import embed
 from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import UsageError
 from mmselect.lists import read_list
-from mmselect.option import id_list, options
+from mmselect.option import asking, id_list, options
 from mmselect.replay.runs import replay
 
 ASKED = {
@@ -43,7 +43,7 @@ REFUSED: dict[str, list[Any]] = {
     "threads": [0, -1, 1.5, "9" * 400, True, "two"],
     "seed": [-1, 0.5, "9" * 400, "one"],
     "dim": [0, -3, 2.5, "9" * 400],
-    "rounds": [0, 1.5, "9" * 400],
+    "rounds": [-1, 1.5, "9" * 400],
     "seeds": [0, 1.5],
     "jobs": [0, 0.5],
     "epochs": [0, 1.5],
@@ -64,7 +64,7 @@ REFUSED: dict[str, list[Any]] = {
 
 
 def parameters_of(command: str) -> dict[str, inspect.Parameter]:
-    found = {c.callback.__name__: c.callback for c in app.registered_commands if c.callback}
+    found = {each.__name__: with_options(each) for each in COMMANDS}
     return dict(inspect.signature(found[command], eval_str=True).parameters)
 
 
@@ -151,7 +151,7 @@ def test_python_takes_what_the_command_line_takes(pool: Path) -> None:
     assert picks.ids == again.ids and picks.provenance["seed"] == 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class More(ask.Ask):
     also: tuple[str, ...] | None = id_list("Ids too")
 
@@ -159,17 +159,16 @@ class More(ask.Ask):
 GOT: list[More] = []
 
 
-@takes(More)
 def more(pools: Pools, ask: More) -> None:
     GOT.append(ask)
 
 
 def test_a_new_list_is_one_field() -> None:
     lone = typer.Typer()
-    lone.command()(more)
+    lone.command()(with_options(more))
     lone(["a.h5", "--also", os.devnull, "--exclude", os.devnull], standalone_mode=False)
     empty = read_list(os.devnull)
-    assert [More(also=(empty,), exclude=(empty,))] == GOT
+    assert [(got.also, got.exclude) for got in GOT] == [((empty,), (empty,))]
 
 
 def test_words_of_the_options_are_those_of_the_core() -> None:
@@ -428,7 +427,7 @@ def test_a_result_is_shown_in_one_short_line(pool: Path) -> None:
     assert len(repr(table)) < 200
 
 
-@pytest.mark.parametrize("command", [c.callback.__name__ for c in app.registered_commands])
+@pytest.mark.parametrize("command", [command.__name__ for command in COMMANDS])
 def test_help_fits_80_columns(command: str, cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     found = cli(command, "--help")

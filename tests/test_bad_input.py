@@ -19,6 +19,7 @@ from conftest import LISTENING, arrays
 
 import mmselect
 from mmselect import files
+from mmselect.pool import storage
 
 
 def put(name: str, values: Any, **attributes: Any) -> Callable[[Path], None]:
@@ -507,3 +508,29 @@ def test_standard_output_by_name_keeps_what_a_file_holds(pool: Path, tmp_path: P
     log.write_text("keep\n")
     subprocess.run(f"{base} -o /dev/stdout >> {log}", shell=True, check=True)
     assert log.read_text().startswith("keep\n") and log.read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize("method", ["seek", "readinto"])
+@pytest.mark.parametrize("command", ["check", "embed"])
+def test_an_interrupt_that_meets_hdf5_in_a_call_back_is_one(
+    pool: Path, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch, method: str, command: str
+) -> None:
+    target = tmp_path / "out.h5"
+    output = ["-o", target] if command == "embed" else []
+    plain, calls = getattr(storage.Medium, method), []
+
+    def interrupted(medium: storage.Medium, *arguments: Any) -> Any:
+        calls.append(method)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return plain(medium, *arguments)
+
+    monkeypatch.setattr(storage.Medium, method, interrupted)
+    stop = 0
+    assert cli(command, pool, *output).code == 0
+    target.unlink(missing_ok=True)
+    for stop in range(1, len(calls) + 1, 7):
+        calls.clear()
+        found = cli(command, pool, *output)
+        assert (found.code, found.err) == (130, "error: interrupted\n"), stop
+        assert not target.exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mmselect
-from mmselect.cli import app
+from mmselect.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 CORE = ["test_cli.py", "test_output.py", "pool/test_writer.py"]
@@ -80,9 +80,7 @@ def test_what_is_missing_there_is_asked_for_first(path: Path) -> None:
                 assert node.attr not in known or node.attr in asked, f"{path}: {node.attr}"
 
 
-@pytest.mark.parametrize(
-    "command", [c.name or c.callback.__name__ for c in app.registered_commands]
-)
+@pytest.mark.parametrize("command", [command.__name__ for command in COMMANDS])
 def test_help_can_be_printed_in_its_old_code_page(command: str, cli) -> None:
     assert cli(command, "--help").out.encode("cp1252")
 

@@ -1,5 +1,5 @@
 """The command line; the only part that knows typer and rich."""
 
-from mmselect.cli.app import app, run
+from mmselect.cli.app import COMMANDS, app, run
 
-__all__ = ["app", "run"]
+__all__ = ["COMMANDS", "app", "run"]

@@ -13,23 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmselect.cli import compare, look, pack, pools, select, study
-from mmselect.cli.options import OnceCommand
+from mmselect.cli.options import Later
 from mmselect.errors import MmselectError, UsageError
 from mmselect.terminal import fail
 from mmselect.version import __version__
 
-app = typer.Typer(
-    name="mmselect",
-    help="Say which samples of a multimodal pool to label next.",
-    epilog="Start with: mmselect demo. In its folder every example of a help page runs.",
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # drawing help with rich would double the time it takes to appear
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-for command in (
+COMMANDS = (
     pools.demo,
     pack.pack,
     pools.check,
@@ -43,8 +35,26 @@ for command in (
     select.embed,
     study.align,
     study.replay,
-):
-    app.command(cls=OnceCommand)(command)
+)
+"""As the help page lists them."""
+
+
+class Commands(TyperGroup):
+    """All commands, each by its name."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given | {"commands": [Later(command) for command in COMMANDS]})
+
+
+app = typer.Typer(
+    name="mmselect",
+    cls=Commands,
+    help="Say which samples of a multimodal pool to label next.",
+    epilog="Start with: mmselect demo. In its folder every example of a help page runs.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich would double the time it takes to appear
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(wanted: bool) -> None:

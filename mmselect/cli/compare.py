@@ -15,7 +15,6 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
 )
 from mmselect.option import names
 
@@ -25,7 +24,6 @@ PoolsBesides = Annotated[
 ]
 
 
-@takes(Verifying)
 def verify(
     picks: Annotated[
         str, typer.Argument(metavar="PICKS.json", help="What select --format json wrote.")

@@ -133,27 +133,45 @@ class OnceCommand(TyperCommand):
         return str(super().get_help(ctx)).replace(UNBROKEN, "-")
 
 
-def takes(ask: type[Asked]) -> Callable[[Command], Command]:
-    """Give a command one option per field of `ask`, and as `ask` what was said, checked."""
+class Later(TyperCommand):
+    """A command that is made when it is called, as the page of all commands needs no options."""
 
-    def decorate(command: Command) -> Command:
-        signature = inspect.signature(command, eval_str=True)
-        asked = {name: _parameter(ask, name, option) for name, option in options(ask).items()}
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function.__name__, help=inspect.getdoc(function))
+        self.function = function
 
-        @functools.wraps(command)
-        def run(**given: Any) -> Any:
-            said = {name: given.pop(name) for name in asked}
-            return command(**given, ask=_read(ask, said))
+    @functools.cached_property
+    def made(self) -> Any:
+        """The command itself."""
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(cls=OnceCommand)(with_options(self.function))
+        return typer.main.get_command(alone)
 
-        before = [p for p in signature.parameters.values() if p.name != "ask"]
-        first = [p for p in before if p.default is inspect.Parameter.empty]
-        parameters = [*first, *asked.values(), *(p for p in before if p not in first)]
-        named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-        run.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return run  # type: ignore[return-value]
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Let the command itself read what follows its name."""
+        return self.made.make_context(*given, **more)
 
-    return decorate
+
+def with_options(command: Command) -> Command:
+    """Give a command one option per field of its `ask`, and as `ask` what was said, checked."""
+    signature = inspect.signature(command, eval_str=True)
+    if "ask" not in signature.parameters:
+        return command
+    ask = signature.parameters["ask"].annotation
+    asked = {name: _parameter(ask, name, option) for name, option in options(ask).items()}
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:
+        said = {name: given.pop(name) for name in asked}
+        return command(**given, ask=_read(ask, said))
+
+    before = [p for p in signature.parameters.values() if p.name != "ask"]
+    first = [p for p in before if p.default is inspect.Parameter.empty]
+    parameters = [*first, *asked.values(), *(p for p in before if p not in first)]
+    named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run  # type: ignore[return-value]
 
 
 def _parameter(ask: type[Asked], name: str, option: Option) -> inspect.Parameter:

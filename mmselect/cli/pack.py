@@ -17,12 +17,10 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
 )
 from mmselect.terminal import notices
 
 
-@takes(Packing)
 def pack(
     ask: Packing,
     output: HDF5File,

@@ -19,7 +19,6 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
 )
 from mmselect.terminal import notices, page
 
@@ -41,7 +40,6 @@ def demo(
     to_stdout((f"{line}\n".encode() for line in play(Path(folder), *page())), safe=True)
 
 
-@takes(Working)
 def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
     """List everything that is wrong with a pool.
 
@@ -60,7 +58,6 @@ def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
     notices([f"{', '.join(pools)}: nothing wrong"], quiet, mark="ok")
 
 
-@takes(Describing)
 def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet = False) -> None:
     """Describe a pool and what can run on it.
 

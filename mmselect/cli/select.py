@@ -21,7 +21,6 @@ from mmselect.cli.options import (
     prepared,
     show,
     show_json,
-    takes,
     target_of,
     targets,
     told,
@@ -35,7 +34,6 @@ SELECT = ("ids", "indices", "csv", "jsonl", "json", *TOOLS, "npy")
 """Formats, named here so that help needs no numerical library; ``output/emitting.py`` has them."""
 
 
-@takes(Scoring)
 def score(
     pools: Pools,
     ask: Scoring,
@@ -62,7 +60,6 @@ def score(
         write(result, name, target, request.pool, how)
 
 
-@takes(Selecting)
 def select(
     pools: Pools,
     ask: Selecting,
@@ -136,7 +133,6 @@ def select(
         deliver(result, name, to, request.pool, how)
 
 
-@takes(Embedding)
 def embed(
     pools: Pools,
     ask: Embedding,

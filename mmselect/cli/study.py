@@ -24,16 +24,14 @@ from mmselect.cli.options import (
     progress_bar,
     show,
     show_json,
-    takes,
     target_of,
     targets,
 )
-from mmselect.errors import needing
+from mmselect.errors import UsageError, needing
 from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices
 
 
-@takes(Aligning)
 def align(
     pools: Pools,
     ask: Aligning,
@@ -58,7 +56,6 @@ def align(
     show_json(made.report) if form == "json" else show(aligned_rows(made.report))
 
 
-@takes(Replaying)
 def replay(
     context: typer.Context,
     pools: Pools,
@@ -97,6 +94,8 @@ def replay(
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
     check_target(target)
+    if target is not None and not ask.rounds:
+        raise UsageError("target: expected rounds, since first batches have no curve")
     check_targets(targets(output), pools)
     if report:
         make_folder(Path(report))

@@ -12,6 +12,7 @@ from mmselect.describe.report import Table, plain
 from mmselect.request import Request
 from mmselect.scoring import task_rows
 from mmselect.strategies import covering
+from mmselect.tasks import WINDOW
 
 BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""

@@ -37,13 +37,21 @@ def undisturbed() -> Iterator[None]:
     """Call HDF5 on a file object without Python's collector.
 
     HDF5 calls the file object back, and what the collector then finds may belong to HDF5, which
-    would be entered a second time by the same thread and crash.
+    would be entered a second time by the same thread and crash. An interrupt that meets such a call
+    comes out as what it is, not as the error that h5py makes of it.
     """
     with phil:
         collecting = gc.isenabled()
         gc.disable()
         try:
             yield
+        except Exception as error:
+            cause: BaseException | None = error
+            while isinstance(cause, Exception):
+                cause = cause.__cause__ or cause.__context__
+            if isinstance(cause, KeyboardInterrupt | SystemExit):
+                raise cause from None
+            raise
         finally:
             if collecting:
                 gc.enable()
@@ -58,22 +66,28 @@ def hdf5(file: str, dataset: str | None = None) -> Iterator[None]:
     FormatError
         For anything raised in the block that is no `MmselectError`.
     """
-    with undisturbed():
-        folders = [h5pl.get(i) for i in range(h5pl.size())]
-        try:
-            for _ in folders:
-                h5pl.remove(0)
+    try:
+        with undisturbed(), _without_plugins():
             yield
-        except MmselectError:
-            raise
-        except Exception as error:  # h5py raises errors of a dozen kinds
-            detail = "not enough memory" if isinstance(error, MemoryError) else str(error)
-            detail = detail.strip("'\" ").partition("\n")[0][:200] or type(error).__name__
-            message = f"HDF5 cannot read it: {detail}"
-            raise FormatError(message, file=file, dataset=dataset) from None
-        finally:
-            for folder in folders:
-                h5pl.append(folder)
+    except MmselectError:
+        raise
+    except Exception as error:  # h5py raises errors of a dozen kinds
+        detail = "not enough memory" if isinstance(error, MemoryError) else str(error)
+        detail = detail.strip("'\" ").partition("\n")[0][:200] or type(error).__name__
+        message = f"HDF5 cannot read it: {detail}"
+        raise FormatError(message, file=file, dataset=dataset) from None
+
+
+@contextlib.contextmanager
+def _without_plugins() -> Iterator[None]:
+    folders = [h5pl.get(i) for i in range(h5pl.size())]
+    try:
+        for _ in folders:
+            h5pl.remove(0)
+        yield
+    finally:
+        for folder in folders:
+            h5pl.append(folder)
 
 
 def check_filters(properties: h5py.h5p.PropDCID) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,24 +78,27 @@ class Layout:
 def survey(paths: Iterable[Path]) -> Layout:
     """Open the files, find their datasets, and hold them against the schema and each other."""
     layout, axes, seen = Layout(), Axes(), set()
-    for path in paths:
-        if os.path.realpath(path) in seen:
-            message = "expected every shard once, found it twice"
-            layout.problems.append(SchemaError(message, file=str(path)))
-            continue
-        seen.add(os.path.realpath(path))
-        folder = Folder(path)
-        try:
-            shard = Shard(str(path), folder.open(path), folder)
-        except FormatError as error:
-            folder.close()
-            layout.problems.append(error)
-            continue
-        layout.shards.append(shard)
-        layout.problems += _version_problems(shard)
-        shard.source.medium.seen = None
-        layout.problems += _find(shard, shard.source, "/", "")
-        layout.problems += _size_problems(shard, axes)
+    with ExitStack() as opened:  # an interrupt leaves no file open
+        for path in paths:
+            if os.path.realpath(path) in seen:
+                message = "expected every shard once, found it twice"
+                layout.problems.append(SchemaError(message, file=str(path)))
+                continue
+            seen.add(os.path.realpath(path))
+            folder = Folder(path)
+            opened.callback(folder.close)
+            try:
+                shard = Shard(str(path), folder.open(path), folder)
+            except FormatError as error:
+                folder.close()
+                layout.problems.append(error)
+                continue
+            layout.shards.append(shard)
+            layout.problems += _version_problems(shard)
+            shard.source.medium.seen = None
+            layout.problems += _find(shard, shard.source, "/", "")
+            layout.problems += _size_problems(shard, axes)
+        opened.pop_all()
     layout.problems += _shard_problems(layout.shards)
     layout.sizes = {**axes.sizes, "n": sum(shard.rows for shard in layout.shards)}
     return layout

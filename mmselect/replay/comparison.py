@@ -7,6 +7,7 @@ taken within a seed, and intervals and tests are those of Student's t over the s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,3 +147,15 @@ def wins(ours: Curves, theirs: Curves, confidence: float = TEST) -> float:
         return math.nan
     low = [interval(column, confidence)[1] for column in (ours - theirs).T]
     return float(np.mean([bound > 0 for bound in low]))
+
+
+def beaten(matrix: Sequence[Sequence[float]]) -> list[float]:
+    """Bottom row of BMMAL's Fig. 5: how often a column's strategy is beaten, over the other rows.
+
+    Examples
+    --------
+    >>> beaten([[0.0, 0.5, 1.0], [0.0, 0.0, 0.5], [0.25, 0.0, 0.0]])
+    [0.125, 0.25, 0.75]
+    """
+    values, others = np.array(matrix, float), max(len(matrix) - 1, 1)
+    return [float((column.sum() - column[j]) / others) for j, column in enumerate(values.T)]

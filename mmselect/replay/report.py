@@ -14,9 +14,9 @@ from mmselect.output.emitting import emit
 from mmselect.output.page import assemble
 from mmselect.replay.comparison import band
 from mmselect.replay.runs import Replay
-from mmselect.replay.sections import joined, of_rounds, shown, table
+from mmselect.replay.sections import joined, of_first, of_rounds, shown, table
 from mmselect.replay.summary import seeds_to_play
-from mmselect.replay.tables import FORMS, settings_rows, verdict
+from mmselect.replay.tables import FORMS, first_verdict, settings_rows, verdict
 
 PAGE = "report.html"
 PARTS = ("page.html", "page.css", "page.js")
@@ -66,12 +66,13 @@ def _figures(found: Replay, summary: dict[str, Any]) -> dict[str, bytes]:
         if error.name != "matplotlib":
             raise
         return {}
-    wins = summary["wins"]["accuracy"]
     drawn = {
         "learning-curves": learning_curves(found),
         "contributions": contribution_curves(found),
-        "wins": wins_matrix(found.settings["strategies"], wins, "wins, all modalities"),
     }
+    if found.settings["rounds"]:
+        wins = summary["wins"]["accuracy"]
+        drawn["wins"] = wins_matrix(found.settings["strategies"], wins, "wins, all modalities")
     return {
         f"{name}.{form}": render(figure, form)
         for name, figure in drawn.items()
@@ -84,12 +85,13 @@ def page(found: Replay, summary: dict[str, Any], command: str) -> bytes:
     body, style, script = (
         Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
     )
+    rounds = found.settings["rounds"]
+    said = verdict(summary, False) if rounds else first_verdict(found, summary)
     title = f"Replay of {', '.join(Path(p).name for p in found.settings['pool']['paths'])}"
     filled = Template(body).substitute(
         title=shown(title),
-        verdict="".join(f"<li>{shown(line)}</li>" for line in verdict(summary, False)),
-        baseline=shown(summary["baseline"]),
-        sections=joined(of_rounds(found, summary)),
+        verdict="".join(f"<li>{shown(line)}</li>" for line in said),
+        sections=joined((of_rounds if rounds else of_first)(found, summary)),
         settings=table([("", ""), *settings_rows(found)], head=False),
         command=shown(command),
         warnings="".join(f"<li>{shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
@@ -106,7 +108,7 @@ def _data(found: Replay, summary: dict[str, Any]) -> dict[str, Any]:
     shares.append(("contribution_difference", "largest − smallest"))
     return {
         "strategies": [base, *(n for n in found.settings["strategies"] if n != base)],
-        "differences": _differences(summary),
+        "differences": _differences(summary) if found.settings["rounds"] else [],
         "charts": {
             name: [made for panel in panels if (made := _chart(found, *panel))["series"]]
             for name, panels in {"curves": curves, "contributions": shares}.items()
@@ -137,4 +139,7 @@ def _chart(found: Replay, measure: str, title: str) -> dict[str, Any]:
             series.append(
                 {"name": name, **dict(zip(("x", "mean", "low", "high"), there, strict=True))}
             )
-    return {"title": title, "series": series}
+    ends = [run.rounds[0][measure] for run in found.full]
+    known = [x for x in ends if x is not None]
+    full = round(100 * float(np.mean(known)), 3) if known else None
+    return {"title": title, "series": series, "full": full}

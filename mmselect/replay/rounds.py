@@ -17,6 +17,7 @@ from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
+from mmselect.replay.by_class import recalls
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
 from mmselect.replay.heads import (
     Features,
@@ -30,8 +31,12 @@ from mmselect.replay.heads import (
     views,
 )
 from mmselect.replay.measures import measure
+from mmselect.replay.picked import truth_ranks
 from mmselect.request import Request, prepare
 from mmselect.selection import pick
+
+FULL = "all labels"
+"""In place of a strategy: heads that are fitted on all labels. No strategy's name has a blank."""
 
 LABELED = "labeled"
 """The start from what the pool says is labeled, in place of a strategy."""
@@ -74,6 +79,11 @@ class Run:
     picks : list of list of int
         Row numbers in the pool of each round's picks, in pick order.
     warnings : list of str
+    recalls : dict of str to list, optional
+        Accuracy by class in the last round: `mmselect.replay.by_class.recalls`.
+    ranks, heads : list of int, optional
+        By row of the pool: sum of `mmselect.replay.picked.truth_ranks` over the heads that were not
+        fitted on the row, and the number of those. Runs stored by earlier versions lack them.
     """
 
     strategy: str
@@ -81,6 +91,9 @@ class Run:
     rounds: list[dict[str, float | None]]
     picks: list[list[int]]
     warnings: list[str]
+    recalls: dict[str, list[float | None]] | None = None
+    ranks: list[int] | None = None
+    heads: list[int] | None = None
 
 
 class Spec(NamedTuple):
@@ -142,23 +155,24 @@ def _first(
     data: Data, ask: Replaying, seed: int, train: NDArray[np.intp], features: Features
 ) -> NDArray[np.intp]:
     """Positions in `train` of the samples that are labeled first."""
-    if ask.start == LABELED:
+    if ask.start[0] == LABELED:
         found = np.flatnonzero(data.labeled[train])
         if not len(found):
             message = "start labeled: expected labeled samples among those to pick, found none"
             raise SelectionError(message, file=data.file)
         _check_budget(ask, len(found), len(train), data.file)
         return found
-    k = parse_budget(ask.start_budget or ask.budget, len(train))
+    k = parse_budget(ask.start_budget or ask.budget[0], len(train))
     _check_budget(ask, k, len(train), data.file)
-    request = _prepared(_bare(data, features, train), ask.start)
+    request = _prepared(_bare(data, features, train), ask.start[0])
     return pick(request, k, _seed(seed, 0)).positions
 
 
 def _check_budget(ask: Replaying, first: int, train: int, file: str) -> None:
-    k = parse_budget(ask.budget, train)
+    k = parse_budget(ask.budget[0], train) if ask.rounds else 0
     if first + ask.rounds * k > train:
-        wanted = f"{first:,} at the start and {ask.rounds} rounds of {k:,}"
+        then = f" at the start and {ask.rounds} rounds of {k:,}" if ask.rounds else ""
+        wanted = f"{first:,}{then}"
         message = f"budget: expected at most the {train:,} samples to pick from, found {wanted}"
         raise SelectionError(message, file=file)
 
@@ -190,12 +204,13 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
     features = {name: z[start.train] for name, z in data.features.items()}
     held_out = {name: z[start.test] for name, z in data.features.items()}
     has, held_out_has = data.present(start.train), data.present(start.test)
-    scale, k = scales(features, has), parse_budget(ask.budget, len(start.train))
+    scale, k = scales(features, has), parse_budget(ask.budget[0], len(start.train))
     oracle, heads = Oracle(data.labels[start.train], data.targets(start.train)), start.heads
     truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
     picks, seconds = start.labeled, None
     rounds, picked, warnings = [], [], []
     present = len(np.unique(data.labels))
+    ranks = np.zeros((2, int(data.rows.max()) + 1), np.int64)
     with engine.blas_threads(1):
         for number in range(ask.rounds + 1):
             if number:
@@ -213,7 +228,40 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
             warnings += _unfinished(heads)
-    return Run(strategy, seed, rounds, picked, list(dict.fromkeys(warnings)))
+            ranks[:, data.rows[start.train]] += _ranked(data, start, features, heads, known >= 0)
+        by_class = recalls(heads, held_out, truth[0], data.classes, truth[1], held_out_has)
+    warnings = list(dict.fromkeys(warnings))
+    return Run(strategy, seed, rounds, picked, warnings, by_class, *ranks.tolist())
+
+
+def _ranked(
+    data: Data,
+    start: Start,
+    features: Features,
+    heads: Mapping[View, Head],
+    known: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Ranks (n,) of the samples to pick from by the fused head, and whether it can rank them."""
+    view, head = next(iter(heads.items()))
+    ranks = truth_ranks(features, view, head, data.labels[start.train], known)
+    return np.stack([np.maximum(ranks, 0), ranks >= 0])
+
+
+def play_full(data: Data, seed: int, start: Start) -> Run:
+    """Fit the heads on all labels of what may be picked: where every strategy would end.
+
+    Penalties are those of the seed's start, as in every round.
+    """
+    features = {name: z[start.train] for name, z in data.features.items()}
+    held_out = {name: z[start.test] for name, z in data.features.items()}
+    has, every = data.present(start.train), np.arange(len(start.train))
+    truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
+    given = (data.targets(start.train), data.classes, start.penalties, scales(features, has))
+    with engine.blas_threads(1):
+        heads = fit_heads(features, every, *given, start.heads, has)
+        measured = measure(heads, held_out, *truth, data.present(start.test))
+    row = {"round": 0, "labeled": len(every), **measured, "coverage": 1.0, "seconds": None}
+    return Run(FULL, seed, [row], [], _unfinished(heads))
 
 
 def _select(
@@ -269,10 +317,11 @@ def check_strategies(data: Data, ask: Replaying) -> None:
     }
     known = np.full(len(train), -1, np.int64)
     pool = snapshot(data, train, data.features, known, blank)
-    for strategy in ask.strategies:
+    for strategy in ask.strategies if ask.rounds else ():
         _prepared(pool, strategy, ask)
-    if ask.start != LABELED:
-        _prepared(_bare(data, data.features, train), ask.start)
+    for start in ask.start:
+        if start != LABELED:
+            _prepared(_bare(data, data.features, train), start)
 
 
 def _bare(data: Data, features: Features, train: NDArray[np.intp]) -> Pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from mmselect.errors import UsageError
 from mmselect.option import accepts
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
+from mmselect.replay.first import play_first
 from mmselect.replay.heads import C_GRID
-from mmselect.replay.rounds import Run, Start, begin, check_strategies, play
+from mmselect.replay.rounds import FULL, Run, Start, begin, check_strategies, play, play_full
 from mmselect.replay.storage import Storage, digest
-from mmselect.replay.workers import run_tasks
+from mmselect.replay.workers import counter, run_tasks
 from mmselect.version import __version__
 
 Midway: TypeAlias = "Callable[[Replay], None]"
@@ -40,11 +40,14 @@ class Replay:
     runs : list of Run
         By strategy, then by seed.
     warnings : list of str
+    full : list of Run
+        Heads fitted on all labels, one of each seed, where they were asked for.
     """
 
     settings: dict[str, Any]
     runs: list[Run]
     warnings: list[str]
+    full: Sequence[Run] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -100,6 +103,7 @@ def replay(
         With features and labels; nothing else of it is used.
     strategies : sequence of str
         Names, with parameters where wanted: ``"smem:spread=d2"``.
+        Unused with ``rounds=0``, where first batches are compared.
     folder : path, optional
         Where finished runs are kept, and found again.
     progress : callable, optional
@@ -109,7 +113,9 @@ def replay(
     Returns
     -------
     Replay
-        For one seed all strategies start alike. Results do not depend on the number of jobs.
+        With ``rounds=0`` its strategies are the starts, and its rounds the budgets, each of which
+        stands for itself. For one seed all strategies start alike. Results do not depend on the
+        number of jobs.
 
     Raises
     ------
@@ -137,46 +143,66 @@ def play_all(
 
     `midway` is told, once, what the first seeds gave, two at least, while others are to come.
     """
-    names, numbers = list(ask.strategies), list(range(ask.seed, ask.seed + ask.seeds))
+    names = list(ask.strategies if ask.rounds else ask.start)
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise UsageError(f"strategies: expected each once, found {repeated[0]} again")
+        which = "strategies" if ask.rounds else "start"
+        raise UsageError(f"{which}: expected each once, found {repeated[0]} again")
     with opened_pool(pool) as opened:
         data, files = load(opened, ask.test_fraction is None, named_columns(ask)), opened.files
     check_strategies(data, ask)
-    fraction = None if data.test is not None else ask.test_fraction or TEST_FRACTION
-    played: dict[str, Any] = {
-        "mmselect": __version__,
-        "grid": C_GRID,
-        "start": ask.start,
-        "start_budget": ask.start_budget or ask.budget,
-        "budget": ask.budget,
-        "rounds": ask.rounds,
-        "test_fraction": fraction,  # applies only where the pool has no split of its own
-    }
-    if demanded := as_texts(ask):
-        played["constraints"] = demanded
+    numbers = list(range(ask.seed, ask.seed + ask.seeds))
+    pairs = [(strategy, seed) for strategy in names for seed in numbers]
+    played = _played(data, ask)
     described = {
         **played,
         "strategies": names,
         "seeds": numbers,
         "pool": {"paths": files, "digest": data.digest, "samples": len(data.labels)},
         "classes": data.classes,
+        "class_names": data.names,
         "modalities": sorted(data.features),
     }
+    if not ask.rounds:
+        runs = play_first(data, ask, pairs, folder, played, progress)
+        described |= {"start": names, "budget": [*ask.budget]}
+        return Replay(described, runs, _merge_warnings(runs))
 
     def early(runs: list[Run]) -> None:
         if midway is not None:
             midway(Replay(described, runs, []))
 
     storage = Storage(folder, digest({**played, "data": data.digest}))
-    pairs = [(strategy, seed) for strategy in names for seed in numbers]
-    runs = _play_pairs(data, ask, pairs, storage, progress, early)
-    return Replay(described, runs, _merge_warnings(runs))
+    wanted = [*pairs, *((FULL, seed) for seed in numbers if ask.full)]
+    runs = _play_pairs(data, ask, wanted, storage, progress, early)
+    runs, full = runs[: len(pairs)], runs[len(pairs) :]
+    return Replay(described, runs, _merge_warnings([*runs, *full]), full)
+
+
+def _played(data: Data, ask: Replaying) -> dict[str, Any]:
+    """Collect what stored runs must agree with besides the data and, for first batches, budget."""
+    played: dict[str, Any] = {
+        "mmselect": __version__,
+        "grid": C_GRID,
+        "rounds": ask.rounds,
+        # applies only where the pool has no split of its own
+        "test_fraction": None if data.test is not None else ask.test_fraction or TEST_FRACTION,
+    }
+    if ask.rounds:
+        budget = ask.budget[0]
+        more = {"start": ask.start[0], "start_budget": ask.start_budget or budget}
+        played |= {**more, "budget": budget}
+    if demanded := as_texts(ask):
+        played["constraints"] = demanded
+    return played
 
 
 def _merge_warnings(runs: Sequence[Run]) -> list[str]:
     """Say a warning once that many rounds gave with other numbers, and name its strategies."""
     kinds: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        if run.picks and run.ranks is None:
+            said = "stored by an earlier version, without classes and confidence; remove its runs"
+            kinds.setdefault(said, []).append((run.strategy, f"{said} to have those"))
     for run in runs:
         for line in run.warnings:
             kinds.setdefault(re.sub(r"[\d,.]+", "#", line), []).append((run.strategy, line))
@@ -185,6 +211,12 @@ def _merge_warnings(runs: Sequence[Run]) -> list[str]:
         names, times = ", ".join(dict.fromkeys(name for name, _ in alike)), len(alike)
         lines.append(f"{names}: {alike[0][1]}{f' ({times} times)' if times > 1 else ''}")
     return lines
+
+
+def _play_one(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> Run:
+    if strategy == FULL:
+        return play_full(data, seed, start)
+    return play(data, ask, strategy, seed, start)
 
 
 def _play_pairs(
@@ -203,12 +235,12 @@ def _play_pairs(
     runs = {pair: run for pair in pairs if (run := storage.load(*pair))}
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
-    step = _counter(progress, len(todo) + len(seeds))
+    step = counter(progress, len(todo) + len(seeds))
     told = False
     for first in range(0, len(seeds), ask.jobs):
         whole = {seed for _, seed in pairs} - {*seeds[first:]}
         if len(whole) > 1 and not told:
-            early([runs[pair] for pair in pairs if pair[1] in whole])
+            early([runs[pair] for pair in pairs if pair[1] in whole and pair[0] != FULL])
             told = True
         some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
@@ -217,17 +249,8 @@ def _play_pairs(
             step()
         now = [(strategy, seed) for strategy, seed in todo if seed in starts]
         tasks = [(data, ask, strategy, seed, starts[seed]) for strategy, seed in now]
-        for i, run in run_tasks(play, tasks, ask.jobs):
+        for i, run in run_tasks(_play_one, tasks, ask.jobs):
             runs[now[i]] = run
             storage.save(run)
             step()
     return [runs[pair] for pair in pairs]
-
-
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Make a function that reports, each time it is called, that one more is done."""
-    counted = itertools.count(1)
-    if progress is None or not total:
-        return lambda: None
-    progress(0, total)
-    return lambda: progress(next(counted), total)

@@ -14,6 +14,9 @@ from mmselect.replay.comparison import TEST
 from mmselect.replay.runs import Replay
 from mmselect.replay.tables import (
     between,
+    bin_rows,
+    class_table,
+    first_rows,
     head_rows,
     summary_rows,
     visible_rows,
@@ -26,6 +29,7 @@ class Section(NamedTuple):
     heading: str
     note: str
     body: str
+    panel: bool = False
 
 
 def joined(sections: Sequence[Section]) -> str:
@@ -43,10 +47,27 @@ def charts(name: str) -> str:
     return f'{keys}<div class="charts" id="{name}"></div>'
 
 
+def _against(baseline: str) -> Section:
+    """Make room for the figure of paired differences."""
+    return Section(
+        f"Against {baseline}",
+        "Paired difference of the mean accuracies (area under the learning curve over its "
+        "width), in points. Every strategy starts from the same samples for the same seed, and "
+        "differences are taken within a seed. Bars: 95 % intervals of Student's t over the "
+        "seeds, widened (Bonferroni) so that all of them hold at once; filled: 0 is left out. "
+        "Seen from: the smallest difference that the seeds played tell from noise with a "
+        "chance of 80 %. Seeds still to play: so many that a difference of this size and "
+        "spread is told from noise with the same chance.",
+        '<div id="differences" class="differences"></div>',
+        panel=True,
+    )
+
+
 def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
-    """Make the sections of a replay with rounds, but for the first figure and the settings."""
+    """Make the sections of a replay with rounds."""
     names, modalities = found.settings["strategies"], found.settings["modalities"]
     return [
+        _against(summary["baseline"]),
         Section(
             "Learning curves",
             "Accuracy on test samples, % against labeled samples; mean over seeds, shaded: its "
@@ -71,10 +92,78 @@ def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
             f"by a two-sided t-test over seeds at {TEST} confidence (by chance alone: "
             f"{(1 - TEST) / 2:.2f}). Below: the paired difference of the areas under the curves, "
             "in points, with its 95 % interval. Tests and intervals here stand each for itself: "
-            "one interval in twenty leaves out 0 by chance.",
+            "one interval in twenty leaves out 0 by chance. Below all: how often the column's "
+            "strategy is beaten, the mean over the others (BMMAL, Fig. 5).",
             all_pairs(summary, names, modalities),
         ),
+        *described(found, summary),
         *power_sections(summary, names, len(found.settings["seeds"])),
+    ]
+
+
+def described(found: Replay, summary: dict[str, Any]) -> list[Section]:
+    """Make the sections on classes and on what was picked; none for runs that lack them."""
+    gains, folds = summary["classes"], []
+    for name in gains:
+        rows = table(class_table(gains[name], found.settings["modalities"]))
+        folds.append(f"<details><summary>{shown(name)}</summary>{rows}</details>")
+    return [
+        Section(
+            "Classes",
+            f"The classes whose accuracy after the last round differs most from that after "
+            f"{summary['baseline']}, up to ten improved and ten dropped (BMMAL, Fig. 8): accuracy "
+            "of the fused head, %, and differences in points, means over the seeds. Among many "
+            "small classes some differ much by chance.",
+            "".join(folds),
+        ),
+        picked_section(summary),
+    ]
+
+
+def picked_section(summary: dict[str, Any]) -> Section:
+    """Make the section on how confident heads are of what was picked."""
+    bins = summary["bins"]
+    return Section(
+        "Does it pick what is easy?",
+        "Share of the picks in each fifth of the samples, from the least to the most confident "
+        "(MMCSAL, Figs. 3 to 5). Confidence: mean rank of the probability of the true class over "
+        "the heads of all strategies and rounds that were not fitted on the sample. Random picks "
+        "have a fifth in each.",
+        table(bin_rows(summary)) if bins else "",
+    )
+
+
+def of_first(found: Replay, summary: dict[str, Any]) -> list[Section]:
+    """Make the sections of a comparison of first batches."""
+    fused, *rest = first_rows(found, summary)
+    seeds = len(found.settings["seeds"])
+    return [
+        Section(
+            "The first batch alone",
+            "Accuracy on test samples of heads fitted on it, % (MMCSAL, Tables 1, 2 and 6); ±: "
+            "half of a 95 % interval over the seeds. A start without chance gives all seeds one "
+            "batch, and has no interval where the pool has a split of its own.",
+            table(fused),
+        ),
+        Section(
+            f"Against {summary['baseline']}",
+            "Paired difference of accuracies, in points, with intervals of Student's t over the "
+            "seeds that hold for all starts of a budget at once (Bonferroni); below: the smallest "
+            f"difference that {seeds} seeds tell from noise with a chance of 80 %.",
+            "".join(map(table, rest)),
+        ),
+        Section(
+            "Accuracy against labeled samples",
+            "Mean over seeds, shaded: its 95 % interval. Batches stand each for itself: a larger "
+            "one need not hold the smaller.",
+            charts("curves"),
+        ),
+        Section(
+            "What each modality contributes to the true class",
+            "Mean contribution on test samples, % against labeled samples.",
+            charts("contributions"),
+        ),
+        picked_section(summary),
     ]
 
 
@@ -103,7 +192,8 @@ def all_pairs(summary: dict[str, Any], names: Sequence[str], modalities: Sequenc
     measured = {m: t for m, t in titles.items() if _any_known(summary["differences"][m])}
     return "".join(
         f"<details{'' if i else ' open'}><summary>{shown(title)}</summary>"
-        f"{pairs(names, summary['wins'][m], summary['differences'][m])}</details>"
+        f"{pairs(names, summary['wins'][m], summary['differences'][m], summary['beaten'][m])}"
+        "</details>"
         for i, (m, title) in enumerate(measured.items())
     )
 
@@ -122,6 +212,7 @@ def pairs(
     names: Sequence[str],
     wins: Sequence[Sequence[float]],
     differences: Sequence[Sequence[Sequence[float]]],
+    means: Sequence[float],
 ) -> str:
     """Make one matrix: the share of rounds won, with the paired difference under it."""
 
@@ -137,6 +228,8 @@ def pairs(
         f"<tr><th>{shown(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
         for i, name in enumerate(names)
     )
+    foot = "".join(f"<td>{'–' if x != x else f'{x:.2f}'}</td>" for x in means)
+    body += f"<tr><th>mean of the column</th>{foot}</tr>"
     return f'<div class="wide"><table class="pairs"><tr><th></th>{head}</tr>{body}</table></div>'
 
 

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import UsageError
+from mmselect.replay.by_class import class_gains
 from mmselect.replay.comparison import (
     INTERVAL,
     TEST,
     Curves,
     area,
+    beaten,
     interval,
     joint_confidence,
     labels_to_reach,
     wins,
 )
+from mmselect.replay.first import summarize_first
 from mmselect.replay.measures import accuracies
+from mmselect.replay.picked import confidence_bins
 from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
 
@@ -32,6 +36,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     Parameters
     ----------
     found : Replay
+        With 0 rounds: see `mmselect.replay.first.summarize_first` for what is returned.
     target : float, optional
         Accuracy whose price in labels is compared; default: the baseline's mean in the last round.
 
@@ -51,7 +56,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         seeds would tell them apart; None for one;
         ``visible``: the smallest difference of mean accuracies between each two strategies that so
         many seeds tell from noise with a chance of 80 %, at the confidence of the intervals against
-        the baseline.
+        the baseline;
+        ``beaten``: per measure the bottom row of that figure, means of the columns;
+        ``classes``: see `mmselect.replay.by_class.class_gains`;
+        ``bins``: see `mmselect.replay.picked.confidence_bins`;
+        ``full``: per measure the mean of heads fitted on all labels with its interval; None where
+        they were not asked for.
 
     Raises
     ------
@@ -59,6 +69,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         If the target is not an accuracy between 0 and 1.
     """
     check_target(target)
+    if found.settings.get("rounds") == 0:
+        return summarize_first(found)
     accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
     base, names = found.baseline, found.settings["strategies"]
     confidence = joint_confidence(len(names) - 1)
@@ -69,34 +81,51 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         m: {name: area(labeled[name], values) for name, values in found.curves(m).items()}
         for m in measures
     }
-    means = {name: (labeled[name].mean(axis=0), accuracy[name].mean(axis=0)) for name in names}
-    prices = {name: labels_to_reach(*mean, goal) for name, mean in means.items()}
-    seconds = {name: np.nanmean(c) for name, c in found.curves("seconds").items()}
+    rows = {name: _row(found, name, goal, areas, confidence) for name in names}
+    for row in rows.values():
+        row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
+    won = {m: _wins(found.curves(m), names) for m in measures}
     return {
         "baseline": base,
         "target": goal,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
-        "strategies": {
-            name: {
-                "area": {m: interval(areas[m][name]) for m in measures},
-                "area_difference": {
-                    m: interval(areas[m][name] - areas[m][base], confidence) for m in measures
-                },
-                "more_seeds": more_seeds(
-                    areas["accuracy"][name] - areas["accuracy"][base], confidence
-                ),
-                "visible": _smallest(areas["accuracy"], name, base, confidence),
-                "last": interval(accuracy[name][:, -1]),
-                "labels_to_target": prices[name],
-                "relative_labels": prices[name] / prices[base],
-                "seconds": float(seconds[name]),
-            }
-            for name in names
-        },
+        "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
-        "wins": {m: _wins(found.curves(m), names) for m in measures},
+        "wins": won,
+        "beaten": {m: beaten(matrix) for m, matrix in won.items()},
         "differences": {m: _differences(areas[m], names) for m in measures},
         "visible": _visible(areas["accuracy"], names, confidence),
+        "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
+        "bins": confidence_bins(found.runs, names, 1),
+        "full": _full(found, measures),
+    }
+
+
+def _full(found: Replay, measures: list[str]) -> dict[str, Any] | None:
+    rows = [run.rounds[0] for run in found.full]
+    if not rows:
+        return None
+    return {m: interval(np.array([row[m] for row in rows], float)) for m in measures}
+
+
+def _row(
+    found: Replay,
+    name: str,
+    goal: float,
+    areas: dict[str, dict[str, Curves]],
+    confidence: float,
+) -> dict[str, Any]:
+    """Sum one strategy up."""
+    accuracy, labeled = found.curves("accuracy")[name], found.curves("labeled")[name]
+    less = {m: of[name] - of[found.baseline] for m, of in areas.items()}
+    return {
+        "area": {m: interval(of[name]) for m, of in areas.items()},
+        "area_difference": {m: interval(d, confidence) for m, d in less.items()},
+        "more_seeds": more_seeds(less["accuracy"], confidence),
+        "visible": _smallest(areas["accuracy"], name, found.baseline, confidence),
+        "last": interval(accuracy[:, -1]),
+        "labels_to_target": labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), goal),
+        "seconds": float(np.nanmean(found.curves("seconds")[name])),
     }
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from mmselect.output.layout import Leader, aligned, percent
 from mmselect.output.tables import as_csv, as_json
+from mmselect.replay.picked import BINS
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy, undecided
+
+ALONE = "One seed, or seeds that are alike: differences cannot be told from noise."
 
 
 def verdict(summary: dict[str, Any], baseline: bool = True) -> list[str]:
     """Say who is better and worse than the baseline, or why nothing can be said, and what would."""
-    alone = ["One seed, or seeds that are alike: differences cannot be told from noise."]
-    return [*(noteworthy(summary) or alone), *undecided(summary, baseline)]
+    return [*(noteworthy(summary) or [ALONE]), *undecided(summary, baseline)]
 
 
 def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -46,6 +49,8 @@ def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[st
                 f"{row['seconds']:.2g}",
             )
         )
+    if full := summary["full"]:
+        rows.append(("all labels", "", "", plus_minus(full["accuracy"]), "", "", ""))
     return rows
 
 
@@ -89,14 +94,17 @@ def between(values: Sequence[float]) -> str:
 def settings_rows(found: Replay) -> list[tuple[str, str]]:
     """Say what was played, line by line."""
     s = found.settings
+    start = ", ".join([s["start"]] if s["rounds"] else s["start"])
+    if s["rounds"] and start != "labeled":
+        start += f", {s['start_budget']}"
     split = "the pool's own split" if s["test_fraction"] is None else percent(s["test_fraction"], 0)
     return [
         ("pool", ", ".join(s["pool"]["paths"])),
         ("samples", f"{s['pool']['samples']:,} with a known label, {s['classes']} classes"),
         ("modalities", ", ".join(s["modalities"])),
         ("tested on", split),
-        ("start", f"{s['start']}" + (f", {s['start_budget']}" if s["start"] != "labeled" else "")),
-        ("rounds", f"{s['rounds']} of {s['budget']}"),
+        ("start", start),
+        ("rounds", f"{s['rounds']} of {s['budget']}" if s["rounds"] else "none: first batches"),
         ("seeds", ", ".join(map(str, s["seeds"]))),
         ("mmselect", s["mmselect"]),
     ]
@@ -108,6 +116,40 @@ def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> lis
     for i, (name, row) in enumerate(zip(names, summary["wins"][measure], strict=True)):
         cells = ["" if i == j else "–" if x != x else f"{x:.1f}" for j, x in enumerate(row)]
         rows.append((name, *cells))
+    means = ["–" if x != x else f"{x:.2f}" for x in summary["beaten"][measure]]
+    return [*rows, ("mean of the column", *means)]
+
+
+def class_rows(summary: dict[str, Any], name: str) -> list[tuple[str, ...]]:
+    """Make BMMAL's Fig. 8 for one strategy: the classes it improves and drops most, in points."""
+    found = summary["classes"][name]
+    sides = [
+        [(row["class"], f"{100 * row['difference']:+.1f}") for row in found[side]]
+        for side in ("improved", "dropped")
+    ]
+    head = (f"{name} improves", "points", "and drops", "points")
+    return [head, *((*a, *b) for a, b in zip_longest(*sides, fillvalue=("", "")))]
+
+
+def class_table(
+    gains: dict[str, list[dict[str, Any]]], modalities: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Make the same as one table, with the differences of each modality's head."""
+    heads = ["", *(f".{m}" for m in modalities if len(modalities) > 1)]
+    rows = [("class", "accuracy", "difference", *(f"{head[1:]} alone" for head in heads[1:]))]
+    for row in [*gains["improved"], *gains["dropped"][::-1]]:
+        less = (100 * row[f"difference{head}"] for head in heads)
+        shown = ("–" if x != x else f"{x:+.1f}" for x in less)
+        rows.append((row["class"], f"{100 * row['accuracy']:.1f}", *shown))
+    return rows
+
+
+def bin_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Make MMCSAL's Figs. 3 to 5: the share of the picks in each fifth, least confident first."""
+    ends = [percent(i / BINS, 0) for i in range(1, BINS + 1)]
+    rows = [("picks by confidence", *(f"up to {end}" for end in ends))]
+    for name, shares in summary["bins"].items():
+        rows.append((name, *(percent(share, 0) for share in shares)))
     return rows
 
 
@@ -118,23 +160,85 @@ def visible_rows(
     rows = [(f"{seeds} seeds see", *names[:-1])]
     for i, name in enumerate(names[1:], 1):
         row = summary["visible"][i][:i]
-        shown = ["–" if x != x else f"{100 * x:.1f}" for x in row]
-        rows.append((name, *shown, *[""] * (len(names) - 1 - i)))
+        rows.append((name, *map(_points, row), *[""] * (len(names) - 1 - i)))
     return rows
+
+
+def first_rows(found: Replay, summary: dict[str, Any]) -> Iterator[list[tuple[str, ...]]]:
+    """Make the tables of first batches: accuracies, differences, what the seeds can see."""
+    base, seeds = summary["baseline"], len(found.settings["seeds"])
+    given = zip(found.settings["budget"], summary["labeled"], strict=True)
+    budgets = [f"{b} ({n:,.0f})" if "%" in str(b) else f"{n:,.0f}" for b, n in given]
+    rows = summary["strategies"]
+    means = {name: [plus_minus(x) for x in row["mean"]["accuracy"]] for name, row in rows.items()}
+    for j in range(len(budgets)):
+        best = max(rows, key=lambda name: rows[name]["mean"]["accuracy"][j][0])
+        means[best][j] = Leader(means[best][j])
+    yield [("first batch alone", *budgets), *((name, *row) for name, row in means.items())]
+    others = {name: row for name, row in rows.items() if name != base}
+    if not others:
+        return
+    against = {n: [between(x) for x in row["difference"]["accuracy"]] for n, row in others.items()}
+    yield [(f"against {base}", *budgets), *((name, *row) for name, row in against.items())]
+    if seeds > 1:
+        seen = {n: [_points(x) for x in row["visible"]] for n, row in others.items()}
+        yield [(f"{seeds} seeds see", *budgets), *((name, *row) for name, row in seen.items())]
+
+
+def _points(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.1f}"
+
+
+def first_verdict(found: Replay, summary: dict[str, Any]) -> list[str]:
+    """Say which first batches are better and worse than the baseline's by more than noise."""
+    base, budgets = summary["baseline"], found.settings["budget"]
+    rows = {n: r["difference"]["accuracy"] for n, r in summary["strategies"].items() if n != base}
+    if all(low != low for row in rows.values() for _, low, _ in row):
+        return [ALONE]
+    lines = []
+    for word, sign in (("better", 1), ("worse", -1)):
+        beyond = {
+            name: [
+                str(budget)
+                for budget, (_, low, high) in zip(budgets, row, strict=True)
+                if sign * (low if sign > 0 else high) > 0
+            ]
+            for name, row in rows.items()
+        }
+        named = [f"{name} ({', '.join(at)})" for name, at in beyond.items() if at]
+        lines.append(f"{word} than {base}, beyond noise: {', '.join(named) or 'none'}")
+    if len(rows) > 1:
+        lines.append(
+            f"intervals against {base} hold for all {len(rows)} starts of a budget at once"
+        )
+    return lines
 
 
 def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[str, ...]]]:
     """Say who did how well, and which differences are more than noise."""
     names = found.settings["strategies"]
-    # without the seconds: the same replay prints the same bytes
-    shown = [row[:-1] for row in summary_rows(summary, names)]
-    heads = head_rows(summary, names, found.settings["modalities"])
     blank = [("",)]
-    yield from (settings_rows(found), blank, shown, blank, heads, blank)
+    yield from (settings_rows(found), blank)
+    if not found.settings["rounds"]:
+        for rows in first_rows(found, summary):
+            yield from (rows, blank)
+        if summary["bins"]:
+            yield from (bin_rows(summary), blank)
+        yield [(line,) for line in first_verdict(found, summary)]
+        return
+    # without the seconds: the same replay prints the same bytes
+    yield from ([row[:-1] for row in summary_rows(summary, names)], blank)
+    yield from (head_rows(summary, names, found.settings["modalities"]), blank)
     if len(found.settings["seeds"]) > 1:
         yield from (win_rows(summary, names, "accuracy"), blank)
         if len(names) > 1:
             yield from (visible_rows(summary, names, len(found.settings["seeds"])), blank)
+    if summary["classes"]:
+        area = summary["strategies"]
+        leader = max(summary["classes"], key=lambda name: area[name]["area"]["accuracy"][0])
+        yield from (class_rows(summary, leader), blank)
+    if summary["bins"]:
+        yield from (bin_rows(summary), blank)
     yield [(line,) for line in verdict(summary)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
+from mmselect.engine import Progress
 from mmselect.workers import end_with
 
 
@@ -46,3 +48,12 @@ def _in_worker(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
     return i, function(*task)
+
+
+def counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Make a function that reports, each time it is called, that one more is done."""
+    counted = itertools.count(1)
+    if progress is None or not total:
+        return lambda: None
+    progress(0, total)
+    return lambda: progress(next(counted), total)

@@ -245,7 +245,7 @@ def test_an_oracle_gives_out_what_it_is_asked_for() -> None:
         ({"strategies": ["random", "random"]}, UsageError, "each once, found random again"),
         ({"test_fraction": 1.5}, UsageError, "between 0 and 1, found 1.5"),
         ({"test_fraction": 0.001}, UsageError, "on both sides of 150"),
-        ({"rounds": 0}, UsageError, "rounds: expected a whole number of at least 1, found 0"),
+        ({"rounds": -1}, UsageError, "rounds: expected a whole number of at least 0, found -1"),
         ({"start_budget": 1, "seed": 2**33}, SelectionError, "at least 2 classes"),
         ({"start_budget": 2, "seeds": 8}, SelectionError, "at least 2 classes"),
     ],

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from mmselect.core.scores.shapley import MOST_MODALITIES
 from mmselect.errors import ParameterError
-from mmselect.option import Asked, Parser, anything, flag, option, refuse, text, whole
+from mmselect.option import Asked, Parser, anything, asking, flag, option, refuse, text, whole
 from mmselect.pool.schema import by_path, per_sample
 from mmselect.torch.devices import usable_device
 from mmselect.torch.export.batches import Inputs, Key
@@ -61,7 +60,7 @@ def _part(name: str, value: Any) -> tuple[int, int]:
 _OUTPUTS, _KEYS = _mapping("modality to output", parse), "to where it is in a batch"
 
 
-@dataclass(frozen=True, kw_only=True)
+@asking
 class Exporting(Asked):
     """What ``export_pool`` may be told; outputs are read as :class:`Pick` are."""
 
