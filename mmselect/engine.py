@@ -158,14 +158,6 @@ class Engine:
                 executor.shutdown(wait=True, cancel_futures=True)
 
 
-def engine_of(ask: Any, progress: Progress | None = None) -> Engine:
-    """Make the engine that was asked for, by the fields of :class:`mmselect.ask.Working`."""
-    from mmselect.workers import mapper_of
-
-    threads = ask.threads or processors()
-    return Engine(threads, ask.memory, mapper_of(ask.engine, threads), progress)
-
-
 SERIAL = Engine(threads=1)
 """One thread and the default memory: what the core does where it is told nothing."""
 

@@ -18,7 +18,7 @@ from mmselect import constraining, feasibility
 from mmselect.arrays import Array, Index, evenly_spread
 from mmselect.ask import Ask, Selecting
 from mmselect.constraining import Constraints, amount
-from mmselect.engine import Engine, Progress, engine_of, map_rows
+from mmselect.engine import Engine, Progress, map_rows
 from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
 from mmselect.pool.column import Column
@@ -30,6 +30,7 @@ from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
 from mmselect.version import __version__
+from mmselect.workers import engine_of
 
 FEATURES = "/features"
 

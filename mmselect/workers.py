@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from mmselect.engine import Engine, Mapper, Progress, processors
 from mmselect.errors import EngineError, needing
 
 POLL_SECONDS = 0.5
@@ -26,7 +27,12 @@ ENGINES = ("threads", "processes", "dask", "ray")
 """Who can do the work; after dask and ray, where: ``dask=tcp://10.0.0.1:8786``."""
 
 Function = Callable[[Any], Any]
-Mapper = Callable[[Function, Iterable[Any]], Iterator[Any]]
+
+
+def engine_of(ask: Any, progress: Progress | None = None) -> Engine:
+    """Make the engine that was asked for, by the fields of :class:`mmselect.ask.Working`."""
+    threads = ask.threads or processors()
+    return Engine(threads, ask.memory, mapper_of(ask.engine, threads), progress)
 
 
 def mapper_of(engine: str, threads: int) -> Mapper | None:

@@ -45,9 +45,9 @@ def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
 
     One line each. Exit code 1 if anything is. Warnings go to stderr and do not count.
     """
-    from mmselect.engine import engine_of
     from mmselect.output.emitting import to_stdout
     from mmselect.pool.checking import check as check_pool
+    from mmselect.workers import engine_of
 
     with progress_bar(quiet) as progress:
         found = check_pool(pools, engine_of(ask, progress))
@@ -68,8 +68,8 @@ def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet 
     from mmselect.describe.numbers import describe_numbers, rows_to_look_at
     from mmselect.describe.pool import describe_pool
     from mmselect.describe.report import as_data
-    from mmselect.engine import engine_of
     from mmselect.pool.values import empty_notices, watched
+    from mmselect.workers import engine_of
 
     one_of("format", form, ("text", "json"))
     with progress_bar(quiet) as progress, opened(pools, progress) as pool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.ask import Costing, Looking, Selecting
-from mmselect.engine import Progress, engine_of
+from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.looking.data import View, page_data
@@ -22,6 +22,7 @@ from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import count_budget, prepare
 from mmselect.rows import choose_rows
 from mmselect.selection import Selection, carry_out
+from mmselect.workers import engine_of
 
 FOLDER = Path(__file__).parent
 

@@ -80,7 +80,7 @@ class Column:
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the names of the files in place of what is open here."""
         if self.origin is None:
-            return super().__reduce__()
+            return object.__reduce_ex__(self, 2)  # type: ignore[return-value]
         masked, watched = self.present is not None, self.watch is not None
         return _again, (self.origin, self.path, self.shape, self.dtype, masked, watched)
 
