@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -80,7 +80,7 @@ class Column:
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the names of the files in place of what is open here."""
         if self.origin is None:
-            return object.__reduce_ex__(self, 2)  # type: ignore[return-value]
+            return Column, tuple(getattr(self, each.name) for each in fields(self))
         masked, watched = self.present is not None, self.watch is not None
         return _again, (self.origin, self.path, self.shape, self.dtype, masked, watched)
 
