@@ -26,12 +26,12 @@ from mmselect.option import (
     columns,
     conditions,
     count_or_share,
-    counts_or_shares,
     id_list,
     names,
     one_of,
     option,
     refuse,
+    several,
     size,
     sources,
     text,
@@ -293,6 +293,13 @@ class Packing(Reading):
     link: bool = option(False, "Point at sources beside the pool or below, in place of a copy.")
 
 
+def _counts_or_shares(name: str, value: Any) -> tuple[Any, ...]:
+    """Take counts, or shares of all rows: one, a sequence, or one text with commas."""
+    found = value.split(",") if isinstance(value, str) else value
+    each = several(name, "a count or a share such as 10%", found, int, float)
+    return tuple(count_or_share(name, x.strip() if isinstance(x, str) else x) for x in each)
+
+
 _POSITIVE = between(0, math.inf, "a number above 0")
 
 
@@ -343,7 +350,7 @@ class Replaying(Constraining):
         ("2%",),
         "Picks of a round; P% of those to pick from; with --rounds 0 of the first batch; several.",
         "N|P%,…",
-        counts_or_shares,
+        _counts_or_shares,
         BUDGET,
     )
     rounds: int = option(

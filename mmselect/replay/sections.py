@@ -211,17 +211,19 @@ def shown(text: str) -> str:
 def pairs(
     names: Sequence[str],
     wins: Sequence[Sequence[float]],
-    differences: Sequence[Sequence[Sequence[float]]],
+    differences: Sequence[Sequence[Sequence[float]]] | None,
     means: Sequence[float],
+    most: int = 1,
 ) -> str:
-    """Make one matrix: the share of rounds won, with the paired difference under it."""
+    """Make one matrix: the rounds won of `most`, the difference under each, means of columns."""
 
     def cell(i: int, j: int) -> str:
         if i == j:
             return "<td></td>"
-        won, difference = wins[i][j], between(differences[i][j])
-        shade, said = (0.0, "–") if won != won else (won, f"{won:.1f}")
-        return f'<td data-won="{shade:.2f}"><b>{said}</b><br><small>{difference}</small></td>'
+        won = wins[i][j]
+        shade, said = (0.0, "–") if won != won else (won / most, f"{won:.1f}")
+        below = f"<br><small>{between(differences[i][j])}</small>" if differences else ""
+        return f'<td data-won="{shade:.2f}"><b>{said}</b>{below}</td>'
 
     head = "".join(f"<th>{shown(name)}</th>" for name in names)
     body = "".join(

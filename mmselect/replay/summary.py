@@ -17,6 +17,7 @@ from mmselect.replay.comparison import (
     beaten,
     interval,
     joint_confidence,
+    labels_interval,
     labels_to_reach,
     wins,
 )
@@ -48,7 +49,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         paired difference to the baseline with an interval that holds for all strategies at once,
         how many more seeds would tell that difference from noise, the smallest difference that the
         seeds played can see, accuracy in the last round with its interval, labels to reach the
-        target, the same relative to the baseline, seconds to select;
+        target, the same relative to the baseline with an interval that holds for all strategies at
+        once, seconds to select;
         ``wins``: per measure the matrix of BMMAL's Fig. 5;
         ``differences``: per measure the paired differences of areas between all strategies, each
         with its own interval;
@@ -82,8 +84,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         for m in measures
     }
     rows = {name: _row(found, name, goal, areas, confidence) for name in names}
-    for row in rows.values():
-        row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
+    for name, row in rows.items():
+        row["relative_labels"] = _relative(found, name, rows, confidence)
     won = {m: _wins(found.curves(m), names) for m in measures}
     return {
         "baseline": base,
@@ -106,6 +108,24 @@ def _full(found: Replay, measures: list[str]) -> dict[str, Any] | None:
     if not rows:
         return None
     return {m: interval(np.array([row[m] for row in rows], float)) for m in measures}
+
+
+def _relative(
+    found: Replay, name: str, rows: dict[str, Any], confidence: float
+) -> tuple[float, float, float]:
+    """Labels as a share of those of the baseline, for what the baseline reaches with its labels.
+
+    The interval is that of the labels after which the strategy is as accurate as the baseline is,
+    with the same seed, after the labels that its mean curve needs for the target.
+    """
+    price, base = (rows[n]["labels_to_target"] for n in (name, found.baseline))
+    if name == found.baseline or math.isnan(base):
+        return (base / base,) * 3
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    theirs = zip(labeled[found.baseline], accuracy[found.baseline], strict=True)
+    level = np.array([np.interp(base, x, y) for x, y in theirs])
+    low, high = labels_interval(labeled[name], accuracy[name], level, confidence)
+    return price / base, low / base, high / base
 
 
 def _row(

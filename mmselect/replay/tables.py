@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -45,7 +46,7 @@ def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[st
                 "" if name == base else between(row["area_difference"]["accuracy"]),
                 plus_minus(row["last"]),
                 f"{price:,.0f}" if price == price else "not reached",
-                percent(share, 0) if share == share else "–",
+                of_labels(share),
                 f"{row['seconds']:.2g}",
             )
         )
@@ -89,6 +90,25 @@ def between(values: Sequence[float]) -> str:
     """
     mean, low, high = (100 * x for x in values)
     return f"{mean:+.1f}" if low != low else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def of_labels(values: Sequence[float]) -> str:
+    """Show labels as a share of the baseline's, with its interval in percent.
+
+    Examples
+    --------
+    >>> nan, inf = float("nan"), float("inf")
+    >>> of_labels((0.63, 0.41, 0.88)), of_labels((0.9, 0.6, inf)), of_labels((nan, 0.95, inf))
+    ('63 % [41, 88]', '90 % [60, ∞]', 'over 95 %')
+    >>> of_labels((nan, nan, nan)), of_labels((0.63, nan, nan))
+    ('–', '63 %')
+    """
+    share, low, high = values
+    if share != share:
+        return f"over {percent(low, 0)}" if low == low else "–"
+    bound = "∞" if high == math.inf else f"{100 * high:.0f}"
+    alone = low != low or low == high
+    return percent(share, 0) if alone else f"{percent(share, 0)} [{100 * low:.0f}, {bound}]"
 
 
 def settings_rows(found: Replay) -> list[tuple[str, str]]:
