@@ -153,7 +153,20 @@ class Costing(Constraining):
 
 
 @asking
-class Selecting(Scoring, Costing):
+class Picking(Costing):
+    """How picks are made, whichever command makes them."""
+
+    spread: str | None = option(
+        None,
+        "Spread a score's picks over the features, in place of the plain top.",
+        "d2|facility",
+        one_of("d2", "facility"),
+    )
+    clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+
+
+@asking
+class Selecting(Scoring, Picking):
     """What ``select`` may be told."""
 
     budget: int | float | str = option(
@@ -164,14 +177,7 @@ class Selecting(Scoring, Costing):
         BUDGET,
         required=True,
     )
-    spread: str | None = option(
-        None,
-        "Spread a score's picks over the features, in place of the plain top.",
-        "d2|facility",
-        one_of("d2", "facility"),
-    )
     seed: int = _seed()
-    clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,7 +195,7 @@ class Verifying(Working):
 
 
 @asking
-class Looking(Scoring, Costing):
+class Looking(Scoring, Picking):
     """What ``look`` may be told."""
 
     image: str | None = option(
