@@ -50,7 +50,7 @@ def align(
 
     one_of("format", form, ("text", "json"))
     target = file_target(output)
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, "training projectors") as progress:
         made = align_features(pools, target, **asdict(ask), progress=progress)
     notices(made.warnings, quiet)
     show_json(made.report) if form == "json" else show(aligned_rows(made.report))
@@ -112,7 +112,7 @@ def replay(
     folder = Path(runs) if runs else Path(report) / "runs" if report else None
     if folder is not None:
         make_folder(folder)
-    with _kept(folder, quiet), progress_bar(quiet) as progress:
+    with _kept(folder, quiet), progress_bar(quiet, "playing runs") as progress:
         found = play_all(
             pools, ask, folder, progress, lambda some: notices(foresight(some, ask.seeds), quiet)
         )

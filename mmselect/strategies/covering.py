@@ -23,7 +23,12 @@ FEATURES = "/features"
 def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
     """Features of the candidates, or of other rows, in memory."""
     rows = batch.candidates if rows is None else rows
-    return {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
+    paths, found = batch.group(FEATURES), {}
+    with batch.engine.phase("reading features") as report:
+        for done, path in enumerate(paths, 1):
+            found[path] = batch.columns[path][rows]
+            report(done, len(paths))
+    return found
 
 
 def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
@@ -64,7 +69,7 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
         if unit:
             features = {path: _unit(z) for path, z in features.items()}
         points = feature_points(features, present=present, engine=batch.engine)
-        found = nearest_picks(points, positions, engine=batch.engine, progress=batch.progress)
+        found = nearest_picks(points, positions, engine=batch.engine)
         return Nearest(*found)
 
     return nearest
