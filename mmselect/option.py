@@ -298,13 +298,6 @@ def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
     return tuple(made)
 
 
-def counts_or_shares(name: str, value: Any) -> tuple[Any, ...]:
-    """Take counts, or shares of all rows: one, a sequence, or one text with commas."""
-    found = value.split(",") if isinstance(value, str) else value
-    each = several(name, "a count or a share such as 10%", found, int, float)
-    return tuple(count_or_share(name, x.strip() if isinstance(x, str) else x) for x in each)
-
-
 def names(name: str, value: Any) -> tuple[str, ...]:
     """Take names: a sequence, or one text with commas."""
     found = value.split(",") if isinstance(value, str) else value
@@ -360,7 +353,7 @@ def id_list(help: str) -> Any:
     return option(None, f"{help}; repeatable.", "FILE|-", ids, many=True, lists=True)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, id_list))
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def asking(kind: type[Class]) -> type[Class]:
     """Make a class of what is asked, without the methods that nobody calls: they take time."""
     return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.ask import Costing, Looking, Selecting
-from mmselect.engine import Progress, engine_of
+from mmselect.ask import Looking, Picking, Selecting
+from mmselect.constraint import joined
+from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.looking.data import View, page_data
@@ -22,6 +23,7 @@ from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import count_budget, prepare
 from mmselect.rows import choose_rows
 from mmselect.selection import Selection, carry_out
+from mmselect.workers import engine_of
 
 FOLDER = Path(__file__).parent
 
@@ -34,6 +36,7 @@ def look(
     picks: Picks | None = None,
     *,
     output: str | Path,
+    constraints: Sequence[str] = (),
     progress: Progress | None = None,
     **asked: Any,
 ) -> list[str]:
@@ -47,6 +50,8 @@ def look(
         What :func:`mmselect.select` returned, or ids. None: as many as `budget` says are picked.
     output : path
         The page, one HTML file that needs nothing beside it.
+    constraints : sequence of str
+        As of :func:`mmselect.select`; without `picks`.
     progress : callable, optional
         Told ``(done, total)`` while picking.
     {options}
@@ -71,7 +76,7 @@ def look(
     >>> page.read_text()[:15]
     '<!doctype html>'
     """
-    ask = Looking(**asked)
+    ask = Looking(**joined(asked, constraints))
     with opened_pool(pool) as opened:
         view = view_of(opened, ask, picks, progress)
         emit([page_of(view)], Path(output))
@@ -90,7 +95,7 @@ def view_of(
     MmselectError
         As for a selection.
     """
-    engine, warnings = engine_of(ask), list[str]()
+    engine, warnings = engine_of(ask, progress), list[str]()
     if picks is None:
         shown = of_selection(_pick(pool, ask, warnings, progress))
         labeled, allowed, _ = choose_rows(pool, ask, [])
@@ -124,14 +129,14 @@ def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | No
     known = {field.name for field in fields(Selecting)}
     said = {f.name: getattr(ask, f.name) for f in fields(ask) if f.name in known}
     selecting = Selecting(**said)
-    request = prepare(pool, selecting)
-    found = carry_out(request, count_budget(selecting, request), ask.seed, progress)
+    request = prepare(pool, selecting, progress=progress)
+    found = carry_out(request, count_budget(selecting, request), ask.seed)
     warnings.extend(request.warnings)
     return found
 
 
 def _refuse_both(ask: Looking) -> None:
-    how = ("budget", "strategy", "parameters", *(field.name for field in fields(Costing)))
+    how = ("budget", "strategy", "parameters", *(field.name for field in fields(Picking)))
     given = [n for n in how if getattr(ask, n) != getattr(Looking, n)]
     if given:
         raise UsageError(f"{given[0]}: says how to pick, but picks are given; expected one of both")
