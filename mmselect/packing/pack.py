@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array
-from mmselect.ask import Packing
 from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import SchemaError, UsageError, few, located
 from mmselect.files import check_targets
 from mmselect.option import accepts
+from mmselect.packing.asking import Packing
 from mmselect.packing.gathering import gather
 from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
