@@ -268,6 +268,7 @@ STRATEGIES = (
         name="bmmal",
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
+        footprint=lambda request, k: footprint(request, k) + 30_000_000,  # blocks of coalitions
         needs=(need(FEATURES), _HEAD, _LOGITS),
         conditions=lacks_coalitions,
         reference=_PAPER,

@@ -195,7 +195,7 @@ STRATEGIES = (
             ITERATIONS,
         ),
         reference="Hacohen, Dekel and Weinshall, Active Learning on a Budget, ICML 2022",
-        footprint=holding(8, 75e6),
+        footprint=holding(7, 60e6),
         joins=True,
     ),
 )
