@@ -353,7 +353,7 @@ def id_list(help: str) -> Any:
     return option(None, f"{help}; repeatable.", "FILE|-", ids, many=True, lists=True)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, id_list))
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def asking(kind: type[Class]) -> type[Class]:
     """Make a class of what is asked, without the methods that nobody calls: they take time."""
     return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)

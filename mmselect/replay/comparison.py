@@ -19,6 +19,12 @@ INTERVAL = 0.95
 TEST = 0.9
 """Confidence of the two-sided tests behind the matrix of wins, as in BMMAL's Fig. 5."""
 
+ALIKE = 1e-12
+"""Seeds that differ by no more are copies: what is left are last digits."""
+
+FINE = 2001
+"""Label counts at which curves are compared, from the first to the last."""
+
 Curves = NDArray[np.float64]
 
 
@@ -69,6 +75,48 @@ def labels_to_reach(labeled: Curves, accuracy: Curves, target: float) -> float:
     return float(labeled[i - 1] + share * (labeled[i] - labeled[i - 1]))
 
 
+def labels_interval(
+    labeled: Curves, accuracy: Curves, level: NDArray[np.float64], confidence: float = INTERVAL
+) -> tuple[float, float]:
+    """Bounds of the labels after which curves are as accurate as a level of each seed.
+
+    All label counts that a paired t-test over seeds does not refuse: where the accuracy of the
+    curve, drawn straight between rounds, less the level has an interval that holds 0.
+
+    Parameters
+    ----------
+    labeled, accuracy : (s, r) array
+    level : (s,) array
+    confidence : float
+
+    Returns
+    -------
+    low, high : float
+        `low` is the last count where even that is refused as too few; `high` is infinite where the
+        last count may be too few. nan for one seed and for seeds that are alike.
+
+    Examples
+    --------
+    >>> labeled = np.array([[0, 100]] * 3)
+    >>> accuracy = np.array([[0.0, 1.0], [0.02, 1.02], [-0.02, 0.98]])
+    >>> [round(x) for x in labels_interval(labeled, accuracy, np.full(3, 0.5))]
+    [45, 55]
+    """
+    grid = np.linspace(*labeled[:, [0, -1]].mean(axis=0), FINE)
+    lines = [np.interp(grid, x, y) for x, y in zip(labeled, accuracy, strict=True)]
+    values = np.array(lines) - level[:, None]
+    s = len(values)
+    if s < 2 or np.ptp(values, axis=0).max() <= ALIKE:
+        return math.nan, math.nan
+    mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
+    half = float(student.ppf(0.5 + confidence / 2, s - 1)) * spread / math.sqrt(s)
+    enough, few = np.flatnonzero(mean + half >= 0), np.flatnonzero(mean - half <= 0)
+    low = float(grid[enough[0] if len(enough) else -1])
+    if not len(few):
+        return low, float(grid[0])
+    return low, float(grid[few[-1] + 1]) if few[-1] + 1 < FINE else math.inf
+
+
 def joint_confidence(comparisons: int) -> float:
     """Confidence of each of several intervals that hold all at once with `INTERVAL` (Bonferroni).
 
@@ -103,7 +151,7 @@ def interval(
     [2.0, -0.484, 4.484]
     """
     mean, s = float(values.mean()), len(values)
-    if s < 2 or (mean and not np.ptp(values)):
+    if s < 2 or (abs(mean) > ALIKE and np.ptp(values) <= ALIKE):
         return mean, math.nan, math.nan
     half = float(student.ppf(0.5 + confidence / 2, s - 1) * values.std(ddof=1) / math.sqrt(s))
     return mean, mean - half, mean + half

@@ -17,10 +17,14 @@ from mmselect.replay.tables import (
     bin_rows,
     class_table,
     first_rows,
+    forecast_rows,
     head_rows,
+    last_labels,
     summary_rows,
     visible_rows,
 )
+
+PANEL = ' class="panel"'
 
 
 class Section(NamedTuple):
@@ -35,7 +39,8 @@ class Section(NamedTuple):
 def joined(sections: Sequence[Section]) -> str:
     """Put sections one below the other; where there is nothing to show there is no section."""
     return "".join(
-        f'<section><h2>{shown(s.heading)}</h2><p class="note">{shown(s.note)}</p>{s.body}</section>'
+        f"<section{PANEL if s.panel else ''}><h2>{shown(s.heading)}</h2>"
+        f'<p class="note">{shown(s.note)}</p>{s.body}</section>\n'
         for s in sections
         if s.body
     )
@@ -60,6 +65,25 @@ def _against(baseline: str) -> Section:
         "spread is told from noise with the same chance.",
         '<div id="differences" class="differences"></div>',
         panel=True,
+    )
+
+
+def _ahead(found: Replay, summary: dict[str, Any]) -> Section:
+    """Make the section on labels still to come; none where no curve could be fitted."""
+    rows = summary["forecast"]["strategies"]
+    fitted = {name: row["parameters"] for name, row in rows.items() if row["parameters"]}
+    numbers = [("curve that fits best", "A_max", "δ", "α", "β")]
+    for name, p in fitted.items():
+        most = f"{100 * p['most']:.1f} %"
+        numbers.append((name, most, f"{p['delta']:.3g}", f"{p['alpha']:.2f}", f"{p['beta']:.2f}"))
+    return Section(
+        "How many more labels?",
+        "Labels that accuracies take which have not been reached, drawn on from the rounds by the "
+        "curve A(x) = A_max (1 − (1 − δ)^((x / batch + α)^β)) (PALM, ICCV 2025): the median over "
+        "all such curves, weighed by how well they fit, with bounds that hold 95 % of the weight. "
+        "∞: curves that end below the accuracy cannot be ruled out. Far beyond the rounds played "
+        "it is a guess.",
+        table(forecast_rows(summary, last_labels(found))) + table(numbers) if fitted else "",
     )
 
 
@@ -96,6 +120,7 @@ def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
             "strategy is beaten, the mean over the others (BMMAL, Fig. 5).",
             all_pairs(summary, names, modalities),
         ),
+        _ahead(found, summary),
         *described(found, summary),
         *power_sections(summary, names, len(found.settings["seeds"])),
     ]

@@ -17,14 +17,19 @@ from mmselect.replay.comparison import (
     beaten,
     interval,
     joint_confidence,
+    labels_interval,
     labels_to_reach,
     wins,
 )
 from mmselect.replay.first import summarize_first
+from mmselect.replay.forecast import Fit, fit, labels_for, parameters
 from mmselect.replay.measures import accuracies
 from mmselect.replay.picked import confidence_bins
 from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
+
+STEP = 0.05
+"""Between accuracies whose price in labels is foretold."""
 
 ALIKE = "as good as equal"
 """Two strategies that more than 1,000 seeds would not tell apart."""
@@ -43,12 +48,13 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``baseline``, ``target``;
+        ``baseline``, ``target``, ``target_given``;
         ``strategies``: per strategy the area under the curve of each measure with its interval, its
         paired difference to the baseline with an interval that holds for all strategies at once,
         how many more seeds would tell that difference from noise, the smallest difference that the
         seeds played can see, accuracy in the last round with its interval, labels to reach the
-        target, the same relative to the baseline, seconds to select;
+        target, the same relative to the baseline with an interval that holds for all strategies at
+        once, seconds to select;
         ``wins``: per measure the matrix of BMMAL's Fig. 5;
         ``differences``: per measure the paired differences of areas between all strategies, each
         with its own interval;
@@ -61,7 +67,10 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         ``classes``: see `mmselect.replay.by_class.class_gains`;
         ``bins``: see `mmselect.replay.picked.confidence_bins`;
         ``full``: per measure the mean of heads fitted on all labels with its interval; None where
-        they were not asked for.
+        they were not asked for;
+        ``forecast``: ``targets`` (the one given, or the next two multiples of 5 %), and per
+        strategy ``parameters`` of the curve that fits best and ``labels`` for each target: median
+        and bounds (`mmselect.replay.forecast`), all equal where it was reached.
 
     Raises
     ------
@@ -82,12 +91,13 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         for m in measures
     }
     rows = {name: _row(found, name, goal, areas, confidence) for name in names}
-    for row in rows.values():
-        row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
+    for name, row in rows.items():
+        row["relative_labels"] = _relative(found, name, rows, confidence)
     won = {m: _wins(found.curves(m), names) for m in measures}
     return {
         "baseline": base,
         "target": goal,
+        "target_given": target is not None,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
         "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
@@ -98,6 +108,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
         "bins": confidence_bins(found.runs, names, 1),
         "full": _full(found, measures),
+        "forecast": _forecast(found, target),
     }
 
 
@@ -106,6 +117,24 @@ def _full(found: Replay, measures: list[str]) -> dict[str, Any] | None:
     if not rows:
         return None
     return {m: interval(np.array([row[m] for row in rows], float)) for m in measures}
+
+
+def _relative(
+    found: Replay, name: str, rows: dict[str, Any], confidence: float
+) -> tuple[float, float, float]:
+    """Labels as a share of those of the baseline, for what the baseline reaches with its labels.
+
+    The interval is that of the labels after which the strategy is as accurate as the baseline is,
+    with the same seed, after the labels that its mean curve needs for the target.
+    """
+    price, base = (rows[n]["labels_to_target"] for n in (name, found.baseline))
+    if name == found.baseline or math.isnan(base):
+        return (base / base,) * 3
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    theirs = zip(labeled[found.baseline], accuracy[found.baseline], strict=True)
+    level = np.array([np.interp(base, x, y) for x, y in theirs])
+    low, high = labels_interval(labeled[name], accuracy[name], level, confidence)
+    return price / base, low / base, high / base
 
 
 def _row(
@@ -138,7 +167,55 @@ def check_target(target: float | None) -> None:
         If it is not above 0 and up to 1.
     """
     if target is not None and not 0 < target <= 1:
-        raise UsageError(f"target: expected an accuracy above 0 and up to 1, found {target:g}")
+        raise _no_target(f"{target:g}")
+
+
+def parse_target(text: str) -> float:
+    """Read an accuracy: a share, or percent.
+
+    Examples
+    --------
+    >>> parse_target("0.9"), parse_target("90%")
+    (0.9, 0.9)
+    """
+    number, sign, _ = text.partition("%")
+    try:
+        target = float(number) / (100 if sign else 1)
+    except ValueError:
+        target = math.nan
+    if not 0 < target <= 1:
+        raise _no_target(repr(text))
+    return target
+
+
+def _no_target(found: str) -> UsageError:
+    return UsageError(f"target: expected an accuracy above 0 and up to 1, found {found}")
+
+
+def _forecast(found: Replay, target: float | None) -> dict[str, Any]:
+    """Labels that accuracies take which have not been reached, by the fits of the curves."""
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    best = max(float(values.mean(axis=0).max()) for values in accuracy.values())
+    ahead = [STEP * (math.floor(best / STEP) + i) for i in (1, 2)]
+    targets = [round(x, 2) for x in ahead if x < 1] if target is None else [target]
+    rows = {}
+    for name, values in accuracy.items():
+        fitted, palm = fit(labeled[name], values), parameters(labeled[name], values)
+        rows[name] = {
+            "parameters": palm and palm._asdict(),
+            "labels": [_price(labeled[name], values, fitted, goal) for goal in targets],
+        }
+    return {"targets": targets, "strategies": rows}
+
+
+def _price(
+    labeled: Curves, accuracy: Curves, fitted: Fit | None, goal: float
+) -> tuple[float, float, float]:
+    """Labels for a goal: those that the mean curve needed, if it got there, else by the fit."""
+    there = labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), goal)
+    if there == there:
+        return there, there, there
+    return (math.nan,) * 3 if fitted is None else labels_for(fitted, goal)
 
 
 def _wins(curves: dict[str, Curves], names: list[str]) -> list[list[float]]:

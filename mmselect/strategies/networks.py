@@ -13,13 +13,10 @@ from mmselect.core.constraints.highest import top
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.engine import compute_rows, join_rows, map_rows
 from mmselect.errors import located
-from mmselect.strategies.covering import footprint
+from mmselect.strategies.covering import holding
 from mmselect.strategies.gradients import FEATURES, FUSED
 from mmselect.strategies.record import Batch, Picks, Strategy, limited, need
 from mmselect.strategies.systems import LABEL, feature_columns, require_labeled
-
-TORCH_BYTES = 500_000_000
-"""What torch, the networks and their optimisers take."""
 
 
 def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -85,16 +82,11 @@ def _least_familiar(found: Any, k: int, allowed: Allowed | None) -> Picks:
     return Picks(best, -np.exp(-np.logaddexp(0, -found.logits[best])), details=details)
 
 
-def _footprint(request: Any, k: int) -> int:
-    """Estimate what they keep: the features in float32, and torch."""
-    return footprint(request, k) + TORCH_BYTES
-
-
 trained = partial(
     Strategy,
     kind="batch",
     needs=(need(FEATURES),),
-    footprint=_footprint,
+    footprint=holding(6, 330e6),  # torch, the networks and their optimisers
     joins=True,
     extra="torch",
     constrained=True,
@@ -105,6 +97,7 @@ ALL_ROWS = limited("epochs", 100, "passes over all samples, as long as steps all
 STRATEGIES = (
     trained(
         name="learning-loss",
+        footprint=holding(6, 500e6),
         summary="samples whose loss, as a network learns it from the labeled ones, is largest",
         function=predict_loss,
         needs=(need(FEATURES), need(LABEL)),
