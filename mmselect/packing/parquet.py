@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, InputError, needing
-from mmselect.packing.arrays import in_numeric_order
+from mmselect.errors import DataError, InputError, MmselectError, needing
+from mmselect.packing.arrays import gap, in_numeric_order
 from mmselect.packing.source import Files, InOrder, Source, beside, choose
 from mmselect.pool.ids import as_stored
 
@@ -40,7 +41,8 @@ def open_parquet(path: Path, key: str, files: Files) -> Source:
     parts = tuple(_part(shard, file, key) for shard, file in shards)
     nulls = any(_has_nulls(file, key) for _, file in shards) and len(parts[0].shape) > 1
     absent = partial(_absent, [file for _, file in shards], key) if nulls else None
-    return Source(path, key, parts, in_order=True, absent=absent)
+    notices = gap([shard for shard, _ in shards])
+    return Source(path, key, parts, in_order=True, absent=absent, notices=notices)
 
 
 def _shards(path: Path) -> list[Path]:
@@ -71,6 +73,8 @@ def _part(path: Path, file: Any, key: str) -> InOrder:
     if key not in file.schema_arrow.names:
         raise InputError(f"expected a column {key!r}, found none", file=str(path))
     rows, kind = file.metadata.num_rows, file.schema_arrow.field(key).type
+    if rows < 0:
+        raise InputError(f"expected a number of rows, found {rows}", file=str(path))
     shape: tuple[int, ...] = (rows,)
     if any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
         shape, kind = (rows, _width(path, file, key)), kind.value_type
@@ -124,11 +128,20 @@ def _width(path: Path, file: Any, key: str) -> int:
 
 
 def _chunks(path: Path, file: Any, key: str, step: int) -> Iterator[Any]:
+    with _told(path, key):
+        for batch in file.iter_batches(step, columns=[key], use_threads=False):
+            yield batch.column(batch.schema.get_field_index(key))
+
+
+@contextmanager
+def _told(path: Path, key: str) -> Iterator[None]:
+    """Turn what arrow raises over a column into one error."""
     from pyarrow import ArrowException
 
     try:
-        for batch in file.iter_batches(step, columns=[key], use_threads=False):
-            yield batch.column(batch.schema.get_field_index(key))
+        yield
+    except MmselectError:
+        raise
     except (ArrowException, OSError, ValueError) as error:
         message = f"cannot be read: {_first_line(error)}"
         raise InputError(message, file=str(path), dataset=key) from None
@@ -139,12 +152,14 @@ def _blocks(
 ) -> Iterator[NDArray[Any]]:
     row = 0
     for chunk in _chunks(path, file, key, step):
-        if len(shape) > 1:
-            yield _lists(path, chunk, key, (shape[1], dtype, row))
-        elif dtype.kind == "O":
-            yield _texts(chunk)
-        else:
-            yield chunk.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        with _told(path, key):
+            if len(shape) > 1:
+                block = _lists(path, chunk, key, (shape[1], dtype, row))
+            elif dtype.kind == "O":
+                block = _texts(chunk)
+            else:
+                block = chunk.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        yield block
         row += len(chunk)
 
 
@@ -188,7 +203,7 @@ def _absent(shards: list[Any], key: str) -> NDArray[np.bool_]:
         for file in shards
         for chunk in _chunks(Path(), file, key, 4096)
     ]
-    return np.concatenate(found)
+    return np.concatenate([np.empty(0, bool), *found])
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,23 @@ def sparse() -> None:
         group["indptr"] = np.array([0, 1, 2])
 
 
+def no_rows() -> None:
+    np.save("x.npy", X[:0])
+
+
+def twice() -> None:
+    with zipfile.ZipFile("x.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.save("whole.npy", X)
+        for _ in range(2):
+            archive.write("whole.npy", "a.npy")
+    Path("whole.npy").unlink()
+
+
+def nothing_there() -> None:
+    Path("x.csv").write_text('z,b\n"[1, 2]",1\n,2\n')
+
+
 CASES: list[tuple[Callable[[], None], str, str]] = [
     (objects, "x.npy", "x.npy: expected numbers or text, found Python objects, which are a pickle"),
     (fields, "x.npy", "x.npy: expected numbers, found fields a, b"),
@@ -164,6 +182,9 @@ CASES: list[tuple[Callable[[], None], str, str]] = [
     (pickle, "x.pkl", "x.pkl: a pickle can run code, so none is read"),
     (sparse, "x.h5ad:obsm/z", "x.h5ad: obsm/z: expected columns below 3 in a sparse matrix"),
     (lambda: None, "x.npy", "x.npy: no such file"),
+    (no_rows, "x.npy", "x.npy: expected a row for each sample, found no rows"),
+    (twice, "x.npz:a", "x.npz: a: expected arrays of different names, found it twice"),
+    (nothing_there, "x.csv:z", "x.csv:z: row 1: expected at least one modality of every sample"),
 ]
 
 
@@ -247,3 +268,20 @@ def test_a_foreign_file_in_place_of_a_pool_says_how_to_pack(
         assert found.count("\n") == 1
     assert "mmselect pack" in cli("check", "x y.npy").out
     assert {*KINDS} == {*KEYS} - {""}
+
+
+def test_text_of_parquet_that_is_not_utf_8(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    buffers = [
+        None,
+        pyarrow.py_buffer(struct.pack("<5i", *range(5))),
+        pyarrow.py_buffer(b"ab\xffd"),
+    ]
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 4, buffers)
+    parquet.write_table(pyarrow.table({"b": texts}), tmp_path / "x.parquet")
+    np.save(tmp_path / "x.npy", X)
+    sources = ["--features", f"a={tmp_path}/x.npy", "--metadata", f"b={tmp_path}/x.parquet:b"]
+    result = cli("pack", "-o", tmp_path / "pool.h5", *sources)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "x.parquet: b: cannot be read" in result.err
