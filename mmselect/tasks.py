@@ -136,7 +136,7 @@ def reader(
             kept.rooms = [room(source) for source in sources]
         close = dense(task.rows)
         blocks = [
-            take(source, task.rows, room, close) if block is None else block
+            take(source, task.rows, room, close) if block is None else block  # type: ignore[arg-type]
             for source, room, block in zip(sources, kept.rooms, task.loaded, strict=True)
         ]
         return function(task.rows, blocks)

@@ -405,6 +405,41 @@ def test_incomplete_samples_are_picked_in_proportion(tmp_path: Path, at_random: 
     assert lacks[spread.indices].mean() == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("at_random", [True, False])
+def test_incomplete_samples_of_three_modalities_are_picked_in_proportion(
+    tmp_path: Path, at_random: bool
+) -> None:
+    rng, n, names = np.random.default_rng(6), 1200, ("audio", "image", "text")
+    label = rng.integers(0, 20, n)
+    latent = rng.normal(size=(20, 12))[label]
+    z = {m: latent + rng.normal(size=(n, 12)) for m in names}
+    lacks = rng.random(n) < 0.3 if at_random else np.isin(label, np.arange(6))
+    has = rng.random((n, 3)) < 0.5  # one modality is absent, or two
+    has[np.arange(n), rng.integers(0, 3, n)] = True
+    has[has.all(axis=1), 0] = False
+    present = {m: has[:, i] | ~lacks for i, m in enumerate(names)}
+    weight = {m: 0.3 * rng.normal(size=(20, 12)) for m in names}
+    fused = sum(np.where(present[m][:, None], z[m], 0) @ weight[m].T for m in names)
+    heads = {m: z[m] @ weight[m].T for m in names}
+    for m in names:
+        z[m][~present[m]] = heads[m][~present[m]] = np.nan
+    mmselect.write_pool(
+        tmp_path / "pool.h5",
+        features=z,
+        unimodal_logits=heads,
+        multimodal_logits=fused,
+        classifier_weight=weight,
+        classifier_bias=np.zeros(20),
+        present=present,
+        labeled=np.arange(n) % 20 == 0,
+    )
+    share = lacks[np.arange(n) % 20 > 0].mean()
+    for name in ("facility", "coreset", "badge", "bmmal"):
+        picks = mmselect.select(tmp_path / "pool.h5", name, budget=120).indices
+        for first in (40, 120):
+            assert lacks[picks[:first]].mean() == pytest.approx(share, abs=0.05), name
+
+
 def test_dealing_is_the_greedy_among_the_pattern_whose_turn_it_is(tmp_path: Path) -> None:
     given = incomplete()
     mmselect.write_pool(tmp_path / "pool.h5", **given)

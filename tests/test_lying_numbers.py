@@ -11,6 +11,8 @@ import pytest
 from conftest import WITHOUT_EXTRAS, arrays
 
 import mmselect
+from mmselect.pool.schema import place_of
+from mmselect.pool.values import empty_rows
 from mmselect.strategies import registry
 
 FILL = 9.96921e36
@@ -227,3 +229,8 @@ def test_every_command_that_reads_says_which_rows_are_empty(tmp_path, cli, comma
     found = cli(command, tmp_path / "e.h5", *more.get(command, []))
     assert found.code == 0
     assert "note: /features/image: 45 rows are all zero" in found.err
+
+
+def test_no_rows_have_no_empty_ones() -> None:
+    for shape in ((0, 3), (0, 0), (2, 0)):
+        assert not empty_rows(place_of("/multimodal_logits"), np.empty(shape)).any()

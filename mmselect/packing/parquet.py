@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, InputError, needing
+from mmselect.errors import DataError, InputError, MmselectError, needing
 from mmselect.packing.arrays import gap, in_numeric_order
 from mmselect.packing.source import Files, InOrder, Source, beside, choose
 from mmselect.pool.ids import as_stored
@@ -72,6 +73,8 @@ def _part(path: Path, file: Any, key: str) -> InOrder:
     if key not in file.schema_arrow.names:
         raise InputError(f"expected a column {key!r}, found none", file=str(path))
     rows, kind = file.metadata.num_rows, file.schema_arrow.field(key).type
+    if rows < 0:
+        raise InputError(f"expected a number of rows, found {rows}", file=str(path))
     shape: tuple[int, ...] = (rows,)
     if any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
         shape, kind = (rows, _width(path, file, key)), kind.value_type
@@ -125,11 +128,20 @@ def _width(path: Path, file: Any, key: str) -> int:
 
 
 def _chunks(path: Path, file: Any, key: str, step: int) -> Iterator[Any]:
+    with _told(path, key):
+        for batch in file.iter_batches(step, columns=[key], use_threads=False):
+            yield batch.column(batch.schema.get_field_index(key))
+
+
+@contextmanager
+def _told(path: Path, key: str) -> Iterator[None]:
+    """Turn what arrow raises over a column into one error."""
     from pyarrow import ArrowException
 
     try:
-        for batch in file.iter_batches(step, columns=[key], use_threads=False):
-            yield batch.column(batch.schema.get_field_index(key))
+        yield
+    except MmselectError:
+        raise
     except (ArrowException, OSError, ValueError) as error:
         message = f"cannot be read: {_first_line(error)}"
         raise InputError(message, file=str(path), dataset=key) from None
@@ -140,12 +152,14 @@ def _blocks(
 ) -> Iterator[NDArray[Any]]:
     row = 0
     for chunk in _chunks(path, file, key, step):
-        if len(shape) > 1:
-            yield _lists(path, chunk, key, (shape[1], dtype, row))
-        elif dtype.kind == "O":
-            yield _texts(chunk)
-        else:
-            yield chunk.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        with _told(path, key):
+            if len(shape) > 1:
+                block = _lists(path, chunk, key, (shape[1], dtype, row))
+            elif dtype.kind == "O":
+                block = _texts(chunk)
+            else:
+                block = chunk.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        yield block
         row += len(chunk)
 
 

@@ -118,6 +118,8 @@ def empty_rows(place: Place, block: NDArray[Any]) -> NDArray[np.bool_]:
     >>> empty_rows(place_of("/multimodal_logits"), block).tolist()
     [True, False, True]
     """
+    if not block.size:
+        return np.zeros(len(block), bool)
     flat, logits = block.reshape(len(block), -1), place.dataset.is_logits
     value = flat[:, 0] if logits else flat.dtype.type(0)
     middle = flat[:, flat.shape[1] // 2]

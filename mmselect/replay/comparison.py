@@ -102,7 +102,7 @@ def labels_interval(
     >>> [round(x) for x in labels_interval(labeled, accuracy, np.full(3, 0.5))]
     [45, 55]
     """
-    grid = np.linspace(*labeled[:, [0, -1]].mean(axis=0), FINE)
+    grid = np.linspace(labeled[:, 0].mean(), labeled[:, -1].mean(), FINE)
     lines = [np.interp(grid, x, y) for x, y in zip(labeled, accuracy, strict=True)]
     values = np.array(lines) - level[:, None]
     s = len(values)

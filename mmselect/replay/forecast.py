@@ -116,9 +116,9 @@ def fit(labeled: Curves, accuracy: Curves) -> Fit | None:
         return None
     weight = np.exp(log - log.max())
     kept = weight > 1e-6
-    columns = (column[kept] for column in (best, k, a, b))
     error = float(level.std(ddof=1)) / math.sqrt(seeds)
-    return Fit(*columns, weight[kept] / weight[kept].sum(), float(x[-1]), error)
+    share = weight[kept] / weight[kept].sum()
+    return Fit(best[kept], k[kept], a[kept], b[kept], share, float(x[-1]), error)
 
 
 def parameters(labeled: Curves, accuracy: Curves) -> Palm | None:

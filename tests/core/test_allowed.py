@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from slow_constraints import Rules, Slow, random_rules
 
+from mmselect.core.constraints.caps import first_of_each
 from mmselect.core.constraints.highest import shifted, take_at_random, take_highest
+from mmselect.core.constraints.quotas import Cheapest
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.matching import match_distinct
@@ -233,6 +235,39 @@ def test_fewer_picks_are_the_first_of_more(kind: str) -> None:
     for name, way in ways.items():
         few, many = (way(Rules(n, k, **more).state()).tolist() for k in (20, 90))
         assert len(many) == 90 and many[:20] == few, name
+
+
+@settings(max_examples=80)
+@given(SEEDS)
+def test_prices_are_those_of_the_cheapest_that_are_left(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 3000))  # several blocks
+    cost = rng.integers(1, 9, n) / 4
+    rows = np.argsort(cost, kind="stable")
+    cheap, there = Cheapest(rows, cost), np.ones(n, bool)
+    while there.sum() > 1:
+        left = np.sort(cost[there])
+        need, by_cost = float(rng.integers(1, n + 1)), bool(rng.integers(2))
+        met = np.cumsum(left) if by_cost else np.arange(1.0, len(left) + 1)
+        at = min(int(np.searchsorted(met, need)), len(left) - 1)
+        assert cheap.price(need, by_cost) == (left[: at + 1].sum(), left[at])
+        some = np.flatnonzero(there)
+        gone = rng.choice(some, int(rng.integers(1, len(some))), replace=False)
+        cheap.lose(gone)
+        there[gone] = False
+
+
+@settings(max_examples=80)
+@given(SEEDS)
+def test_a_ranking_gives_the_first_few_of_each_group(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups, limit = rng.integers(-1, 5, int(rng.integers(0, 60))), int(rng.integers(1, 4))
+    most, counts, expected = int(rng.integers(1, 30)), np.zeros(5), []
+    for place, group in enumerate(groups.tolist()):
+        if group < 0 or counts[group] < limit:
+            expected.append(place)
+            counts[group] += group >= 0
+    assert first_of_each(groups, limit, most).tolist() == expected[:most]
 
 
 def test_constraints_that_do_not_bind_change_no_pick() -> None:

@@ -268,3 +268,20 @@ def test_a_foreign_file_in_place_of_a_pool_says_how_to_pack(
         assert found.count("\n") == 1
     assert "mmselect pack" in cli("check", "x y.npy").out
     assert {*KINDS} == {*KEYS} - {""}
+
+
+def test_text_of_parquet_that_is_not_utf_8(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    buffers = [
+        None,
+        pyarrow.py_buffer(struct.pack("<5i", *range(5))),
+        pyarrow.py_buffer(b"ab\xffd"),
+    ]
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 4, buffers)
+    parquet.write_table(pyarrow.table({"b": texts}), tmp_path / "x.parquet")
+    np.save(tmp_path / "x.npy", X)
+    sources = ["--features", f"a={tmp_path}/x.npy", "--metadata", f"b={tmp_path}/x.parquet:b"]
+    result = cli("pack", "-o", tmp_path / "pool.h5", *sources)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "x.parquet: b: cannot be read" in result.err
