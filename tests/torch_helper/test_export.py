@@ -312,7 +312,7 @@ def test_samples_that_lack_a_modality(
         export_pool(Gaps(), batches, path, inputs=["image", "text"], **options)
     with pytest.raises(mmselect.MmselectError, match=r"/present/sound: expected a modality that"):
         export_pool(Gaps(), batches, path, present={"sound": "has_text"}, **options)
-    with pytest.raises(mmselect.MmselectError, match="present: expected a mapping of modality to"):
+    with pytest.raises(mmselect.MmselectError, match="present: expected a mapping of names to"):
         export_pool(Gaps(), batches, path, present="has_text", **options)
 
 
