@@ -10,7 +10,7 @@ import typer
 
 from mmselect.ask import Describing, Working
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import Pools, Quiet, TextOrJson, one_of, show, show_json
+from mmselect.cli.options import Pools, Quiet, TextOrJson, show, show_json
 from mmselect.terminal import notices, page
 
 
@@ -62,7 +62,6 @@ def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet 
     from mmselect.pool.reading import open_pool
     from mmselect.pool.values import empty_notices, watched
 
-    one_of("format", form, ("text", "json"))
     with open_pool(pools) as pool:
         pool.columns = {path: watched(column) for path, column in pool.columns.items()}
         report, skipped = describe_pool(pool)
@@ -100,7 +99,6 @@ def strategies(
     from mmselect.describe.strategies import describe_strategies, describe_strategy
     from mmselect.pool.reading import open_pool
 
-    one_of("format", form, ("text", "json"))
     name, pools = _named(paths or [])
     with open_pool(pools) if pools else contextlib.nullcontext() as pool:
         if name is not None:

@@ -20,8 +20,7 @@ from mmselect.cli.options import (
     parts_of,
     prepared,
     progress_bar,
-    show,
-    show_json,
+    show_report,
     target_of,
     targets,
     told,
@@ -97,7 +96,6 @@ def select(
 
     Prints their ids, in pick order.
     """
-    from mmselect.describe.report import as_data
     from mmselect.describe.request import describe_request
     from mmselect.output.emitting import (
         SELECT_FORMS,
@@ -128,7 +126,7 @@ def select(
                     result = carry_out(request, k, ask.seed, progress, nearest is not None)
         if dry_run:
             report = describe_request(request, k, ask.seed)
-            show_json(as_data(report)) if form == "json" else show(report.rows())
+            show_report(report, form)
             return
         if nearest is not None and result.nearest is not None:
             write_neighbours(result.nearest, Path(nearest))

@@ -176,8 +176,9 @@ def _device(model: Any, device: Any) -> Any:
 def _text(thing: Any) -> str | None:
     """Show a setting; of a long one, such as thousands of class names, a digest."""
     shown = thing if thing is None else qualname(thing) if callable(thing) else str(thing)
-    long = shown is not None and len(shown) > LONGEST
-    return hashlib.sha256(shown.encode()).hexdigest() if long else shown
+    if shown is None or len(shown) <= LONGEST:
+        return shown
+    return hashlib.sha256(shown.encode()).hexdigest()
 
 
 def digest(model: Any, most: int | None = None) -> str:

@@ -163,7 +163,7 @@ class Runs:
         full, names = fused_logits(self.plan, found), names_in("/features", found)
         if not allclose_to_largest(to_numpy(full), to_numpy(repeated), REPEATED):
             message = "expected the same logits where encoders answer from memory, found others"
-            hint = "do others of their outputs go into the logits, or is something random?"
+            hint = "do others of their outputs go into them, or is something random or counted?"
             raise ParameterError(f"coalitions: {message}: {hint}")
         for name in names:
             rows = np.flatnonzero(to_numpy(columns.get(f"{PRESENT}/{name}", np.ones(len(full)))))
