@@ -150,7 +150,7 @@ def query_table(found: Replay, regime: str) -> Iterator[str]:
     names = found.settings["strategies"]
     bmmal = names.index("bmmal")
     for name in sorted(names, key=lambda name: -rows[name]["area"]["accuracy"][0]):
-        row, price = rows[name], rows[name]["relative_labels"]
+        row, price = rows[name], rows[name]["relative_labels"][0]
         cells = [
             f"`{name}`",
             plus_minus(row["area"]["accuracy"]),

@@ -26,11 +26,11 @@ from mmselect.option import (
     columns,
     conditions,
     count_or_share,
-    counts_or_shares,
     id_list,
     names,
     one_of,
     option,
+    several,
     size,
     sources,
     text,
@@ -130,7 +130,20 @@ class Costing(Constraining):
 
 
 @asking
-class Selecting(Scoring, Costing):
+class Picking(Costing):
+    """How picks are made, whichever command makes them."""
+
+    spread: str | None = option(
+        None,
+        "Spread a score's picks over the features, in place of the plain top.",
+        "d2|facility",
+        one_of("d2", "facility"),
+    )
+    clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+
+
+@asking
+class Selecting(Scoring, Picking):
     """What ``select`` may be told."""
 
     budget: int | float | str = option(
@@ -141,14 +154,7 @@ class Selecting(Scoring, Costing):
         BUDGET,
         required=True,
     )
-    spread: str | None = option(
-        None,
-        "Spread a score's picks over the features, in place of the plain top.",
-        "d2|facility",
-        one_of("d2", "facility"),
-    )
     seed: int = _seed()
-    clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,7 +172,7 @@ class Verifying(Working):
 
 
 @asking
-class Looking(Scoring, Costing):
+class Looking(Scoring, Picking):
     """What ``look`` may be told."""
 
     image: str | None = option(
@@ -270,6 +276,13 @@ class Packing(Reading):
     link: bool = option(False, "Point at sources beside the pool or below, in place of a copy.")
 
 
+def _counts_or_shares(name: str, value: Any) -> tuple[Any, ...]:
+    """Take counts, or shares of all rows: one, a sequence, or one text with commas."""
+    found = value.split(",") if isinstance(value, str) else value
+    each = several(name, "a count or a share such as 10%", found, int, float)
+    return tuple(count_or_share(name, x.strip() if isinstance(x, str) else x) for x in each)
+
+
 _POSITIVE = between(0, math.inf, "a number above 0")
 
 
@@ -320,7 +333,7 @@ class Replaying(Constraining):
         ("2%",),
         "Picks of a round; P% of those to pick from; with --rounds 0 of the first batch; several.",
         "N|P%,…",
-        counts_or_shares,
+        _counts_or_shares,
         BUDGET,
     )
     rounds: int = option(
@@ -343,6 +356,7 @@ class Replaying(Constraining):
         "SHARE",
         between(0, 1, "a share between 0 and 1"),
     )
+    full: bool = option(False, "Also fit heads on all labels, for a line to end at.")
     jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))
 
     def __post_init__(self) -> None:
@@ -354,7 +368,7 @@ class Replaying(Constraining):
                     raise UsageError(f"{name}: {message}")
             return
         default = {each.name: each.default for each in fields(self)}
-        rest = ("strategies", "start_budget", *(each.name for each in fields(Constraining)))
+        rest = ("strategies", "start_budget", "full", *(each.name for each in fields(Constraining)))
         for name in rest:
             if getattr(self, name) != default[name]:
                 played = "only --start and --budget are played with --rounds 0"

@@ -241,6 +241,37 @@ def column_path(pool: Pool, said: str, column: str) -> str:
     return path
 
 
+def numbered(values: Array) -> tuple[Array, Index]:
+    """Give each distinct number a code, in ascending order: without a sort where they are dense.
+
+    Parameters
+    ----------
+    values : (n,) ndarray
+
+    Returns
+    -------
+    distinct : (m,) ndarray
+    codes : (n,) ndarray of int
+
+    Examples
+    --------
+    >>> numbered(np.array([7, 9, 7]))
+    (array([7, 9]), array([0, 1, 0]))
+    """
+    least, most = (
+        (int(values.min()), int(values.max()))
+        if values.size and values.dtype.kind in "iu"
+        else (0, 0)
+    )
+    if not 0 < most - least < 4 * len(values) or most > np.iinfo(np.int64).max:
+        distinct, codes = np.unique(values, return_inverse=True)
+        return distinct, codes
+    from_least = values.astype(np.int64) - least
+    known = np.zeros(most - least + 1, bool)
+    known[from_least] = True
+    return np.flatnonzero(known) + least, (np.cumsum(known) - 1)[from_least]
+
+
 class _Columns:
     """Columns of a pool as codes, each read once."""
 
@@ -268,10 +299,11 @@ class _Columns:
     def _stored(self, said: str, column: str) -> Grouped:
         values = self.pool.columns[column_path(self.pool, said, column)][:]
         if values.dtype.kind not in "OSU":
-            distinct, codes = np.unique(values, return_inverse=True)
+            distinct, codes = numbered(values)
             return Grouped(codes[self.candidates], distinct.tolist())
-        numbers: dict[bytes, int] = {}
-        codes = np.array([numbers.setdefault(v, len(numbers)) for v in as_stored(values).tolist()])
+        texts = as_stored(values).tolist()
+        numbers = {value: code for code, value in enumerate(dict.fromkeys(texts))}
+        codes = np.fromiter(map(numbers.__getitem__, texts), np.intp, len(texts))
         return Grouped(codes[self.candidates], list(numbers))
 
     def _predicted(self, said: str, _column: str) -> Grouped:

@@ -291,13 +291,6 @@ def columns(name: str, value: Any) -> tuple[tuple[str | None, Any], ...]:
     return tuple(made)
 
 
-def counts_or_shares(name: str, value: Any) -> tuple[Any, ...]:
-    """Take counts, or shares of all rows: one, a sequence, or one text with commas."""
-    found = value.split(",") if isinstance(value, str) else value
-    each = several(name, "a count or a share such as 10%", found, int, float)
-    return tuple(count_or_share(name, x.strip() if isinstance(x, str) else x) for x in each)
-
-
 def names(name: str, value: Any) -> tuple[str, ...]:
     """Take names: a sequence, or one text with commas."""
     found = value.split(",") if isinstance(value, str) else value

@@ -36,7 +36,7 @@ ASKED = {
 }
 ALSO = {"check": ask.Reading, "align": ask.Aligning}
 COMMAND_ONLY = {"pools", "output", "form", "quiet", "nearest", "dry_run", "context"}
-COMMAND_ONLY |= {"target", "report", "runs", "columns", "predict", "split"}
+COMMAND_ONLY |= {"target", "report", "runs", "combine", "columns", "predict", "split"}
 
 REFUSED: dict[str, list[Any]] = {
     "memory": [0, -1, 1.5, "1e400", "lots", "0GB", "9" * 400],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mmselect.cli.completion import PARAMETERS
+from mmselect.cli.completion import PARAMETERS, PLUGINS
 from mmselect.cli.select import SCORE, SELECT
 from mmselect.strategies import registry
 
@@ -86,6 +87,7 @@ def test_lines(line: str, pool: Path) -> None:
 def test_the_names_that_are_completed_are_those_of_the_registry() -> None:
     known = {n: tuple(p.name for p in record.parameters) for n, record in registry.BUILT_IN.items()}
     assert known == PARAMETERS
+    assert PLUGINS == registry.GROUP
     assert {*SCORE} & {*SELECT}
 
 
@@ -100,3 +102,40 @@ def test_each_shell_gets_a_script(shell: str, tmp_path: Path) -> None:
         text=True,
     )
     assert found.returncode == 0 and f"complete_{shell}" in found.stdout
+
+
+TYPED = {
+    # a terminal types the line and presses Tab; what the shell then holds is printed
+    "zsh": """zmodload zsh/zpty; zpty shell 'zsh -f -i'
+zpty -w shell 'PROMPT=; unsetopt beep; autoload -Uz compinit; compinit -u -D; source script'
+zpty -w shell "print rea''dy"; zpty -r -m shell line '*ready*'
+zpty -w -n shell $'mmselect select -s typi\t'
+zpty -r -m shell line '*typiclust*' && print found""",
+    "fish": "source script; complete -C 'mmselect select -s typi'",
+    "bash": """source script; COMP_WORDS=(mmselect select -s typi); COMP_CWORD=3
+_mmselect_completion mmselect; echo ${COMPREPLY[@]}""",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_shell_itself_completes(shell: str, tmp_path: Path) -> None:
+    """Where the shell is installed; the protocol is held above in any case."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    program = tmp_path / "mmselect"
+    program.write_text(f"#!{sys.executable}\nfrom mmselect.cli import run\nrun()\n")
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
+    how = {**environment, "_MMSELECT_COMPLETE": f"source_{shell}"}
+    script = subprocess.run([program], env=how, capture_output=True, text=True, check=True)
+    (tmp_path / "script").write_text(script.stdout)
+    found = subprocess.run(
+        [shell, "-c", TYPED[shell]],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.stdout.split()[-1:] in (["typiclust"], ["found"]), found.stderr

@@ -94,3 +94,21 @@ def test_a_broken_plugin_is_reported_and_skipped(site: Path, pool: Path) -> None
 def test_info_counts_installed_strategies(site: Path, pool: Path) -> None:
     found = json.loads(mmselect(site, "info", str(pool), "--format", "json").stdout)
     assert "largest-logit" in found["strategies"]["can_run"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("mmselect select -s e", ["entropy", "every-other"]),
+        ("mmselect strategies larg", ["largest-logit"]),
+        ("mmselect score -s largest-logit -p ", ["sign="]),
+    ],
+)
+def test_names_are_completed(
+    site: Path, monkeypatch: pytest.MonkeyPatch, line: str, offered: list[str]
+) -> None:
+    monkeypatch.setenv("_MMSELECT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    found = mmselect(site)
+    assert (found.stdout.split(), found.stderr) == (offered, "")

@@ -1,14 +1,19 @@
 """What a shell completes: strategies, their parameters, formats, columns of the pool on the line.
 
-Nothing numerical is imported for names, so that Tab answers at once; columns open the pool's file.
-Names of plugins are not completed, since they are known only once the plugins are imported.
+Nothing numerical is imported for names, so that Tab answers at once, unless a plugin is installed:
+one plugin may bring several strategies, which are known once it is loaded. Columns open the pool's
+file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+PLUGINS = "mmselect.strategies"
+"""The group of entry points by which packages add strategies; the registry has it, too."""
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "random": (),
@@ -79,7 +84,12 @@ def strategy_names(ctx: Any, incomplete: str) -> Iterable[str]:
     """Complete strategies, with the pool's columns for ``column:NAME``."""
     known = [name for name in PARAMETERS if name != "column:NAME"]
     columns = column_names(ctx, "") if incomplete.startswith("col") else ()
-    return ["auto", *known, *([f"column:{name}" for name in columns] or ["column:"])]
+    return [
+        "auto",
+        *known,
+        *_of_plugins(),
+        *([f"column:{name}" for name in columns] or ["column:"]),
+    ]
 
 
 def parameter_names(ctx: Any, _incomplete: str) -> Iterable[str]:
@@ -87,10 +97,20 @@ def parameter_names(ctx: Any, _incomplete: str) -> Iterable[str]:
     strategy = ctx.params.get("strategy") or "auto"
     stem = "column:NAME" if str(strategy).startswith("column:") else strategy
     every = dict.fromkeys(name for names in PARAMETERS.values() for name in names)
-    for name in PARAMETERS.get(stem, every):
+    names = PARAMETERS.get(stem)
+    for name in _of_plugins().get(stem, every) if names is None else names:
         before, per_modality, _ = name.partition("{modality}")
         for modality in _in_pool(ctx, "features", "unimodal_logits") if per_modality else ("",):
             yield f"{before}{modality}="
+
+
+def _of_plugins() -> dict[str, tuple[str, ...]]:
+    """Strategies of installed packages, with their parameters."""
+    if not entry_points(group=PLUGINS):
+        return {}
+    from mmselect.strategies.registry import installed
+
+    return {name: tuple(p.name for p in each.parameters) for name, each in installed()[0].items()}
 
 
 def column_names(ctx: Any, _incomplete: str) -> Iterable[str]:

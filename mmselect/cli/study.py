@@ -76,6 +76,10 @@ def replay(
             help="Keep finished runs here, and go on from them; default: runs in the report.",
         ),
     ] = None,
+    combine: Annotated[
+        bool,
+        typer.Option(help="Play nothing: count wins over finished replays, given as POOL."),
+    ] = False,
     output: OutputFile = None,
     form: Annotated[str | None, form_option("text", "csv", "json")] = None,
     quiet: Quiet = False,
@@ -91,6 +95,12 @@ def replay(
     from mmselect.replay.tables import FORMS, tables
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
+    command = shlex.join(["mmselect", *context.obj])
+    if combine:
+        if vars(ask) != vars(Replaying()) or target is not None or runs:
+            raise UsageError("combine: expected finished replays and nothing to play")
+        _combine(pools, report, command, form, target_of(output), quiet)
+        return
     check_target(target)
     if target is not None and not ask.rounds:
         raise UsageError("target: expected rounds, since first batches have no curve")
@@ -109,7 +119,6 @@ def replay(
     if report:
         from mmselect.replay.report import write_report
 
-        command = shlex.join(["mmselect", *context.obj])
         page, *others = write_report(found, summary, Path(report), command)
         lacking = "its figures as files need matplotlib: pip install 'mmselect[report]'"
         drawn = any(file.suffix == ".svg" for file in others)
@@ -119,6 +128,28 @@ def replay(
         show(tables(found, summary))
     else:
         emit(FORMS[form](found, summary), written)
+
+
+def _combine(
+    places: list[str],
+    report: str | None,
+    command: str,
+    form: str,
+    target: Path | None,
+    quiet: bool,
+) -> None:
+    """Count over finished replays who beats whom."""
+    from mmselect.output.emitting import emit
+    from mmselect.replay.combined import FORMS, combined_tables, write_combined
+    from mmselect.replay.combining import combine
+
+    made = combine(places)
+    if report:
+        notices([f"report: {write_combined(made, Path(report), command)}"], quiet)
+    if form == "text" and target is None:
+        show(combined_tables(made))
+    else:
+        emit(FORMS[form](made), target)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.ask import Costing, Looking, Selecting
+from mmselect.ask import Looking, Picking, Selecting
+from mmselect.constraint import joined
 from mmselect.engine import Progress, engine_of
 from mmselect.errors import UsageError
 from mmselect.lists import ListFile
@@ -34,6 +35,7 @@ def look(
     picks: Picks | None = None,
     *,
     output: str | Path,
+    constraints: Sequence[str] = (),
     progress: Progress | None = None,
     **asked: Any,
 ) -> list[str]:
@@ -47,6 +49,8 @@ def look(
         What :func:`mmselect.select` returned, or ids. None: as many as `budget` says are picked.
     output : path
         The page, one HTML file that needs nothing beside it.
+    constraints : sequence of str
+        As of :func:`mmselect.select`; without `picks`.
     progress : callable, optional
         Told ``(done, total)`` while picking.
     {options}
@@ -71,7 +75,7 @@ def look(
     >>> page.read_text()[:15]
     '<!doctype html>'
     """
-    ask = Looking(**asked)
+    ask = Looking(**joined(asked, constraints))
     with opened_pool(pool) as opened:
         view = view_of(opened, ask, picks, progress)
         emit([page_of(view)], Path(output))
@@ -131,7 +135,7 @@ def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | No
 
 
 def _refuse_both(ask: Looking) -> None:
-    how = ("budget", "strategy", "parameters", *(field.name for field in fields(Costing)))
+    how = ("budget", "strategy", "parameters", *(field.name for field in fields(Picking)))
     given = [n for n in how if getattr(ask, n) != getattr(Looking, n)]
     if given:
         raise UsageError(f"{given[0]}: says how to pick, but picks are given; expected one of both")

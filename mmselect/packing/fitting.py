@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import LARGEST
 from mmselect.engine import ranges
 from mmselect.errors import DataError, SchemaError, few
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Column
 from mmselect.pool.schema import Place
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import bad_rows, computable
 
 BLOCK = 1 << 16
 """Labels that are looked at together."""
@@ -77,7 +76,7 @@ def _narrowed(target: np.dtype[Any]) -> Turn:
             return block
         with np.errstate(over="ignore", invalid="ignore"):
             out = block.astype(target)
-        if target.itemsize < block.dtype.itemsize:
+        if target.itemsize < block.dtype.itemsize and not (block.size and computable(out)):
             lost = np.isinf(out) & np.isfinite(block)
             if lost.any():
                 rows = np.flatnonzero(lost.reshape(len(lost), -1).any(axis=1))
@@ -105,10 +104,6 @@ def check_values(place: Place, block: NDArray[Any], there: NDArray[np.bool_] | N
     """
     if place.dataset.kind != "float" or not block.size:
         return
-    if there is None or there.all():
-        with np.errstate(invalid="ignore"):
-            if block.min() >= -LARGEST and block.max() <= LARGEST:  # false for nan
-                return
     for problem, rows in bad_rows(place, block, {}).items():
         if (found := rows if there is None else rows[there[rows]]).size:
             raise DataError(problem, rows=found.tolist())

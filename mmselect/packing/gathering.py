@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mmselect.errors import SchemaError, SelectionError, UsageError, few, locate
 from mmselect.lists import read_list, unknown
 from mmselect.option import refuse
 from mmselect.packing.fitting import classes
-from mmselect.packing.joining import ids_in
+from mmselect.packing.joining import Names, ids_in, ids_of_pool, names_in, rows_of
 from mmselect.packing.kinds import keys_of, open_source, split
 from mmselect.packing.source import Files, Source, in_memory
 from mmselect.pool.conversion import as_array
@@ -139,36 +140,45 @@ def _labeled(found: Gathered, said: Any) -> None:
         column = found.table is not None and text in keys_of(found.table)
         path, key = (None, "") if column else split(text)
         if path is not None and not key and path.suffix.lower() in LISTS:
-            ids = _sample_ids(found)
-            listed = read_list(str(path)).ids(lambda name: bool(len(ids.find([name])[0])))
-            found.sources["/labeled"] = _mask(ids, listed, str(path))
+            samples = _samples(found)
+            listed = read_list(str(path)).ids(lambda name: bool(rows_of([name], samples())[0]))
+            found.sources["/labeled"] = _mask(samples, listed, str(path))
             return
     source = found.open("/labeled", said)
     if source.column.dtype.kind in "OSU":
         listed = _texts(source.column[:])
-        source = _mask(_sample_ids(found), listed, source.name)
+        source = _mask(_samples(found), listed, source.name)
     found.sources["/labeled"] = source
 
 
-def _mask(ids: Ids, listed: list[str], name: str) -> Source:
-    rows, missing = ids.find(listed)
+Samples = Callable[[], Iterator[Names]]
+"""Starts to read the samples' ids, block by block."""
+
+
+def _mask(samples: Samples, listed: list[str], name: str) -> Source:
+    rows, missing = rows_of(listed, samples())
     if missing:
-        raise SelectionError(unknown(name, listed, missing, ids.near(missing)))
-    mask = np.zeros(len(ids), bool)
+        near: dict[str, str] = {}
+        for block in samples():
+            near |= Ids(np.array(block, object)).near(missing)
+        raise SelectionError(unknown(name, listed, missing, near))
+    mask = np.zeros(sum(map(len, samples())), bool)
     mask[rows] = True
     return in_memory("/labeled", mask)
 
 
-def _sample_ids(found: Gathered) -> Ids:
+def _samples(found: Gathered) -> Samples:
     """Ids of the samples, as far as they are known before sources are joined."""
-    if "/id" in found.sources:
-        return ids_in(found.sources["/id"])
-    if found.base is not None:
-        return found.base.ids
+    own = None if found.base is None else ids_of_pool(found.base)
+    if (ids := found.sources.get("/id")) is not None:
+        own = ids_in(ids)
+    if own is not None:
+        return partial(names_in, own)
     n = next((len(s.column) for path, s in found.sources.items() if _has_rows(path)), None)
+    n = found.base.n if n is None and found.base is not None else n
     if n is None:
         raise UsageError("labeled: a list of ids needs samples; give --id")
-    return Ids(np.arange(n))
+    return partial(names_in, in_memory("/id", np.arange(n)))
 
 
 def _has_rows(path: str) -> bool:

@@ -106,7 +106,7 @@ def carry_out(
     if ask.base is None and all(getattr(ask, name) is None for name in ARGUMENTS):
         raise UsageError(f"expected a source, such as --features NAME={_example(table)}")
     with Files() as files:
-        base = files.enter_context(open_pool(ask.base)) if ask.base is not None else None
+        base = files.enter_context(open_pool(ask.base, ids=False)) if ask.base is not None else None
         found = gather(ask, None if table is None else Path(table), base, files)
         read = [str(source.path) for source in found.sources.values() if not source.held]
         check_targets([target], [*read, *(base.files if base else ())])

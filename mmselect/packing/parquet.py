@@ -100,11 +100,15 @@ def _dtype(kind: Any, nulls: bool) -> np.dtype[Any]:
 
 def _has_nulls(file: Any, key: str) -> bool:
     """Whether any value of a column is missing, or may be: not every writer counts them."""
-    about, name = file.metadata, key
+    about = file.metadata
     for group in range(about.num_row_groups):
         for i in range(about.num_columns):
             column = about.row_group(group).column(i)
-            if column.path_in_schema == name or column.path_in_schema.startswith(f"{name}."):
+            try:
+                path = column.path_in_schema
+            except UnicodeDecodeError:  # a damaged name: that of none of the columns
+                continue
+            if path == key or path.startswith(f"{key}."):
                 counted = column.statistics
                 if counted is None or not counted.has_null_count or counted.null_count:
                     return True

@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Array, Index
-from mmselect.errors import DataError, RowNumbers, SchemaError, UsageError, few, located
+from mmselect.errors import MOST_NAMED, DataError, RowNumbers, SchemaError, UsageError, few, located
 from mmselect.packing.fitting import Turn, check_values, fitted
-from mmselect.packing.joining import Match, first_difference, ids_in, match, spooled
+from mmselect.packing.joining import (
+    Match,
+    first_difference,
+    ids_in,
+    ids_of_pool,
+    match,
+    names_in,
+    some_names,
+    spooled,
+)
 from mmselect.packing.kinds import ids_of
 from mmselect.packing.source import Files, Source, in_memory
-from mmselect.pool.ids import Ids
 from mmselect.pool.presence import mask_over
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import Axes, Place, axes_of, per_sample, place_of
@@ -126,13 +134,14 @@ class Plan:
     ----------
     items : dict of path to Item
     constants : dict of path to array
-    ids : Ids, optional
+    ids : Source, optional
+        Of the samples, where they have any.
     notices : list of str
     """
 
     items: dict[str, Item] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
-    ids: Ids | None = None
+    ids: Source | None = None
     notices: list[str] = field(default_factory=list)
 
 
@@ -164,7 +173,7 @@ def make_plan(
     MmselectError
         If sources cannot be joined, or hold what the datasets may not.
     """
-    plan = Plan(ids=base.ids if base is not None and "/id" in base.columns else None)
+    plan = Plan(ids=None if base is None else ids_of_pool(base))
     for path, source in sources.items():
         plan.notices += source.notices
         if not per_sample(path):
@@ -213,8 +222,8 @@ def _matches(
     if join == "order":
         return {}
     names = [rows["/id"].key] if "/id" in rows and rows["/id"].key else []
-    carried: dict[str, Ids | None] = {}
-    known: dict[str, Ids] = {}
+    carried: dict[str, Source | None] = {}
+    known: dict[str, Source] = {} if plan.ids is None else {plan.ids.name: plan.ids}
     for path, source in rows.items():
         holder = None if path == "/id" else ids_of(source, files, names)
         if holder is not None and holder.name not in known and (join or plan.ids):
@@ -229,45 +238,55 @@ def _matches(
     plan.ids = plan.ids or next(filter(None, carried.values()), None)
     if plan.ids is None:
         raise UsageError("join: expected ids in a source, found none; give them with --id")
+    met = {name: _met(plan.ids, ids) for name, ids in known.items()}
     found = {}
     for path, ids in carried.items():
         if path != "/id":
-            found[path] = _match(plan, rows[path], ids)
+            found[path] = _match(plan, rows[path], ids, met)
     return found
 
 
-def _match(plan: Plan, source: Source, ids: Ids | None) -> Match:
+def _met(samples: Source, found: Source) -> Match:
+    """Find the samples among some ids; they are all there where these are their own."""
+    if found is samples:
+        return Match(np.arange(len(samples.column)), 0)
+    return match(names_in(samples), names_in(found))
+
+
+def _match(plan: Plan, source: Source, ids: Source | None, met: Mapping[str, Match]) -> Match:
     assert plan.ids is not None
+    n, count = len(plan.ids.column), len(source.column)
     if ids is None:
-        if len(source.column) != len(plan.ids):
-            message = f"expected ids, or {len(plan.ids):,} rows in the order of the samples"
-            found = f"found {len(source.column):,} rows without ids"
-            raise SchemaError(f"{message}, {found}", file=source.name)
+        if count != n:
+            message = f"expected ids, or {n:,} rows in the order of the samples"
+            raise SchemaError(f"{message}, found {count:,} rows without ids", file=source.name)
         said = f"{source.name}: has no ids, so its rows are taken in the order of the samples"
         plan.notices.append(said)
-        return Match(np.arange(len(plan.ids)), 0)
-    if len(ids) != len(source.column):
-        message = f"expected an id for each of {len(source.column):,} rows, found {len(ids):,}"
+        return Match(np.arange(n), 0)
+    if len(ids.column) != count:
+        message = f"expected an id for each of {count:,} rows, found {len(ids.column):,}"
         raise SchemaError(message, file=source.name)
-    met = match(plan.ids, ids)
-    if met.missing.size == len(plan.ids):
-        message = f"expected ids such as {few(plan.ids.text(range(min(2, len(plan.ids)))))}"
-        raise DataError(
-            f"{message}, found {few(ids.text(range(min(2, len(ids)))))}", file=source.name
-        )
-    if met.others:
-        plan.notices.append(f"{source.name}: {met.others:,} rows of other ids are left out")
-    return met
+    found = met[ids.name]
+    if found.missing.size == n:
+        ours, theirs = (few(some_names(x, range(min(2, len(x.column))))) for x in (plan.ids, ids))
+        raise DataError(f"expected ids such as {ours}, found {theirs}", file=source.name)
+    if found.others:
+        plan.notices.append(f"{source.name}: {found.others:,} rows of other ids are left out")
+    return found
 
 
-def _check_order(plan: Plan, rows: Mapping[str, Source], carried: Mapping[str, Ids | None]) -> None:
+def _check_order(
+    plan: Plan, rows: Mapping[str, Source], carried: Mapping[str, Source | None]
+) -> None:
     """Refuse to join by order what ids say is not in order."""
+    checked = {None if plan.ids is None else plan.ids.name}
     for path, ids in carried.items():
-        if ids is None or plan.ids is None:
+        if ids is None or plan.ids is None or ids.name in checked:
             continue
-        row = first_difference(plan.ids, ids)
-        if row is not None:
-            a, b = (x.shown(row) if row < len(x) else "none" for x in (plan.ids, ids))
+        checked.add(ids.name)
+        if (row := first_difference(plan.ids, ids)) is not None:
+            pair = (plan.ids, ids)
+            a, b = (repr(some_names(x, [row])[0]) if row < len(x.column) else "none" for x in pair)
             message = (
                 f"its ids differ from those of the samples from row {row:,} on: expected {a}, "
                 f"found {b}; --join id puts rows in order, --join order takes them as they are"
@@ -286,7 +305,9 @@ def _mark_absent(plan: Plan, base: Pool | None) -> None:
             lacking.setdefault(item.place.name or "", []).append(missing)
         elif item.place.dataset.kind == "float" and item.place.dataset.group != "/metadata":
             rows = np.flatnonzero(missing)
-            named = few(plan.ids.text(rows[:6])) if plan.ids else few(rows.tolist())
+            named = few(rows.tolist())
+            if plan.ids is not None:
+                named = few(some_names(plan.ids, rows[:MOST_NAMED].tolist()), len(rows))
             message = f"lacks {len(rows):,} of the samples: {named}"
             raise DataError(message, file=item.source.name, dataset=path)
         else:

@@ -81,7 +81,7 @@ class Packed:
 
 def report(path: Path, datasets: dict[str, Origin], notices: list[str]) -> Packed:
     """Open the new pool, and say what can run on it."""
-    with open_pool(path) as pool:
+    with open_pool(path, ids=False) as pool:
         able, adds = runnable(pool), dict(_adds(pool))
         return Packed(str(path), pool.n, datasets, able, adds, notices)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import gc
 from collections.abc import Iterator
+from functools import cache
 from math import prod
+from typing import Any
 
 import h5py
-from h5py import h5d, h5pl, h5t, h5z
+from h5py import h5d, h5g, h5o, h5pl, h5t, h5z
 from h5py._hl.base import phil  # the lock that h5py itself takes around every call of HDF5
 
 from mmselect.engine import format_bytes
@@ -88,6 +92,25 @@ def _without_plugins() -> Iterator[None]:
     finally:
         for folder in folders:
             h5pl.append(folder)
+
+
+def open_object(group: h5g.GroupID, name: bytes) -> Any:
+    """Open what a hard link leads to.
+
+    Where HDF5 fails over a virtual dataset it keeps a list of properties, and frees it after Python
+    has ended, by a call to Python. Then it is closed while there is Python.
+    """
+    try:
+        return h5o.open(group, name)
+    except Exception:
+        atexit.register(_close_library)
+        raise
+
+
+@cache
+def _close_library() -> None:
+    with contextlib.suppress(OSError, AttributeError):  # a build that hides its functions
+        ctypes.CDLL(h5py.defs.__file__).H5close()
 
 
 def check_filters(properties: h5py.h5p.PropDCID) -> bool:

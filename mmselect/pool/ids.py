@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,9 @@ from mmselect.errors import DataError
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
 """Control characters of ASCII and Latin-1, and Unicode's separators of lines and paragraphs."""
+
+UNPRINTABLE = "expected printable UTF-8 text of one line, not empty, found {}"
+REPEATED = "expected unique ids, found {} again"
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,7 @@ class Ids:
 
     def faults(self) -> dict[str, list[int]]:
         """Rows whose name cannot be used, by what is wrong; ``{}`` in that stands for the name."""
-        found = {
-            "expected printable UTF-8 text of one line, not empty, found {}": self.unprintable(),
-            "expected unique ids, found {} again": self.duplicates(),
-        }
+        found = {UNPRINTABLE: self.unprintable(), REPEATED: self.duplicates()}
         return {what: rows for what, rows in found.items() if rows}
 
     def shown(self, row: int) -> str:
@@ -135,8 +135,7 @@ class Ids:
 
     @cached_property
     def _sorted_hashes(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        values = self.values.tolist() if self.values.dtype.kind in "iu" else self.values
-        hashes = np.fromiter(map(hash, values), np.int64, len(self.values))
+        hashes = _hashes(self.values)
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
 
@@ -166,6 +165,61 @@ def check_ids(ids: Ids) -> None:
     """
     for what, rows in ids.faults().items():
         raise DataError(what.format(ids.shown(rows[0])), dataset="/id", rows=rows)
+
+
+def check_in_blocks(blocks: Callable[[], Iterator[NDArray[Any]]]) -> None:
+    """Refuse the same in ids that are read in blocks, of which only hashes are kept.
+
+    Where two hashes are equal, the blocks are read again, and names compared.
+
+    Parameters
+    ----------
+    blocks : callable
+        Starts to read from the first id on.
+
+    Raises
+    ------
+    DataError
+        Naming the rows.
+
+    Examples
+    --------
+    >>> check_in_blocks(lambda: iter([np.array([3, 7]), np.array([7])]))
+    Traceback (most recent call last):
+    mmselect.errors.DataError: /id: row 2: expected unique ids, found 7 again
+    """
+    hashes, start = [np.empty(0, np.int64)], 0
+    for block in map(as_stored, blocks()):
+        if rows := Ids(block).unprintable():
+            what = UNPRINTABLE.format(Ids(block).shown(rows[0]))
+            raise DataError(what, dataset="/id", rows=[start + row for row in rows])
+        hashes.append(_hashes(block))
+        start += len(block)
+    every = np.concatenate(hashes)
+    del hashes
+    every.sort()
+    suspects = np.unique(every[1:][every[1:] == every[:-1]])
+    if suspects.size:
+        _check_suspects(map(as_stored, blocks()), suspects)
+
+
+def _check_suspects(blocks: Iterable[NDArray[Any]], suspects: NDArray[np.int64]) -> None:
+    """Refuse names that repeat, which are among those with the hashes of `suspects`."""
+    seen, repeated, start, first = set[Any](), list[int](), 0, ""
+    for block in blocks:
+        for row in np.flatnonzero(np.isin(_hashes(block), suspects)).tolist():
+            if block[row] in seen:
+                first = first or Ids(block).shown(row)
+                repeated.append(start + row)
+            seen.add(block[row])
+        start += len(block)
+    if repeated:
+        raise DataError(REPEATED.format(first), dataset="/id", rows=repeated)
+
+
+def _hashes(values: NDArray[Any]) -> NDArray[np.int64]:
+    items = values.tolist() if values.dtype.kind in "iu" else values
+    return np.fromiter(map(hash, items), np.int64, len(values))
 
 
 def as_stored(values: NDArray[Any], dataset: str | None = None) -> NDArray[Any]:

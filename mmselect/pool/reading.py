@@ -311,7 +311,9 @@ class Pool:
                 yield a, {path: block[cut] for path, block in zip(paths, read, strict=True)}
 
 
-def open_pool(paths: PoolPath | Sequence[PoolPath], *, masks: bool = True) -> Pool:
+def open_pool(
+    paths: PoolPath | Sequence[PoolPath], *, masks: bool = True, ids: bool = True
+) -> Pool:
     """Open a pool file, or several files as the shards of one pool.
 
     Parameters
@@ -321,6 +323,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath], *, masks: bool = True) -> Po
     masks : bool
         False leaves rows as they are stored, also of samples that lack the modality: for a shard
         by itself, in which perhaps nobody has it.
+    ids : bool
+        False leaves the ids unread, which are held whole: for a pool of which no id is needed.
 
     Returns
     -------
@@ -361,7 +365,8 @@ def open_pool(paths: PoolPath | Sequence[PoolPath], *, masks: bool = True) -> Po
         pool.unknown = [
             printable(f"{shard.file}: {path}") for shard in layout.shards for path in shard.unknown
         ]
-        _ = pool.ids  # no command works on ids that it could not print
+        if ids:
+            _ = pool.ids  # no command works on ids that it could not print
         with pool.located():
             if masks:
                 lay_masks(pool)

@@ -24,7 +24,15 @@ from h5py import h5d, h5g, h5l, h5o, h5s
 from mmselect.errors import FormatError, SchemaError
 from mmselect.files import read_at, reason
 from mmselect.pool.foreign import how_to_pack
-from mmselect.pool.hdf5 import check_declared, check_filters, check_size, hdf5, is_native
+from mmselect.pool.hdf5 import (
+    check_declared,
+    check_filters,
+    check_size,
+    hdf5,
+    is_native,
+    open_object,
+)
+from mmselect.pool.mappings import check_mapping
 from mmselect.pool.parts import Box, Part, Plain, Stored, Virtual
 from mmselect.pool.storage import Medium
 from mmselect.pool.texts import lengths_of
@@ -56,6 +64,12 @@ class Source:
         now = os.fstat(self.file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self.state.st_size, self.state.st_mtime_ns):
             raise FormatError("the file has changed since it was opened", file=str(self.path))
+
+    def bytes_at(self, address: int, size: int) -> bytes:
+        """Read what stands at an address of HDF5, which counts from behind a user block."""
+        start = address + self.handle.userblock_size
+        there = min(size, self.state.st_size - start)
+        return read_at(self.file.fileno(), there, start) if there > 0 else b""
 
 
 Place = tuple[Source, Any]
@@ -150,9 +164,11 @@ class Folder:
     def _step(self, source: Source, group: Any, name: bytes, path: bytes, depth: int) -> Place:
         if not isinstance(group, h5g.GroupID) or not group.links.exists(name):
             raise SchemaError(f"link to {_text(path)!r}, which does not exist")
-        kind = group.links.get_info(name).type
+        about = group.links.get_info(name)
+        kind = about.type
         if kind == h5l.TYPE_HARD:
-            return source, h5o.open(group, name)
+            check_mapping(source.bytes_at, about.u)
+            return source, open_object(group, name)
         self._count(depth)
         target = group.links.get_val(name)
         if kind == h5l.TYPE_SOFT:

@@ -35,6 +35,9 @@ EARLY = 32 << 20
 SIZES = {b"GCOL": (8, 8), b"HEAP": (8, 8), b"BTHD": (6, 4)}
 """Where structures of HDF5 say how large they are: a heap of strings, of names, nodes of a tree."""
 
+HEAP_ENTRY = struct.Struct("<H6xQ")
+"""Number and length of a string in a heap."""
+
 
 class Medium:
     """The file object that HDF5 reads, or writes to."""
@@ -96,10 +99,11 @@ class Medium:
         """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""
         size = int.from_bytes(read_at(self._fd, 8, self._place + 8), "little")
         heap, place = read_at(self._fd, size, self._place), 16
-        while place + 16 <= len(heap):
-            index, length = struct.unpack_from("<H6xQ", heap, place)
+        end, entry = len(heap), HEAP_ENTRY.unpack_from
+        while place + 16 <= end:  # once for each string of the file
+            index, length = entry(heap, place)
             step = 16 + (length + 7) // 8 * 8 if index else length
-            if not 16 <= step <= len(heap) - place:
+            if step < 16 or step > end - place:
                 return False
             place += step
         return True

@@ -16,8 +16,31 @@ from mmselect.pool.schema import Place, place_of
 if TYPE_CHECKING:
     from mmselect.pool.reading import Column
 
+FLOAT16_INFINITY, FLOAT16_SIGN = 0x7C00, 0x8000
+"""Bits of a float16: from the first on, without the sign, none stands for a finite number."""
+
 PROBABLE = 0.9
 """Share of rows that sum to 1 from which on logits are taken for probabilities."""
+
+
+def computable(block: NDArray[Any]) -> bool:
+    """Whether every number is finite and small enough to compute with: what nearly all blocks are.
+
+    NumPy compares float16 number by number, so its bits are compared: as integers they have the
+    order of what they stand for, and all that is not finite comes last.
+
+    Examples
+    --------
+    >>> computable(np.array([1, -2], "f2")), computable(np.array([1, -np.inf], "f2"))
+    (True, False)
+    >>> computable(np.array([1, 1e20]))
+    False
+    """
+    if block.dtype == np.float16 and block.dtype.isnative:
+        up, down = block.view(np.int16).max(), block.view(np.uint16).max()
+        return bool(up < FLOAT16_INFINITY and down < FLOAT16_INFINITY + FLOAT16_SIGN)
+    with np.errstate(invalid="ignore"):
+        return bool(block.min() >= -LARGEST and block.max() <= LARGEST)  # false for nan
 
 
 def bad_rows(
@@ -26,6 +49,9 @@ def bad_rows(
     """Rows of a block that no strategy can use, by what is wrong with them."""
     wrong: dict[str, NDArray[np.bool_]] = {}
     if not block.size:
+        return {}
+    shares = place.dataset.path == "/label_share"
+    if place.dataset.kind == "float" and not shares and computable(block):
         return {}
     if place.dataset.kind == "float":
         flat = block.reshape(len(block), -1)
@@ -40,7 +66,7 @@ def bad_rows(
             wrong["expected a finite logit, found -inf in every class"] = masked
         else:
             wrong["expected finite numbers, found inf"] = np.isinf(flat).any(axis=1)
-        if place.dataset.path == "/label_share":
+        if shares:
             outside = ((flat < 0) | ((flat > 1) & np.isfinite(flat))).any(axis=1)
             wrong["expected shares from 0 to 1, found another number"] = outside
     elif place.dataset.path == "/label":

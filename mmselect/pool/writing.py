@@ -18,7 +18,7 @@ from mmselect.engine import DEFAULT_MEMORY, compute_rows, ranges
 from mmselect.errors import SchemaError, located
 from mmselect.pool.blocks import Alike
 from mmselect.pool.conversion import Tensor, arrays_of, as_array
-from mmselect.pool.ids import Ids, as_stored, check_ids
+from mmselect.pool.ids import Ids, check_ids, check_in_blocks
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import PoolPath, open_pool
 from mmselect.pool.schema import (
@@ -150,7 +150,8 @@ class PoolWriter:
                 self._pool.reserve(name, like, self.rows)
                 _copy(self._draft, self._pool, name, self.rows)
         if "/id" in self._alike.first:
-            check_ids(Ids(as_stored(self._pool.handle["/id"][:])))
+            dataset, step = self._pool.handle["/id"], 1 << 15
+            check_in_blocks(lambda: (dataset[a:b] for a, b in ranges(0, self.rows, step)))
 
 
 def _copy(source: Storage, target: Storage, name: str, rows: int) -> None:

@@ -7,6 +7,7 @@ taken within a seed, and intervals and tests are those of Student's t over the s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ INTERVAL = 0.95
 
 TEST = 0.9
 """Confidence of the two-sided tests behind the matrix of wins, as in BMMAL's Fig. 5."""
+
+FINE = 2001
+"""Label counts at which curves are compared, from the first to the last."""
 
 Curves = NDArray[np.float64]
 
@@ -66,6 +70,48 @@ def labels_to_reach(labeled: Curves, accuracy: Curves, target: float) -> float:
         return float(labeled[0])
     share = (target - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
     return float(labeled[i - 1] + share * (labeled[i] - labeled[i - 1]))
+
+
+def labels_interval(
+    labeled: Curves, accuracy: Curves, level: NDArray[np.float64], confidence: float = INTERVAL
+) -> tuple[float, float]:
+    """Bounds of the labels after which curves are as accurate as a level of each seed.
+
+    All label counts that a paired t-test over seeds does not refuse: where the accuracy of the
+    curve, drawn straight between rounds, less the level has an interval that holds 0.
+
+    Parameters
+    ----------
+    labeled, accuracy : (s, r) array
+    level : (s,) array
+    confidence : float
+
+    Returns
+    -------
+    low, high : float
+        `low` is the last count where even that is refused as too few; `high` is infinite where the
+        last count may be too few. nan for one seed and for seeds that are alike.
+
+    Examples
+    --------
+    >>> labeled = np.array([[0, 100]] * 3)
+    >>> accuracy = np.array([[0.0, 1.0], [0.02, 1.02], [-0.02, 0.98]])
+    >>> [round(x) for x in labels_interval(labeled, accuracy, np.full(3, 0.5))]
+    [45, 55]
+    """
+    grid = np.linspace(*labeled[:, [0, -1]].mean(axis=0), FINE)
+    lines = [np.interp(grid, x, y) for x, y in zip(labeled, accuracy, strict=True)]
+    values = np.array(lines) - level[:, None]
+    s = len(values)
+    if s < 2 or not np.ptp(values, axis=0).any():
+        return math.nan, math.nan
+    mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
+    half = float(student.ppf(0.5 + confidence / 2, s - 1)) * spread / math.sqrt(s)
+    enough, few = np.flatnonzero(mean + half >= 0), np.flatnonzero(mean - half <= 0)
+    low = float(grid[enough[0] if len(enough) else -1])
+    if not len(few):
+        return low, float(grid[0])
+    return low, float(grid[few[-1] + 1]) if few[-1] + 1 < FINE else math.inf
 
 
 def joint_confidence(comparisons: int) -> float:
@@ -146,3 +192,15 @@ def wins(ours: Curves, theirs: Curves, confidence: float = TEST) -> float:
         return math.nan
     low = [interval(column, confidence)[1] for column in (ours - theirs).T]
     return float(np.mean([bound > 0 for bound in low]))
+
+
+def beaten(matrix: Sequence[Sequence[float]]) -> list[float]:
+    """Bottom row of BMMAL's Fig. 5: how often a column's strategy is beaten, over the other rows.
+
+    Examples
+    --------
+    >>> beaten([[0.0, 0.5, 1.0], [0.0, 0.0, 0.5], [0.25, 0.0, 0.0]])
+    [0.125, 0.25, 0.75]
+    """
+    values, others = np.array(matrix, float), max(len(matrix) - 1, 1)
+    return [float((column.sum() - column[j]) / others) for j, column in enumerate(values.T)]

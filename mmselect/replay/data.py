@@ -53,6 +53,8 @@ class Data(NamedTuple):
         Of all of this, so that a stored run is not taken for that of another pool.
     shares : (n, c) float32 array or None
         How right each class is, in [0, 1], where the pool says it: several may be.
+    names : list of str or None
+        Of the classes.
     """
 
     file: str
@@ -65,6 +67,7 @@ class Data(NamedTuple):
     test: NDArray[np.bool_] | None
     digest: str
     shares: NDArray[np.float32] | None = None
+    names: list[str] | None = None
 
     def present(self, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
         """Which of some samples have a modality, for those that some of the pool lack."""
@@ -156,7 +159,13 @@ def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
         test=split,
         digest=_digest(pool, *parts, *([] if split is None else [split]), *kept.values()),
         shares=shares,
+        names=_names(pool),
     )
+
+
+def _names(pool: Pool) -> list[str] | None:
+    stored = pool.constants.get("/class_names")
+    return None if stored is None else [str(name) for name in plain(stored)]
 
 
 def _labels(pool: Pool) -> NDArray[np.int64]:

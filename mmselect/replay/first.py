@@ -17,6 +17,7 @@ from mmselect.engine import Progress
 from mmselect.replay.comparison import INTERVAL, Curves, interval, joint_confidence
 from mmselect.replay.data import Data
 from mmselect.replay.measures import accuracies
+from mmselect.replay.picked import confidence_bins
 from mmselect.replay.power import visible
 from mmselect.replay.rounds import Run, begin, play
 from mmselect.replay.storage import Storage, digest
@@ -77,7 +78,11 @@ def _joined(runs: Sequence[Run]) -> Run:
     rounds = [{**run.rounds[0], "round": i} for i, run in enumerate(runs)]
     picks = [run.picks[0] for run in runs]
     warnings = [line for run in runs for line in run.warnings]
-    return Run(runs[0].strategy, runs[0].seed, rounds, picks, list(dict.fromkeys(warnings)))
+    one = replace(runs[-1], rounds=rounds, picks=picks, warnings=list(dict.fromkeys(warnings)))
+    if any(run.ranks is None for run in runs):
+        return replace(one, ranks=None, heads=None)
+    sums = [np.sum([getattr(run, n) for run in runs], axis=0).tolist() for n in ("ranks", "heads")]
+    return replace(one, ranks=sums[0], heads=sums[1])
 
 
 def summarize_first(found: Any) -> dict[str, Any]:
@@ -95,7 +100,8 @@ def summarize_first(found: Any) -> dict[str, Any]:
         ``strategies``: per start and measure, for each budget, the mean with its interval
         (``mean``), the paired difference to the baseline with an interval that holds for all starts
         of a budget at once (``difference``), and the smallest difference of accuracies that the
-        seeds can see at 80 % power (``visible``).
+        seeds can see at 80 % power (``visible``);
+        ``bins``: see `mmselect.replay.picked.confidence_bins`, over all budgets.
     """
     base, names = found.baseline, found.settings["strategies"]
     confidence = joint_confidence(len(names) - 1)
@@ -115,6 +121,7 @@ def summarize_first(found: Any) -> dict[str, Any]:
             }
             for name in names
         },
+        "bins": confidence_bins(found.runs, names, 0),
     }
 
 

@@ -81,7 +81,7 @@ function chart(of) {
   function paint() {
     svg.replaceChildren();
     const [width, height] = [svg.clientWidth, svg.clientHeight], [left, right, top, bottom] = [30, 12, 6, 22];
-    const xs = of.series.flatMap((s) => s.x), ys = of.series.flatMap((s) => [...s.low, ...s.high]);
+    const xs = of.series.flatMap((s) => s.x), ys = [...of.series.flatMap((s) => [...s.low, ...s.high]), ...[of.full].filter(known)];
     const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     to = (x, y) => [left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right), top + (1 - (y - y0) / (y1 - y0 || 1)) * (height - top - bottom)];
     for (const y of steps(y0, y1, 5)) {
@@ -91,6 +91,11 @@ function chart(of) {
     }
     for (const x of steps(x0, x1, width < 400 ? 4 : 6))
       draw(svg, "text", { x: to(x, y0)[0], y: height - 4, "text-anchor": "middle" }, x.toLocaleString("en"));
+    if (known(of.full)) {
+      const [, at] = to(x0, of.full);
+      draw(svg, "line", { class: "full", x1: left, x2: width - right, y1: at, y2: at });
+      draw(svg, "text", { x: left + 4, y: at + 14 }, `all labels: ${of.full.toFixed(1)}`);
+    }
     for (const s of seen()) {
       const line = (values) => s.x.map((x, i) => to(x, values[i]).map((v) => v.toFixed(1)).join(" "));
       coloured(draw(svg, "path", { class: "band", d: `M${line(s.low).join("L")}L${line(s.high).reverse().join("L")}Z` }), s.name);

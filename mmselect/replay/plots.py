@@ -80,6 +80,10 @@ def _curves(axis: Any, found: Replay, measure: str) -> None:
         x = labeled[name].mean(axis=0)
         axis.plot(x, mean, color=colour, marker=mark, markersize=4, linewidth=1.6, label=name)
         axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+    ends = [run.rounds[0][measure] for run in found.full]
+    if known := [x for x in ends if x is not None]:
+        level = 100 * float(np.mean(known))
+        axis.axhline(level, color=BASELINE, linestyle="--", linewidth=1, label="all labels")
 
 
 def wins_matrix(names: Sequence[str], wins: Sequence[Sequence[float]], title: str) -> Figure:

@@ -139,4 +139,7 @@ def _chart(found: Replay, measure: str, title: str) -> dict[str, Any]:
             series.append(
                 {"name": name, **dict(zip(("x", "mean", "low", "high"), there, strict=True))}
             )
-    return {"title": title, "series": series}
+    ends = [run.rounds[0][measure] for run in found.full]
+    known = [x for x in ends if x is not None]
+    full = round(100 * float(np.mean(known)), 3) if known else None
+    return {"title": title, "series": series, "full": full}

@@ -17,6 +17,7 @@ from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
+from mmselect.replay.by_class import recalls
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
 from mmselect.replay.heads import (
     Features,
@@ -30,8 +31,12 @@ from mmselect.replay.heads import (
     views,
 )
 from mmselect.replay.measures import measure
+from mmselect.replay.picked import truth_ranks
 from mmselect.request import Request, prepare
 from mmselect.selection import pick
+
+FULL = "all labels"
+"""In place of a strategy: heads that are fitted on all labels. No strategy's name has a blank."""
 
 LABELED = "labeled"
 """The start from what the pool says is labeled, in place of a strategy."""
@@ -74,6 +79,11 @@ class Run:
     picks : list of list of int
         Row numbers in the pool of each round's picks, in pick order.
     warnings : list of str
+    recalls : dict of str to list, optional
+        Accuracy by class in the last round: `mmselect.replay.by_class.recalls`.
+    ranks, heads : list of int, optional
+        By row of the pool: sum of `mmselect.replay.picked.truth_ranks` over the heads that were not
+        fitted on the row, and the number of those. Runs stored by earlier versions lack them.
     """
 
     strategy: str
@@ -81,6 +91,9 @@ class Run:
     rounds: list[dict[str, float | None]]
     picks: list[list[int]]
     warnings: list[str]
+    recalls: dict[str, list[float | None]] | None = None
+    ranks: list[int] | None = None
+    heads: list[int] | None = None
 
 
 class Spec(NamedTuple):
@@ -197,6 +210,7 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
     picks, seconds = start.labeled, None
     rounds, picked, warnings = [], [], []
     present = len(np.unique(data.labels))
+    ranks = np.zeros((2, int(data.rows.max()) + 1), np.int64)
     with engine.blas_threads(1):
         for number in range(ask.rounds + 1):
             if number:
@@ -214,7 +228,40 @@ def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> 
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
             warnings += _unfinished(heads)
-    return Run(strategy, seed, rounds, picked, list(dict.fromkeys(warnings)))
+            ranks[:, data.rows[start.train]] += _ranked(data, start, features, heads, known >= 0)
+        by_class = recalls(heads, held_out, truth[0], data.classes, truth[1], held_out_has)
+    warnings = list(dict.fromkeys(warnings))
+    return Run(strategy, seed, rounds, picked, warnings, by_class, *ranks.tolist())
+
+
+def _ranked(
+    data: Data,
+    start: Start,
+    features: Features,
+    heads: Mapping[View, Head],
+    known: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Ranks (n,) of the samples to pick from by the fused head, and whether it can rank them."""
+    view, head = next(iter(heads.items()))
+    ranks = truth_ranks(features, view, head, data.labels[start.train], known)
+    return np.stack([np.maximum(ranks, 0), ranks >= 0])
+
+
+def play_full(data: Data, seed: int, start: Start) -> Run:
+    """Fit the heads on all labels of what may be picked: where every strategy would end.
+
+    Penalties are those of the seed's start, as in every round.
+    """
+    features = {name: z[start.train] for name, z in data.features.items()}
+    held_out = {name: z[start.test] for name, z in data.features.items()}
+    has, every = data.present(start.train), np.arange(len(start.train))
+    truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
+    given = (data.targets(start.train), data.classes, start.penalties, scales(features, has))
+    with engine.blas_threads(1):
+        heads = fit_heads(features, every, *given, start.heads, has)
+        measured = measure(heads, held_out, *truth, data.present(start.test))
+    row = {"round": 0, "labeled": len(every), **measured, "coverage": 1.0, "seconds": None}
+    return Run(FULL, seed, [row], [], _unfinished(heads))
 
 
 def _select(

@@ -21,7 +21,7 @@ from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.replay.data import TEST_FRACTION, Data, load
 from mmselect.replay.first import play_first
 from mmselect.replay.heads import C_GRID
-from mmselect.replay.rounds import Run, Start, begin, check_strategies, play
+from mmselect.replay.rounds import FULL, Run, Start, begin, check_strategies, play, play_full
 from mmselect.replay.storage import Storage, digest
 from mmselect.replay.workers import counter, run_tasks
 from mmselect.version import __version__
@@ -40,11 +40,14 @@ class Replay:
     runs : list of Run
         By strategy, then by seed.
     warnings : list of str
+    full : list of Run
+        Heads fitted on all labels, one of each seed, where they were asked for.
     """
 
     settings: dict[str, Any]
     runs: list[Run]
     warnings: list[str]
+    full: Sequence[Run] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -156,6 +159,7 @@ def play_all(
         "seeds": numbers,
         "pool": {"paths": files, "digest": data.digest, "samples": len(data.labels)},
         "classes": data.classes,
+        "class_names": data.names,
         "modalities": sorted(data.features),
     }
     if not ask.rounds:
@@ -168,8 +172,10 @@ def play_all(
             midway(Replay(described, runs, []))
 
     storage = Storage(folder, digest({**played, "data": data.digest}))
-    runs = _play_pairs(data, ask, pairs, storage, progress, early)
-    return Replay(described, runs, _merge_warnings(runs))
+    wanted = [*pairs, *((FULL, seed) for seed in numbers if ask.full)]
+    runs = _play_pairs(data, ask, wanted, storage, progress, early)
+    runs, full = runs[: len(pairs)], runs[len(pairs) :]
+    return Replay(described, runs, _merge_warnings([*runs, *full]), full)
 
 
 def _played(data: Data, ask: Replaying) -> dict[str, Any]:
@@ -194,6 +200,10 @@ def _merge_warnings(runs: Sequence[Run]) -> list[str]:
     """Say a warning once that many rounds gave with other numbers, and name its strategies."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
+        if run.picks and run.ranks is None:
+            said = "stored by an earlier version, without classes and confidence; remove its runs"
+            kinds.setdefault(said, []).append((run.strategy, f"{said} to have those"))
+    for run in runs:
         for line in run.warnings:
             kinds.setdefault(re.sub(r"[\d,.]+", "#", line), []).append((run.strategy, line))
     lines = []
@@ -201,6 +211,12 @@ def _merge_warnings(runs: Sequence[Run]) -> list[str]:
         names, times = ", ".join(dict.fromkeys(name for name, _ in alike)), len(alike)
         lines.append(f"{names}: {alike[0][1]}{f' ({times} times)' if times > 1 else ''}")
     return lines
+
+
+def _play_one(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> Run:
+    if strategy == FULL:
+        return play_full(data, seed, start)
+    return play(data, ask, strategy, seed, start)
 
 
 def _play_pairs(
@@ -224,7 +240,7 @@ def _play_pairs(
     for first in range(0, len(seeds), ask.jobs):
         whole = {seed for _, seed in pairs} - {*seeds[first:]}
         if len(whole) > 1 and not told:
-            early([runs[pair] for pair in pairs if pair[1] in whole])
+            early([runs[pair] for pair in pairs if pair[1] in whole and pair[0] != FULL])
             told = True
         some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
@@ -233,7 +249,7 @@ def _play_pairs(
             step()
         now = [(strategy, seed) for strategy, seed in todo if seed in starts]
         tasks = [(data, ask, strategy, seed, starts[seed]) for strategy, seed in now]
-        for i, run in run_tasks(play, tasks, ask.jobs):
+        for i, run in run_tasks(_play_one, tasks, ask.jobs):
             runs[now[i]] = run
             storage.save(run)
             step()

@@ -14,6 +14,8 @@ from mmselect.replay.comparison import TEST
 from mmselect.replay.runs import Replay
 from mmselect.replay.tables import (
     between,
+    bin_rows,
+    class_table,
     first_rows,
     head_rows,
     summary_rows,
@@ -90,11 +92,45 @@ def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
             f"by a two-sided t-test over seeds at {TEST} confidence (by chance alone: "
             f"{(1 - TEST) / 2:.2f}). Below: the paired difference of the areas under the curves, "
             "in points, with its 95 % interval. Tests and intervals here stand each for itself: "
-            "one interval in twenty leaves out 0 by chance.",
+            "one interval in twenty leaves out 0 by chance. Below all: how often the column's "
+            "strategy is beaten, the mean over the others (BMMAL, Fig. 5).",
             all_pairs(summary, names, modalities),
         ),
+        *described(found, summary),
         *power_sections(summary, names, len(found.settings["seeds"])),
     ]
+
+
+def described(found: Replay, summary: dict[str, Any]) -> list[Section]:
+    """Make the sections on classes and on what was picked; none for runs that lack them."""
+    gains, folds = summary["classes"], []
+    for name in gains:
+        rows = table(class_table(gains[name], found.settings["modalities"]))
+        folds.append(f"<details><summary>{shown(name)}</summary>{rows}</details>")
+    return [
+        Section(
+            "Classes",
+            f"The classes whose accuracy after the last round differs most from that after "
+            f"{summary['baseline']}, up to ten improved and ten dropped (BMMAL, Fig. 8): accuracy "
+            "of the fused head, %, and differences in points, means over the seeds. Among many "
+            "small classes some differ much by chance.",
+            "".join(folds),
+        ),
+        picked_section(summary),
+    ]
+
+
+def picked_section(summary: dict[str, Any]) -> Section:
+    """Make the section on how confident heads are of what was picked."""
+    bins = summary["bins"]
+    return Section(
+        "Does it pick what is easy?",
+        "Share of the picks in each fifth of the samples, from the least to the most confident "
+        "(MMCSAL, Figs. 3 to 5). Confidence: mean rank of the probability of the true class over "
+        "the heads of all strategies and rounds that were not fitted on the sample. Random picks "
+        "have a fifth in each.",
+        table(bin_rows(summary)) if bins else "",
+    )
 
 
 def of_first(found: Replay, summary: dict[str, Any]) -> list[Section]:
@@ -127,6 +163,7 @@ def of_first(found: Replay, summary: dict[str, Any]) -> list[Section]:
             "Mean contribution on test samples, % against labeled samples.",
             charts("contributions"),
         ),
+        picked_section(summary),
     ]
 
 
@@ -155,7 +192,8 @@ def all_pairs(summary: dict[str, Any], names: Sequence[str], modalities: Sequenc
     measured = {m: t for m, t in titles.items() if _any_known(summary["differences"][m])}
     return "".join(
         f"<details{'' if i else ' open'}><summary>{shown(title)}</summary>"
-        f"{pairs(names, summary['wins'][m], summary['differences'][m])}</details>"
+        f"{pairs(names, summary['wins'][m], summary['differences'][m], summary['beaten'][m])}"
+        "</details>"
         for i, (m, title) in enumerate(measured.items())
     )
 
@@ -173,22 +211,27 @@ def shown(text: str) -> str:
 def pairs(
     names: Sequence[str],
     wins: Sequence[Sequence[float]],
-    differences: Sequence[Sequence[Sequence[float]]],
+    differences: Sequence[Sequence[Sequence[float]]] | None,
+    means: Sequence[float],
+    most: int = 1,
 ) -> str:
-    """Make one matrix: the share of rounds won, with the paired difference under it."""
+    """Make one matrix: the rounds won of `most`, the difference under each, means of columns."""
 
     def cell(i: int, j: int) -> str:
         if i == j:
             return "<td></td>"
-        won, difference = wins[i][j], between(differences[i][j])
-        shade, said = (0.0, "–") if won != won else (won, f"{won:.1f}")
-        return f'<td data-won="{shade:.2f}"><b>{said}</b><br><small>{difference}</small></td>'
+        won = wins[i][j]
+        shade, said = (0.0, "–") if won != won else (won / most, f"{won:.1f}")
+        below = f"<br><small>{between(differences[i][j])}</small>" if differences else ""
+        return f'<td data-won="{shade:.2f}"><b>{said}</b>{below}</td>'
 
     head = "".join(f"<th>{shown(name)}</th>" for name in names)
     body = "".join(
         f"<tr><th>{shown(name)}</th>{''.join(cell(i, j) for j in range(len(names)))}</tr>"
         for i, name in enumerate(names)
     )
+    foot = "".join(f"<td>{'–' if x != x else f'{x:.2f}'}</td>" for x in means)
+    body += f"<tr><th>mean of the column</th>{foot}</tr>"
     return f'<div class="wide"><table class="pairs"><tr><th></th>{head}</tr>{body}</table></div>'
 
 

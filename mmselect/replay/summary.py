@@ -8,18 +8,22 @@ from typing import Any
 import numpy as np
 
 from mmselect.errors import UsageError
+from mmselect.replay.by_class import class_gains
 from mmselect.replay.comparison import (
     INTERVAL,
     TEST,
     Curves,
     area,
+    beaten,
     interval,
     joint_confidence,
+    labels_interval,
     labels_to_reach,
     wins,
 )
 from mmselect.replay.first import summarize_first
 from mmselect.replay.measures import accuracies
+from mmselect.replay.picked import confidence_bins
 from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
 
@@ -45,7 +49,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         paired difference to the baseline with an interval that holds for all strategies at once,
         how many more seeds would tell that difference from noise, the smallest difference that the
         seeds played can see, accuracy in the last round with its interval, labels to reach the
-        target, the same relative to the baseline, seconds to select;
+        target, the same relative to the baseline with an interval that holds for all strategies at
+        once, seconds to select;
         ``wins``: per measure the matrix of BMMAL's Fig. 5;
         ``differences``: per measure the paired differences of areas between all strategies, each
         with its own interval;
@@ -53,7 +58,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         seeds would tell them apart; None for one;
         ``visible``: the smallest difference of mean accuracies between each two strategies that so
         many seeds tell from noise with a chance of 80 %, at the confidence of the intervals against
-        the baseline.
+        the baseline;
+        ``beaten``: per measure the bottom row of that figure, means of the columns;
+        ``classes``: see `mmselect.replay.by_class.class_gains`;
+        ``bins``: see `mmselect.replay.picked.confidence_bins`;
+        ``full``: per measure the mean of heads fitted on all labels with its interval; None where
+        they were not asked for.
 
     Raises
     ------
@@ -74,18 +84,48 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         for m in measures
     }
     rows = {name: _row(found, name, goal, areas, confidence) for name in names}
-    for row in rows.values():
-        row["relative_labels"] = row["labels_to_target"] / rows[base]["labels_to_target"]
+    for name, row in rows.items():
+        row["relative_labels"] = _relative(found, name, rows, confidence)
+    won = {m: _wins(found.curves(m), names) for m in measures}
     return {
         "baseline": base,
         "target": goal,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
         "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
-        "wins": {m: _wins(found.curves(m), names) for m in measures},
+        "wins": won,
+        "beaten": {m: beaten(matrix) for m, matrix in won.items()},
         "differences": {m: _differences(areas[m], names) for m in measures},
         "visible": _visible(areas["accuracy"], names, confidence),
+        "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
+        "bins": confidence_bins(found.runs, names, 1),
+        "full": _full(found, measures),
     }
+
+
+def _full(found: Replay, measures: list[str]) -> dict[str, Any] | None:
+    rows = [run.rounds[0] for run in found.full]
+    if not rows:
+        return None
+    return {m: interval(np.array([row[m] for row in rows], float)) for m in measures}
+
+
+def _relative(
+    found: Replay, name: str, rows: dict[str, Any], confidence: float
+) -> tuple[float, float, float]:
+    """Labels as a share of those of the baseline, for what the baseline reaches with its labels.
+
+    The interval is that of the labels after which the strategy is as accurate as the baseline is,
+    with the same seed, after the labels that its mean curve needs for the target.
+    """
+    price, base = (rows[n]["labels_to_target"] for n in (name, found.baseline))
+    if name == found.baseline or math.isnan(base):
+        return (base / base,) * 3
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    theirs = zip(labeled[found.baseline], accuracy[found.baseline], strict=True)
+    level = np.array([np.interp(base, x, y) for x, y in theirs])
+    low, high = labels_interval(labeled[name], accuracy[name], level, confidence)
+    return price / base, low / base, high / base
 
 
 def _row(

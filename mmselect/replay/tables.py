@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from mmselect.output.layout import Leader, aligned, percent
 from mmselect.output.tables import as_csv, as_json
+from mmselect.replay.picked import BINS
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy, undecided
 
@@ -43,10 +46,12 @@ def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[st
                 "" if name == base else between(row["area_difference"]["accuracy"]),
                 plus_minus(row["last"]),
                 f"{price:,.0f}" if price == price else "not reached",
-                percent(share, 0) if share == share else "–",
+                of_labels(share),
                 f"{row['seconds']:.2g}",
             )
         )
+    if full := summary["full"]:
+        rows.append(("all labels", "", "", plus_minus(full["accuracy"]), "", "", ""))
     return rows
 
 
@@ -87,6 +92,25 @@ def between(values: Sequence[float]) -> str:
     return f"{mean:+.1f}" if low != low else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def of_labels(values: Sequence[float]) -> str:
+    """Show labels as a share of the baseline's, with its interval in percent.
+
+    Examples
+    --------
+    >>> nan, inf = float("nan"), float("inf")
+    >>> of_labels((0.63, 0.41, 0.88)), of_labels((0.9, 0.6, inf)), of_labels((nan, 0.95, inf))
+    ('63 % [41, 88]', '90 % [60, ∞]', 'over 95 %')
+    >>> of_labels((nan, nan, nan)), of_labels((0.63, nan, nan))
+    ('–', '63 %')
+    """
+    share, low, high = values
+    if share != share:
+        return f"over {percent(low, 0)}" if low == low else "–"
+    bound = "∞" if high == math.inf else f"{100 * high:.0f}"
+    alone = low != low or low == high
+    return percent(share, 0) if alone else f"{percent(share, 0)} [{100 * low:.0f}, {bound}]"
+
+
 def settings_rows(found: Replay) -> list[tuple[str, str]]:
     """Say what was played, line by line."""
     s = found.settings
@@ -112,6 +136,40 @@ def win_rows(summary: dict[str, Any], names: Sequence[str], measure: str) -> lis
     for i, (name, row) in enumerate(zip(names, summary["wins"][measure], strict=True)):
         cells = ["" if i == j else "–" if x != x else f"{x:.1f}" for j, x in enumerate(row)]
         rows.append((name, *cells))
+    means = ["–" if x != x else f"{x:.2f}" for x in summary["beaten"][measure]]
+    return [*rows, ("mean of the column", *means)]
+
+
+def class_rows(summary: dict[str, Any], name: str) -> list[tuple[str, ...]]:
+    """Make BMMAL's Fig. 8 for one strategy: the classes it improves and drops most, in points."""
+    found = summary["classes"][name]
+    sides = [
+        [(row["class"], f"{100 * row['difference']:+.1f}") for row in found[side]]
+        for side in ("improved", "dropped")
+    ]
+    head = (f"{name} improves", "points", "and drops", "points")
+    return [head, *((*a, *b) for a, b in zip_longest(*sides, fillvalue=("", "")))]
+
+
+def class_table(
+    gains: dict[str, list[dict[str, Any]]], modalities: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Make the same as one table, with the differences of each modality's head."""
+    heads = ["", *(f".{m}" for m in modalities if len(modalities) > 1)]
+    rows = [("class", "accuracy", "difference", *(f"{head[1:]} alone" for head in heads[1:]))]
+    for row in [*gains["improved"], *gains["dropped"][::-1]]:
+        less = (100 * row[f"difference{head}"] for head in heads)
+        shown = ("–" if x != x else f"{x:+.1f}" for x in less)
+        rows.append((row["class"], f"{100 * row['accuracy']:.1f}", *shown))
+    return rows
+
+
+def bin_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Make MMCSAL's Figs. 3 to 5: the share of the picks in each fifth, least confident first."""
+    ends = [percent(i / BINS, 0) for i in range(1, BINS + 1)]
+    rows = [("picks by confidence", *(f"up to {end}" for end in ends))]
+    for name, shares in summary["bins"].items():
+        rows.append((name, *(percent(share, 0) for share in shares)))
     return rows
 
 
@@ -184,6 +242,8 @@ def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[st
     if not found.settings["rounds"]:
         for rows in first_rows(found, summary):
             yield from (rows, blank)
+        if summary["bins"]:
+            yield from (bin_rows(summary), blank)
         yield [(line,) for line in first_verdict(found, summary)]
         return
     # without the seconds: the same replay prints the same bytes
@@ -193,6 +253,12 @@ def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[st
         yield from (win_rows(summary, names, "accuracy"), blank)
         if len(names) > 1:
             yield from (visible_rows(summary, names, len(found.settings["seeds"])), blank)
+    if summary["classes"]:
+        area = summary["strategies"]
+        leader = max(summary["classes"], key=lambda name: area[name]["area"]["accuracy"][0])
+        yield from (class_rows(summary, leader), blank)
+    if summary["bins"]:
+        yield from (bin_rows(summary), blank)
     yield [(line,) for line in verdict(summary)]
 
 

@@ -109,10 +109,9 @@ def _one_worker(
             found.add(at, *outcome)
             if not found.inputs % SHOWN:
                 print(found.text(), file=sys.stderr, flush=True)
-            if outcome[2] and keep:
-                _keep(
-                    folder / "input", keep / f"{outcome[0].split(':')[0]} {seed} {at}", outcome[1]
-                )
+            if outcome[2] and keep:  # the worker has gone on: its number makes the input again
+                kept = keep / f"{outcome[0].split(':')[0]} {seed} {at}.txt"
+                kept.write_text(outcome[1])
             number = at + 1
             if number >= last or time.monotonic() > end:
                 return number
@@ -128,10 +127,6 @@ def _one_worker(
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)
     if keep:
-        _keep(folder / "input", keep / f"{kind} {seed} {under_way}", "")
+        target = keep / f"{kind} {seed} {under_way}"
+        shutil.copytree(folder / "input", target, dirs_exist_ok=True, symlinks=True)
     return under_way + 1
-
-
-def _keep(folder: Path, target: Path, said: str) -> None:
-    shutil.copytree(folder, target, dirs_exist_ok=True, symlinks=True)
-    (target / "said.txt").write_text(said)

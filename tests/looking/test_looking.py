@@ -173,6 +173,22 @@ def test_without_picks_it_selects(cli, pool: Path, tmp_path: Path) -> None:
     assert [p["id"] for p in data_of(page)["picks"]] == expected
 
 
+@pytest.mark.parametrize("spread", ["d2", "facility"])
+def test_without_picks_it_keeps_to_constraints(cli, tmp_path: Path, spread: str) -> None:
+    page, texts = tmp_path / "page.html", ["--group character:1", "--at-least group=Flags:25%"]
+    words = [word for said in texts for word in said.split(" ")]
+    how = ["-s", "entropy", "--spread", spread, "-b", "0.5%"]
+    assert cli("look", EMOJI, *how, *words, "-o", page, "-q") == (0, "", "")
+    expected = mmselect.select(EMOJI, "entropy", "0.5%", spread=spread, constraints=texts)
+    data = data_of(page)
+    assert [p["id"] for p in data["picks"]] == expected.ids
+    told = {(name, said) for name, said in data["made"]["rows"]}
+    assert told >= {("spread", spread), *(("constraint", said) for said in texts)}
+    asked = {"strategy": "entropy", "budget": "0.5%", "spread": spread, "constraints": texts}
+    mmselect.look(EMOJI, output=tmp_path / "again.html", **asked)
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
 def test_shards_and_standard_output(cli, tmp_path: Path) -> None:
     given = arrays()
     halves = []
@@ -217,6 +233,9 @@ def test_nothing_but_ids(tmp_path: Path) -> None:
         ([], 2, "expected a list of picks, or --budget N"),
         (["{picks}", "-b", "3"], 2, "budget: says how to pick, but picks are given"),
         (["{picks}", "-s", "smem"], 2, "strategy: says how to pick"),
+        (["{picks}", "--spread", "d2"], 2, "spread: says how to pick"),
+        (["{picks}", "--group", "caption:1"], 2, "group: says how to pick"),
+        (["-b", "9", "--group", "nope:1"], 1, "expected a column of /metadata (caption, loss)"),
         (["{picks}", "--image", "nope"], 1, "expected a column of /metadata (caption, loss)"),
         (["{picks}", "--text", "nope"], 1, "found 'nope'"),
         (["{picks}", "--thumbnail", "3"], 2, "thumbnail: expected a whole number of at least 16"),

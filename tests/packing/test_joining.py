@@ -14,6 +14,8 @@ from conftest import Result, arrays
 
 import mmselect
 from mmselect.errors import MmselectError
+from mmselect.packing.joining import match
+from mmselect.pool.ids import check_in_blocks
 
 N, C = 60, 5
 GIVEN = arrays()
@@ -174,3 +176,54 @@ def test_links_to_files_of_other_kinds(here: Path, cli: Callable[..., Result]) -
     assert cli("check", "pool.h5").code == 0
     np.save("data/text.npy", TEXT[:5])
     assert "external storage's source 'data/text.npy'" in cli("check", "pool.h5").out
+
+
+def test_ids_are_checked_and_joined_block_by_block(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With blocks of 7 ids the same as with all at once, also where names repeat far apart."""
+    monkeypatch.setattr("mmselect.packing.joining.IDS", 7)
+    as_npz(ORDER)
+    sources = {"image": "image.npz:z", "text": "text.npz:z"}
+    mmselect.pack("pool.h5", features=sources, ids="image.npz:id", join="id")
+    assert contents("pool.h5")["/features/text"] == TEXT.tolist()
+    lines = [f"{IDS[row]},{'é' * (row % 4)}{row}\n" for row in ORDER]
+    Path("notes.csv").write_text("id,note\n" + "".join(lines), encoding="utf-8")
+    mmselect.pack(
+        "pool.h5",
+        features={"image": "image.npz:z"},
+        ids="image.npz:id",
+        join="id",
+        metadata="notes.csv:note",
+    )
+    notes = [f"{'é' * (row % 4)}{row}".encode() for row in range(N)]
+    assert contents("pool.h5")["/metadata/note"] == notes
+    Path("picks.txt").write_text("s058\ns001\n")
+    mmselect.pack("pool.h5", features=sources, ids="image.npz:id", join="id", labeled="picks.txt")
+    assert np.flatnonzero(contents("pool.h5")["/labeled"]).tolist() == [1, 58]
+    Path("picks.txt").write_text("s058 \n")
+    with pytest.raises(MmselectError, match="differs from the pool's 's058' only by blanks"):
+        mmselect.pack("pool.h5", features=sources, ids="image.npz:id", labeled="picks.txt")
+    twice = IDS.copy()
+    twice[55], twice[59] = twice[2], twice[3]
+    with pytest.raises(MmselectError, match="rows 55, 59: expected unique ids, found 's002' again"):
+        mmselect.pack("pool.h5", features={"image": IMAGE}, ids=twice)
+    twice[33] = "a\nb"
+    with pytest.raises(MmselectError, match="row 33: expected printable"):
+        mmselect.pack("pool.h5", features={"image": IMAGE}, ids=twice)
+
+
+def test_equal_hashes_are_no_equal_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are told apart though all have the same hash."""
+    ids = np.array([b"a", b"b", b"c", b"b"], object)
+    monkeypatch.setattr("mmselect.pool.ids._hashes", lambda values: np.zeros(len(values), "i8"))
+    check_in_blocks(lambda: iter([ids[:2], ids[2:3]]))
+    with pytest.raises(MmselectError, match="row 3: expected unique ids, found 'b' again"):
+        check_in_blocks(lambda: iter([ids[:2], ids[2:]]))
+    second = {b"a": 1, b"b": 2, b"c": 3, b"d": 4}
+    monkeypatch.setattr(
+        "mmselect.packing.joining._digests",
+        lambda names: (np.zeros(len(names), "i8"), np.array([second[n] for n in names])),
+    )
+    met = match([[b"a", b"b"], [b"c"]], [[b"c"], [b"d", b"a"]])
+    assert (met.rows.tolist(), met.others) == ([2, -1, 0], 1)

@@ -377,3 +377,71 @@ def test_bytes_changed_at_random_give_errors_only(pool: Path, tmp_path: Path) ->
     command = [sys.executable, "-c", code, pool, tmp_path / "spoilt.h5"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def virtual_pool(path: Path, how: str = "earliest") -> bytes:
+    """A pool whose features of images come from two other datasets and one file."""
+    mmselect.write_pool(path, **arrays(40))
+    with h5py.File(path, "r+", libver=how) as handle:
+        values = handle["features/image"][()]
+        del handle["features/image"]
+        handle["one"], handle["two"] = values[:20], values
+        layout = h5py.VirtualLayout(values.shape, values.dtype)
+        layout[:20] = h5py.VirtualSource(".", "one", values[:20].shape)
+        layout[20:] = h5py.VirtualSource(".", "two", values.shape)[20:]
+        handle.create_virtual_dataset("features/image", layout)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["earliest", "v110", "latest"])
+def test_lists_of_sources_of_any_version_are_read(tmp_path: Path, how: str) -> None:
+    whole, path = arrays(40), tmp_path / "pool.h5"
+    virtual_pool(path, how)
+    with mmselect.open_pool(path) as opened:
+        assert np.array_equal(opened.columns["/features/image"][:], whole["features"]["image"])
+
+
+def test_no_byte_of_a_list_of_sources_makes_hdf5_crash(tmp_path: Path) -> None:
+    """Each byte is changed: over a count or a rank that is not true, HDF5 leaves its memory."""
+    path, other = tmp_path / "pool.h5", tmp_path / "spoilt.h5"
+    data = virtual_pool(path)
+    start = data.index(b".\0one\0") - 9
+    length = int.from_bytes(data[start - 8 : start], "little")
+    code = (
+        "import random, sys\n"
+        "from pathlib import Path\n"
+        "from mmselect.pool.checking import check\n"
+        "whole, path, rng = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), random.Random(0)\n"
+        f"for at in range({start}, {start + length}, 3):\n"
+        "    data = bytearray(whole)\n"
+        "    data[at] = rng.choice((0, 1, 224, 255, data[at] ^ 1))\n"
+        "    path.write_bytes(data)\n"
+        "    check([path])\n"
+    )
+    command = [sys.executable, "-c", code, path, other]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("at", "value"), [(8, 224), (0, 9), (1, 3)])
+def test_a_damaged_list_of_sources_is_named(tmp_path: Path, at: int, value: int) -> None:
+    path = tmp_path / "pool.h5"
+    data = bytearray(virtual_pool(path))
+    data[data.index(b".\0one\0") - 9 + at] = value
+    path.write_bytes(data)
+    problems = [str(problem) for problem in check([path]).problems]
+    assert any("features/image: its list of sources is damaged" in each for each in problems)
+
+
+def test_a_process_ends_well_after_a_damaged_virtual_dataset(tmp_path: Path) -> None:
+    """HDF5 keeps something when it fails over the message about its layout."""
+    path = tmp_path / "pool.h5"
+    data = bytearray(virtual_pool(path))
+    heap = data.rindex(b"GCOL", 0, data.index(b".\0one\0"))
+    message = data.index(b"\4\3" + heap.to_bytes(8, "little"))
+    data[message - 6] = 224  # its length
+    path.write_bytes(data)
+    command = [sys.executable, "-m", "mmselect", "check", path]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "/features/image: HDF5 cannot read it" in found.stdout

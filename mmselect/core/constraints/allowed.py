@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index
 from mmselect.core.constraints.balance import Balance
-from mmselect.core.constraints.caps import Cap, CapState
+from mmselect.core.constraints.caps import Cap, CapState, first_of_each
 from mmselect.core.constraints.quotas import Quotas, Reserves
 from mmselect.errors import ParameterError
 
@@ -97,8 +97,10 @@ class Allowed:
         self.costs, self.cost = costs, np.ones(n) if costs is None else costs
         self.budget = self.left = float(budget)
         self.rounding = 0.0 if costs is None else ROUNDING * self.budget
-        prices = np.cumsum(np.sort(self.cost))
-        self.most = int(np.searchsorted(prices, self.budget + self.rounding, "right"))
+        self.most = min(int(self.budget), n)
+        if costs is not None:
+            prices = np.cumsum(np.sort(costs))
+            self.most = int(np.searchsorted(prices, self.budget + self.rounding, "right"))
         self.taken = list[int]()
         self.free, self.count = np.ones(n, bool), n
         self.barred, self.unfit = np.zeros(n, bool), np.zeros(n, np.int32)
@@ -160,9 +162,9 @@ class Allowed:
             reserves.take(row)
         if self.balance:
             self.balance.take(row)
-        self._bar_one(row)
+        self._bar_pick(row)
         for cap in self.caps:
-            if len(rows := cap.take(row)):
+            if (rows := cap.take(row)) is not None:
                 self._bar(rows)
         if self.reserves or self.balance:
             self._settle()
@@ -176,13 +178,8 @@ class Allowed:
         simple = len(self.caps) == 1 and self.caps[0].whole and not self.taken
         if not simple or self.reserves or self.balance:
             return False
-        groups = self.caps[0].codes[order]
-        by_group = np.argsort(groups, kind="stable")
-        starts = np.searchsorted(groups[by_group], groups[by_group])
-        before = np.empty(len(order), np.intp)
-        before[by_group] = np.arange(len(order)) - starts
-        fits = (groups < 0) | (before < self.caps[0].limit)
-        self.taken = order[fits][: int(self.budget)].tolist()
+        cap, most = self.caps[0], int(self.budget)
+        self.taken = order[first_of_each(cap.codes[order], cap.limit, most)].tolist()
         self.free[:], self.count = False, 0
         return True
 
@@ -200,13 +197,16 @@ class Allowed:
             reserves.lose(fresh)
         self._close(fresh)
 
-    def _bar_one(self, row: int) -> None:
+    def _bar_pick(self, row: int) -> None:
         """Keep out the row that is picked: as `_bar`, without arrays where nobody needs one."""
-        if self.reserves or self.balance:
-            self._bar(np.array([row]))
-            return
-        self.barred[row], self.free[row] = True, False
-        self.count -= 1
+        self.barred[row] = True
+        for reserves in self.reserves:
+            reserves.lose_one(row)
+        if self.free[row]:
+            self.free[row] = False
+            self.count -= 1
+            if self.balance:
+                self.balance.lose_one(row)
 
     def _settle(self) -> None:
         """Find what reserves and balance make of the latest pick."""
@@ -223,7 +223,7 @@ class Allowed:
     def _fit(self, reserves: Reserves) -> list[Index]:
         """Keep out what does not fit beside reserves; which rows became free because they fit."""
         revived = []
-        for rows, change in reserves.changes(self.left, self.barred):
+        for rows, change in reserves.changes(self.left):
             self.unfit[rows] += change
             if change > 0:
                 self._close(rows)

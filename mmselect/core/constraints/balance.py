@@ -38,9 +38,12 @@ class Balance:
         if dealt is not None:
             columns, sizes = [*columns, dealt], [*sizes, np.bincount(dealt).astype(np.float64)]
         self.sizes = sizes
-        joint, self.cells = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-        self.groups = list(joint.T)
-        self.live = np.bincount(self.cells, minlength=len(joint))
+        self.cells = np.zeros(len(columns[0]), np.intp)
+        for column in columns:
+            joint = self.cells * (int(column.max(initial=0)) + 1) + column
+            _, first, self.cells = np.unique(joint, return_index=True, return_inverse=True)
+        self.groups = [column[first] for column in columns]
+        self.live = np.bincount(self.cells, minlength=len(first))
         self.picks = [np.zeros(int(group.max(initial=0)) + 1, np.intp) for group in self.groups]
         self.waiving, self.waived = False, 0
         self.open = self.live > 0
@@ -53,14 +56,23 @@ class Balance:
         for group, picks in zip(self.groups, self.picks, strict=True):
             picks[group[cell]] += 1
         self.waived += self.waiving
-        self._close(np.array([cell]))
+        self._close_one(cell)
         self.fresh |= len(self.groups) > 1 or self.dealt
+
+    def lose_one(self, row: int) -> None:
+        """Do without one row: as `lose`, without arrays."""
+        cell = int(self.cells[row])
+        self.live[cell] -= 1
+        if not self.live[cell]:
+            self._close_one(cell)
+        self.fresh |= len(self.groups) > 1
 
     def lose(self, rows: Index) -> None:
         """Rows are no longer free."""
         cells = self.cells[rows]
         np.subtract.at(self.live, cells, 1)
-        self._close(cells[self.live[cells] == 0])
+        for cell in set(cells[self.live[cells] == 0].tolist()):
+            self._close_one(cell)
         self.fresh |= len(self.groups) > 1
 
     def gain(self, rows: Index) -> None:
@@ -83,7 +95,7 @@ class Balance:
         self.opened = int(self.open.sum())
         return bool((self.open & ~before).any())
 
-    def _close(self, cells: Index) -> None:
-        closing = np.unique(cells[self.open[cells]])
-        self.open[closing] = False
-        self.opened -= len(closing)
+    def _close_one(self, cell: int) -> None:
+        if self.open[cell]:
+            self.open[cell] = False
+            self.opened -= 1

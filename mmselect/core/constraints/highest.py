@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heapreplace
 from itertools import pairwise
 
 import numpy as np
@@ -173,8 +174,11 @@ def _shuffled(allowed: Allowed, rng: np.random.Generator) -> Index:
 
 def _draw_cell(allowed: Allowed, rng: np.random.Generator) -> int:
     """Draw one of the open cells, by the chances of its free rows."""
-    assert allowed.cells is not None
-    chances = np.bincount(allowed.cells, allowed.free / allowed.cost, len(allowed.open))
+    assert allowed.balance is not None
+    chances = allowed.balance.live
+    if allowed.costs is not None:
+        cells = allowed.balance.cells
+        chances = np.bincount(cells, allowed.free / allowed.costs, len(allowed.open))
     total = np.cumsum(chances * allowed.open)
     return int(np.searchsorted(total, rng.random() * total[-1], side="right"))
 
@@ -191,20 +195,29 @@ class Queue:
         starts = np.searchsorted(cells[self.order], np.arange(len(allowed.open)))
         self.starts, self.place = starts.tolist(), starts.tolist()
         self.head = self.rank[self.order[starts]]  # of each line, at most that of its first row
+        self.heap = list[tuple[int, int]]()  # heads of the open lines, and of some that have closed
 
     def first(self, cell: int | None = None) -> int:
         """Return the first allowed row of a line, or of all lines."""
-        for again in np.unique(self._cells(self.allowed.revived)).tolist():
-            self.place[again] = self.starts[again]
-            self.head[again] = -1
+        if len(self.allowed.revived):
+            for again in np.unique(self._cells(self.allowed.revived)).tolist():
+                self.place[again] = self.starts[again]
+                self.head[again] = -1
         if cell is not None or self.allowed.cells is None:
             return self._advance(cell or 0)
+        if self.allowed.reopened or not self.heap:
+            lines = np.flatnonzero(self.allowed.open)
+            lines = lines[np.argsort(self.head[lines])]  # in order, which is a heap
+            self.heap = list(zip(self.head[lines].tolist(), lines.tolist(), strict=True))
         while True:
-            heads = np.where(self.allowed.open, self.head, len(self.order))
-            cell = int(heads.argmin())
+            head, cell = self.heap[0]
+            if not self.allowed.open[cell]:
+                heappop(self.heap)
+                continue
             row = self._advance(cell)
-            if self.head[cell] == heads[cell]:
+            if self.head[cell] == head:
                 return row
+            heapreplace(self.heap, (int(self.head[cell]), cell))
 
     def _cells(self, rows: Index) -> Index:
         return (

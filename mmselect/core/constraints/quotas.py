@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index
 
+BLOCK = 512
+"""Rows whose costs are summed together."""
+
 
 @dataclass(frozen=True)
 class Quotas:
@@ -55,6 +58,11 @@ class Reserves:
         self.reserve, self.last = np.full(groups, np.inf), np.zeros(groups)  # bounds at first
         self.stale = np.ones(groups, bool)
         self.given_up = not groups
+        self.held = float(self.reserve.sum())  # at least what all reserves are, as `reserve`
+        self.cheap = [] if self.same else [self._cheapest(group) for group in range(groups)]
+
+    def _cheapest(self, group: int) -> Cheapest:
+        return Cheapest(self.rows[slice(*self.bounds[group : group + 2])][::-1], self.cost)
 
     def take(self, row: int) -> None:
         """Count a pick: its group needs less."""
@@ -65,26 +73,45 @@ class Reserves:
 
     def lose(self, rows: Index) -> None:
         """Do without rows that are barred or picked: reserves may need dearer ones."""
-        lost = np.bincount(self.codes[rows], minlength=len(self.open))
+        codes = self.codes[rows]
+        lost = np.bincount(codes, minlength=len(self.open))
         self.open -= lost
-        changed = lost[:-1] > 0
-        self.stale |= changed
-        self.reserve[changed] += lost[:-1][changed] * self.dearest  # an upper bound until refreshed
+        changed = np.flatnonzero(lost[:-1])
+        self.stale[changed] = True
+        more = lost[changed] * self.dearest  # an upper bound until refreshed
+        self.reserve[changed] += more
+        self.held += float(more.sum())
+        if self.cheap:
+            for group in changed.tolist():
+                self.cheap[group].lose(rows[codes == group])
+
+    def lose_one(self, row: int) -> None:
+        """Do without one row: as `lose`, without arrays."""
+        group = int(self.codes[row])
+        self.open[group] -= 1
+        if group == len(self.needs):
+            return
+        self.stale[group] = True
+        self.reserve[group] += self.dearest
+        self.held += self.dearest
+        if self.cheap:
+            self.cheap[group].lose(np.array([row]))
 
     def give_up(self) -> None:
         """Hold nothing in reserve any more."""
         self.given_up = True
 
-    def changes(self, left: float, barred: NDArray[np.bool_]) -> Iterator[tuple[Index, int]]:
+    def changes(self, left: float) -> Iterator[tuple[Index, int]]:
         """Rows that no longer fit, with 1, and rows that fit again, with -1."""
-        if not any(self.barred) and left - self.reserve.sum() >= self.dearest:
+        if left - self.held >= self.dearest and not any(self.barred):
             return
         rest = left + self.rounding
         fits = [rest] * len(self.barred)
         if not self.given_up:
             for group in np.flatnonzero(self.stale).tolist():
-                self._refresh(group, barred)
-            rest -= float(self.reserve.sum())
+                self._refresh(group)
+            self.held = float(self.reserve.sum())
+            rest -= self.held
             fits = [rest + last for last in (*self.last.tolist(), 0.0)]
         for group, most in enumerate(fits):
             start, stop = self.bounds[group : group + 2]
@@ -95,7 +122,7 @@ class Reserves:
             elif count < old:
                 yield self.rows[start + count : start + old], -1
 
-    def _refresh(self, group: int, barred: NDArray[np.bool_]) -> None:
+    def _refresh(self, group: int) -> None:
         """Compute the reserve of a group, and the dearest row in it."""
         self.stale[group] = False
         need, count = float(self.needs[group]), int(self.open[group])
@@ -106,9 +133,48 @@ class Reserves:
             least = min(int(np.ceil((need - self.rounding) / weight)), count)
             self.reserve[group], self.last[group] = least * self.dearest, self.dearest
         else:
-            rows = self.rows[slice(*self.bounds[group : group + 2])][::-1]
-            cost = self.cost[rows[~barred[rows]]]
-            price = np.cumsum(cost)
-            met = price if self.by_cost[group] else np.arange(1.0, len(cost) + 1)
-            at = min(int(np.searchsorted(met, need - self.rounding)), len(cost) - 1)
-            self.reserve[group], self.last[group] = price[at], cost[at]
+            price = self.cheap[group].price(need - self.rounding, bool(self.by_cost[group]))
+            self.reserve[group], self.last[group] = price
+
+
+class Cheapest:
+    """What the cheapest of some rows cost that are still there.
+
+    Rows stand in blocks, the cheapest first. A block's sums are made anew when it loses a row, so
+    that no rounding builds up, and a price takes one look at all blocks and one into a block.
+    """
+
+    def __init__(self, rows: Index, cost: Floats) -> None:
+        blocks = -(-len(rows) // BLOCK) or 1
+        self.cost, self.there = np.zeros(blocks * BLOCK), np.zeros(blocks * BLOCK, bool)
+        self.cost[: len(rows)], self.there[: len(rows)] = cost[rows], True
+        self.place = np.empty(len(cost), np.int32)
+        self.place[rows] = np.arange(len(rows))
+        self.counts, self.sums = np.zeros(blocks), np.zeros(blocks)
+        self._sum(np.arange(blocks))
+
+    def lose(self, rows: Index) -> None:
+        """Do without some rows."""
+        places = self.place[rows]
+        self.there[places] = False
+        self._sum(np.unique(places // BLOCK) if len(places) > 1 else places // BLOCK)
+
+    def price(self, need: float, by_cost: bool) -> tuple[float, float]:
+        """Cost of the cheapest that are, or cost, at least so much; and of the last of them.
+
+        All of them where they are not enough; there has to be one.
+        """
+        met, spent = np.cumsum(self.sums if by_cost else self.counts), np.cumsum(self.sums)
+        block = min(int(np.searchsorted(met, need)), int(np.flatnonzero(self.counts)[-1]))
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        cost = self.cost[part][self.there[part]]
+        price = np.cumsum(cost)
+        before, paid = (met[block - 1], spent[block - 1]) if block else (0.0, 0.0)
+        within = price if by_cost else np.arange(1.0, len(cost) + 1)
+        at = min(int(np.searchsorted(within, need - before)), len(cost) - 1)
+        return float(paid + price[at]), float(cost[at])
+
+    def _sum(self, blocks: Index) -> None:
+        there = self.there.reshape(-1, BLOCK)[blocks]
+        self.counts[blocks] = there.sum(axis=1)
+        self.sums[blocks] = (self.cost.reshape(-1, BLOCK)[blocks] * there).sum(axis=1)
