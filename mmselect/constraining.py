@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Index
+from mmselect.arrays import Array, Floats, Index
 from mmselect.constraint import Group, Share, as_texts
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.caps import Cap
