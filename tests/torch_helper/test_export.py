@@ -316,6 +316,16 @@ def test_samples_that_lack_a_modality(
         export_pool(Gaps(), batches, path, present="has_text", **options)
 
 
+def test_any_dataset_of_the_format_is_taken_from_a_batch(tmp_path: Path) -> None:
+    shares = torch.full((22, 4), 0.25)
+    batches, path = [{**x, "soft": shares}], tmp_path / "pool.h5"
+    options = {"datasets": {"label_share": "soft"}, "inputs": ["image", "text"]}
+    export_pool(TwoTower(), batches, path, **options)
+    assert np.array_equal(read(path)["/label_share"], shares.numpy())
+    with pytest.raises(mmselect.MmselectError, match="/label_shares: expected a name of"):
+        export_pool(TwoTower(), batches, path, **options | {"datasets": {"label_shares": "soft"}})
+
+
 def test_a_classifier_without_bias(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3, bias=False))
     export_pool(model, [x["image"]], tmp_path / "p.h5", features={"image": "0"}, classifier="1")

@@ -83,6 +83,7 @@ class Exporting(Asked):
     labeled: Key | None = option(None, parse=anything)
     present: Mapping[str, Key] | None = option(None, parse=_mapping)
     metadata: Mapping[str, Key] | None = option(None, parse=_mapping)
+    datasets: Mapping[str, Key] | None = option(None, parse=_mapping)
     class_names: Sequence[str] | None = option(None, parse=names)
     n: int | None = option(None, parse=whole(1))
     device: Any = option(None, parse=anything)
@@ -118,7 +119,8 @@ class Plan:
     def __init__(self, model: Any, ask: Exporting) -> None:
         self.ask, self.model = ask, unwrapped(model)
         self.device = _device(self.model, ask.device)
-        given = by_path(vars(ask))
+        others = {f"/{path.removeprefix('/')}": key for path, key in (ask.datasets or {}).items()}
+        given = by_path(vars(ask)) | others
         if ask.function is not None and given.get(FUSED) == parse(""):
             del given[FUSED]  # what the model returns is the function's to say
         self.picks = {path: each for path, each in given.items() if isinstance(each, Pick)}
