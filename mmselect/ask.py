@@ -30,17 +30,34 @@ from mmselect.option import (
     names,
     one_of,
     option,
+    refuse,
     several,
     size,
     sources,
     text,
     whole,
 )
+from mmselect.workers import ENGINES
 
 STRATEGY, BUDGET = ("--strategy", "-s"), ("--budget", "-b")
 NEUTRAL = "No result depends on it."
 FITS = "COLUMN=VALUE, or != < <= > >=; repeatable, all must hold."
 SPLIT = "/metadata/split, or 0.2 where there is none."
+
+
+def engine_name(name: str, value: Any) -> str:
+    """Take the name of an engine, for some with ``=`` and where it is.
+
+    Examples
+    --------
+    >>> engine_name("engine", "dask=tcp://10.0.0.1:8786")
+    'dask=tcp://10.0.0.1:8786'
+    """
+    kind, equals, address = text(name, value).partition("=")
+    one_of(*ENGINES)(name, kind)
+    if equals and (not address or kind not in ("dask", "ray")):
+        raise refuse(name, "dask=SCHEDULER or ray=ADDRESS", value)
+    return str(value)
 
 
 def _seed(help: str = "Equal seeds give equal picks.") -> Any:
@@ -59,6 +76,12 @@ class Working(Reading):
     """What every command that works through a pool may be told: with how much, and who does it."""
 
     threads: int | None = option(None, f"Threads; default: all. {NEUTRAL}", "N", whole(1))
+    engine: str = option(
+        "threads",
+        f"Who works: threads or processes here, or a cluster. {NEUTRAL}",
+        "threads|processes|dask[=SCHEDULER]|ray[=ADDRESS]",
+        engine_name,
+    )
 
 
 @asking

@@ -27,9 +27,7 @@ from mmselect.strategies.gradients import points_of
 Form = Callable[[Sequence[Array]], Sequence[Array]]
 
 
-def write_embedding(
-    request: Request, target: Path, ask: Embedding, progress: Progress | None = None
-) -> None:
+def write_embedding(request: Request, target: Path, ask: Embedding) -> None:
     """Write the candidates' gradient embeddings g = a ⊗ h to HDF5, block by block.
 
     Parameters
@@ -42,23 +40,22 @@ def write_embedding(
     ask : Embedding
         Form; length and seed of the sketch, which keeps inner products in expectation; and whether
         the full form is written even if the disk seems too small for it.
-    progress : callable, optional
-        Told ``(rows done, rows in all)``.
 
     Raises
     ------
     OutputError
         If the full form does not fit on the disk, or the file cannot be written.
     """
-    points = points_of(batch_of(request, progress), balanced=request.strategy.name == "bmmal")
+    points = points_of(batch_of(request), balanced=request.strategy.name == "bmmal")
     shapes, make = _form(ask.form, points.widths, ask.dim, ask.seed)
     rows = request.candidates
     size = 4 * len(rows) * sum(shapes.values())
     if ask.form == "full" and not ask.force:
         _refuse_if_too_large(target, size, points.widths, len(rows))
     step = compute_rows(sum(points.widths) + sum(shapes.values()))
+    how: dict[str, Any] = {"step": step, "engine": request.engine, "what": "embedding rows"}
     make_block = partial(_block, points.detached(), make)
-    blocks = map_rows(make_block, points.sources, rows, step=step, engine=request.engine)
+    blocks = map_rows(make_block, points.sources, rows, **how)
     with created(target) as storage:
         storage.handle.attrs["form"] = ask.form
         storage.handle.attrs["provenance"] = as_json(provenance(request, seed=ask.seed))
@@ -72,8 +69,6 @@ def write_embedding(
                 for name, array in zip(shapes, arrays, strict=True):
                     storage.write(name, start, array)
                 start += len(arrays[0])
-                if progress and start:
-                    progress(start, len(rows))
     request.warnings.extend(request.empty_rows())
 
 
@@ -102,7 +97,7 @@ def embed(
     """
     ask = Embedding(strategy=strategy, **asked)
     with opened_pool(pool) as opened:
-        write_embedding(prepare(opened, ask), target, ask, progress)
+        write_embedding(prepare(opened, ask, progress=progress), target, ask)
 
 
 def _block(points: GradientPoints, make: Form, rows: Index, arrays: list[Array]) -> Sequence[Array]:

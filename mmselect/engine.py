@@ -5,83 +5,52 @@
     engine = Engine(threads=8, memory=10**9)
     results = map_rows(function, [logits, features], rows, step=compute_rows(width), engine=engine)
 
-Two kinds of block are kept apart. A **compute block** has a size that follows from the shapes
-alone, so that numbers do not depend on the machine; a thread takes whole compute blocks, and BLAS
-runs on one thread inside each. A **read block** is how much is read from a file at a time;
-``--memory`` sets it, and it is a whole number of compute blocks. So neither threads, memory, shards
-nor an injected mapper can change a bit.
+Compute blocks have a size that follows from the shapes alone (:mod:`mmselect.tasks`), whoever does
+the work does whole ones, and BLAS runs on one thread inside each. So neither threads, memory,
+shards nor workers on other machines (:mod:`mmselect.workers`) can change a bit.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
-from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from mmselect.blas import blas_threads as blas_threads
 from mmselect.errors import UsageError
+from mmselect.progress import Progress as Progress
+from mmselect.progress import phase
+from mmselect.progress import silent as silent
+from mmselect.tasks import (
+    RowTask,
+    job_of,
+    keep_freed_memory,
+    note_seen,
+    reader,
+    windows,
+    work,
+    work_tasks,
+)
+from mmselect.tasks import compute_rows as compute_rows
+from mmselect.tasks import ranges as ranges
 
 if TYPE_CHECKING:  # the command line takes sizes and defaults from here, and NumPy is slow to load
     from mmselect.arrays import Array, Index, Rows
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Told ``(done, total)`` now and then."""
-
 Mapper: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""Results of a function over tasks, in their order: ``map``, or ``ProcessPoolExecutor(8).map``."""
+"""Results of a function over tasks, in their order, such as ``map``; tasks are taken as needed."""
 
 Result = TypeVar("Result")
 Task = TypeVar("Task")
 
-COMPUTE_BLOCK_ELEMENTS = 1 << 17
-"""Elements of one matrix in a compute block: half a megabyte in float32, so it stays in cache."""
-
 DEFAULT_MEMORY = 256 << 20
 """Bytes read from files at a time where the user sets no ``--memory``."""
-
-AHEAD = 32 << 20
-"""Bytes that the system is told of before they are read, where no ``--memory`` is needed."""
-
-WINDOW = 8 << 20
-"""Bytes that one thread reads for all at a time, and the rest of the chunk that they end in."""
-
-
-def silent(_done: int, _total: int) -> None:
-    """Stand in for a progress report that nobody asked for."""
-
-
-def compute_rows(width: int) -> int:
-    """Rows of one compute block for rows of `width` numbers: a power of two from 16 to 8192.
-
-    Examples
-    --------
-    >>> compute_rows(3129), compute_rows(10), compute_rows(10**6)
-    (32, 8192, 16)
-    """
-    rows = max(COMPUTE_BLOCK_ELEMENTS // max(width, 1), 1)
-    return min(max(1 << (rows.bit_length() - 1), 16), 8192)
-
-
-def ranges(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    """Cut ``[start, stop)`` at the multiples of `step`.
-
-    Examples
-    --------
-    >>> list(ranges(3, 10, 4))
-    [(3, 4), (4, 8), (8, 10)]
-    """
-    while start < stop:
-        end = min(stop, (start // step + 1) * step)
-        yield start, end
-        start = end
 
 
 def processors() -> int:
@@ -117,9 +86,11 @@ class Engine:
     memory : int
         Bytes to read at a time, where one thread reads for all.
     mapper : callable, optional
-        Does the tasks of :func:`map_rows` in place of threads, in processes or on a cluster:
-        ``(function, tasks) -> results in order``. It is called with as many tasks as `memory`
-        holds; function and tasks can be pickled if what was given to :func:`map_rows` can.
+        Does the tasks of :func:`map_rows` in place of threads, in processes or on other machines:
+        ``(function, tasks) -> results in order``. Function and tasks can be pickled if what was
+        given to :func:`map_rows` can. Workers open files themselves.
+    progress : callable, optional
+        Told of each phase of the work.
 
     Raises
     ------
@@ -135,6 +106,7 @@ class Engine:
     threads: int = field(default_factory=processors)
     memory: int = DEFAULT_MEMORY
     mapper: Mapper | None = None
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -142,13 +114,33 @@ class Engine:
         if self.memory < 1:
             raise UsageError(f"memory: expected at least 1 byte, found {self.memory}")
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send to workers an engine of one thread: who is told, and who works, stays here."""
+        return Engine, (1, self.memory)
+
+    def phase(self, what: str) -> AbstractContextManager[Progress]:
+        """Report of one phase of the work, which is what the ``with`` block does."""
+        return phase(self.progress, what)
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], what: str = ""
+    ) -> Iterator[Result]:
         """Results over tasks that share this process's memory, in order: always its own threads.
 
         Only a few tasks are under way at once, so a lazy `tasks` is read as it is needed. The first
         error in task order is raised, and nothing new is started after it; the same holds for
-        Ctrl-C.
+        Ctrl-C. With `what`, tasks are counted first, and progress is told how many are done.
         """
+        if what:
+            known = list(tasks)
+            with self.phase(what) as report:
+                for done, result in enumerate(self._map(function, known), 1):
+                    yield result
+                    report(done, len(known))
+        else:
+            yield from self._map(function, tasks)
+
+    def _map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         with blas_threads():
             if self.threads == 1:
                 yield from map(function, tasks)
@@ -166,20 +158,8 @@ class Engine:
                 executor.shutdown(wait=True, cancel_futures=True)
 
 
-def engine_of(ask: Any) -> Engine:
-    """Make the engine that was asked for, by the fields of :class:`mmselect.ask.Working`."""
-    return Engine(ask.threads or processors(), ask.memory)
-
-
 SERIAL = Engine(threads=1)
 """One thread and the default memory: what the core does where it is told nothing."""
-
-
-class RowTask(NamedTuple):
-    """A compute block: its rows, and what was read for it; None: whoever does it reads."""
-
-    rows: Index
-    loaded: list[Array | None]
 
 
 def map_rows(
@@ -189,6 +169,7 @@ def map_rows(
     *,
     step: int,
     engine: Engine = SERIAL,
+    what: str = "reading rows",
 ) -> Iterator[Result]:
     """Results of `function` over compute blocks of `step` rows, in order.
 
@@ -206,7 +187,10 @@ def map_rows(
     step : int
         Rows of a compute block; blocks are cut by position in `rows`.
     engine : Engine
-        Who does it. With a mapper the calling thread reads everything.
+        Who does it. Workers of a mapper open what lies in files themselves
+        (:func:`~mmselect.tasks.portable`), and get rows of arrays in memory.
+    what : str
+        What progress is told that is done.
 
     Yields
     ------
@@ -220,23 +204,43 @@ def map_rows(
     >>> list(map_rows(lambda rows, blocks: float(blocks[0].sum()), [x], np.arange(5), step=2))
     [1.0, 5.0, 4.0]
     """
-    from mmselect.arrays import concurrent
+    there = engine.mapper is not None and len(rows) > 0
+    results = (_by_workers if there else _by_threads)(function, sources, rows, step, engine)
+    with engine.phase(what) as report:
+        for done, result in enumerate(results, 1):
+            yield result
+            report(min(done * step, len(rows)), len(rows))
 
-    _keep_freed_memory()
-    mapper = engine.mapper
-    own = [mapper is None and concurrent(source) for source in sources]
-    windows = _windows(sources, rows, step, own, engine)
-    if mapper is None:
-        yield from engine.map(_reader(function, sources, step), chain.from_iterable(windows))
-        return
+
+def _by_threads(
+    function: Callable[[Index, list[Array]], Result],
+    sources: Sequence[Rows],
+    rows: Index,
+    step: int,
+    engine: Engine,
+) -> Iterator[Result]:
+    keep_freed_memory()
+    tasks: Iterator[RowTask] = chain.from_iterable(windows(sources, rows, step, engine.memory))
+    return engine.map(reader(function, sources, step), tasks)
+
+
+def _by_workers(
+    function: Callable[[Index, list[Array]], Result],
+    sources: Sequence[Rows],
+    rows: Index,
+    step: int,
+    engine: Engine,
+) -> Iterator[Result]:
+    """Let the mapper do tasks of several blocks; take over what workers saw on the way."""
+    assert engine.mapper is not None
+    job, tasks = job_of(function, sources, step), work_tasks(sources, rows, step, engine.memory)
     with blas_threads():
-        for window in windows:
-            yield from mapper(partial(_apply, function), window)
+        for results, seen in engine.mapper(partial(work, job), tasks):
+            note_seen(sources, seen)
+            yield from results
 
 
-def join_rows(
-    results: Iterable[tuple[Array, ...]], n: int, progress: Progress | None = None
-) -> tuple[Array, ...]:
+def join_rows(results: Iterable[tuple[Array, ...]], n: int) -> tuple[Array, ...]:
     """Put the results of :func:`map_rows` together, where each is a tuple of arrays over the rows.
 
     Parameters
@@ -245,8 +249,6 @@ def join_rows(
         At least one, as :func:`map_rows` makes them.
     n : int
         Rows in all.
-    progress : callable, optional
-        Told ``(rows done, n)``.
 
     Returns
     -------
@@ -268,127 +270,4 @@ def join_rows(
         for whole, part in zip(joined, parts, strict=True):
             whole[done:stop] = part
         done = stop
-        if progress and n:
-            progress(done, n)
     return joined
-
-
-def _windows(
-    sources: Sequence[Rows], rows: Index, step: int, own: Sequence[bool], engine: Engine
-) -> Iterator[list[RowTask]]:
-    """Tasks whose common sources were read ahead, a window of rows at a time."""
-    from mmselect.arrays import Pieces, increasing
-
-    if not len(rows):
-        yield [RowTask(rows, [source[0:0] for source in sources])]
-        return
-    read = [source for source, alone in zip(sources, own, strict=True) if not alone]
-    width = sum(prod(source.shape[1:]) * source.dtype.itemsize for source in read or sources)
-    most = max(engine.memory // 2 // max(width, 1), 1)  # rows, as the next ones are read meanwhile
-    in_order = bool(read) and increasing(rows)
-    few = in_order and engine.mapper is None
-    size = min(WINDOW if few else engine.memory, engine.memory // 2) if read else AHEAD
-    window = max(size // max(width, 1) // step, 1) * step
-    pieces = [
-        None if alone else Pieces(source, rows, most if in_order else 0)
-        for source, alone in zip(sources, own, strict=True)
-    ]
-    for start, stop in ranges(0, len(rows), window):
-        _announce(sources, rows[stop if start else 0 : stop + window])
-        yield [
-            RowTask(rows[a:b], [x if x is None else x.take(a, b, stop) for x in pieces])
-            for a, b in ranges(start, stop, step)
-        ]
-
-
-def _keep_freed_memory() -> None:
-    """Free a large block that was never touched.
-
-    From then on glibc hands out blocks up to that size from memory that it has, in place of mapping
-    each anew: paging in the scratch of every compute block took half the time of a pass for norms.
-    """
-    import numpy as np
-
-    np.empty(30 << 20, np.uint8)  # glibc learns from blocks up to 32 MB
-
-
-def _announce(sources: Sequence[Rows], rows: Index) -> None:
-    """Tell sources that lie on disk which rows are read next, so that the disk is ahead of us."""
-    from mmselect.arrays import dense
-
-    if dense(rows):
-        for source in sources:
-            if announce := getattr(source, "announce", None):
-                announce(int(rows[0]), int(rows[-1]) + 1)
-
-
-def _reader(
-    function: Callable[[Index, list[Array]], Result], sources: Sequence[Rows], step: int
-) -> Callable[[RowTask], Result]:
-    """Make what does a task on any thread: each reads into the same memory again and again."""
-    import numpy as np
-
-    from mmselect.arrays import dense, take
-
-    kept = threading.local()
-
-    def room(source: Rows) -> Array | None:
-        """Memory for a source that can read into it: twice a block, as gaps are read too."""
-        shape = (2 * step, *source.shape[1:])
-        return np.empty(shape, source.dtype) if hasattr(source, "read") else None
-
-    def run(task: RowTask) -> Result:
-        if not kept.__dict__:
-            kept.rooms = [room(source) for source in sources]
-        close = dense(task.rows)
-        blocks = [
-            take(source, task.rows, room, close) if block is None else block
-            for source, room, block in zip(sources, kept.rooms, task.loaded, strict=True)
-        ]
-        return function(task.rows, blocks)
-
-    return run
-
-
-def _apply(function: Callable[[Index, list[Array]], Result], task: RowTask) -> Result:
-    """Do a task wherever a mapper has sent it; everything it needs has been read."""
-    with blas_threads():
-        return function(task.rows, [block for block in task.loaded if block is not None])
-
-
-@lru_cache(maxsize=1)
-def _thread_pools(_modules: int) -> Any:
-    """Find the libraries with threads of their own: 3 ms, so only when modules were imported."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-class _SingleThreaded:
-    """Counts who needs BLAS on one thread."""
-
-    lock = threading.Lock()
-    users = 0
-    limits: Any = None
-
-
-@contextmanager
-def blas_threads(threads: int = 1) -> Iterator[None]:
-    """Let BLAS use `threads` threads inside the ``with`` block (process-wide); 1 may be nested."""
-    libraries = _thread_pools(len(sys.modules))
-    if threads != 1:
-        with libraries.limit(limits=threads, user_api="blas"):
-            yield
-        return
-    state = _SingleThreaded
-    with state.lock:
-        if not state.users:
-            state.limits = libraries.limit(limits=1, user_api="blas")
-        state.users += 1
-    try:
-        yield
-    finally:
-        with state.lock:
-            state.users -= 1
-            if not state.users:
-                state.limits.restore_original_limits()

@@ -11,6 +11,7 @@
     ├── SelectionError            the request does not fit the pool (unknown ids)
     ├── InputError                a list of ids could not be read
     ├── OutputError               the result could not be written
+    ├── EngineError               who should do the work is not there, or was lost
     └── UsageError                exit code 2: an argument that is wrong whatever the pool
         ├── ParameterError        a strategy's parameter
         └── BudgetError           a budget that is not a count or a share
@@ -104,6 +105,10 @@ class InputError(MmselectError):
 
 class OutputError(MmselectError):
     """The result could not be written."""
+
+
+class EngineError(MmselectError):
+    """Who should do the work is not there, or was lost."""
 
 
 class UsageError(MmselectError, ValueError):

@@ -18,17 +18,19 @@ from mmselect import constraining, feasibility
 from mmselect.arrays import Array, Index, evenly_spread
 from mmselect.ask import Ask, Selecting
 from mmselect.constraining import Constraints, amount
-from mmselect.engine import Engine, engine_of, map_rows
+from mmselect.engine import Engine, Progress, map_rows
 from mmselect.errors import NeedsError, SelectionError, UsageError, few, missing_extra
 from mmselect.option import parse_budget
+from mmselect.pool.column import Column
 from mmselect.pool.presence import PRESENT
-from mmselect.pool.reading import Column, Pool
+from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match, modalities_in
 from mmselect.pool.values import NEVER_WRITTEN, empty_notices, like_probabilities, watched
 from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
 from mmselect.version import __version__
+from mmselect.workers import engine_of
 
 FEATURES = "/features"
 
@@ -121,8 +123,10 @@ class Choice(NamedTuple):
     warnings: list[str]
 
 
-def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
-    """Decide everything that can be decided before any number is read.
+def prepare(
+    pool: Pool, ask: Ask, scores_only: bool = False, progress: Progress | None = None
+) -> Request:
+    """Decide everything that can be decided before any number is read; `progress` is told later.
 
     Raises
     ------
@@ -135,7 +139,7 @@ def prepare(pool: Pool, ask: Ask, scores_only: bool = False) -> Request:
     warnings = [*choice.warnings, *_notices(pool, reads)]
     labeled, allowed, asked = choose_rows(pool, ask, warnings)
     candidates = np.flatnonzero(allowed)
-    engine = engine_of(ask)
+    engine = engine_of(ask, progress)
     constraints = constraining.read(pool, ask, candidates, engine)
     if constraints and choice.strategy.kind == "batch" and not choice.strategy.constrained:
         message = f"strategy {choice.strategy.name}: knows no constraints"

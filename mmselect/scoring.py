@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Index
-from mmselect.engine import Progress, compute_rows, join_rows, map_rows
+from mmselect.engine import compute_rows, join_rows, map_rows
 from mmselect.errors import located
 from mmselect.pool.presence import PRESENT
 from mmselect.request import Request
@@ -47,7 +47,7 @@ class ScoreBlock:
         return {name: np.array(values) for name, values in columns.items()}
 
 
-def compute_scores(request: Request, progress: Progress | None = None) -> Columns:
+def compute_scores(request: Request) -> Columns:
     """Columns of the candidates, in row order."""
     columns, candidates = request.columns, request.candidates
     with request.pool.located():
@@ -67,9 +67,10 @@ def compute_scores(request: Request, progress: Progress | None = None) -> Column
         candidates,
         step=task_rows(request),
         engine=request.engine,
+        what="scoring rows",
     )
     with request.pool.located():
-        joined = join_rows(map(values, results), len(candidates), progress)
+        joined = join_rows(map(values, results), len(candidates))
     found = dict(zip(names, joined, strict=True))
     complete = request.strategy.complete
     return complete(found, request.parameters) if complete else found

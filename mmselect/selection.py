@@ -16,11 +16,12 @@ from mmselect.constraint import joined
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import top
 from mmselect.core.presence import cut, patterns_of
-from mmselect.engine import Progress, ranges, silent
+from mmselect.engine import ranges
 from mmselect.errors import NeedsError, SelectionError, few, needing
 from mmselect.option import accepts
 from mmselect.pool.memory import held_pool
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
+from mmselect.progress import Progress, counted
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
 from mmselect.strategies import diversity, registry
@@ -160,7 +161,7 @@ def score(
     strategy : str
         Name of a strategy that scores; ``auto`` is the best that the pool has the data for.
     progress : callable, optional
-        Told ``(rows done, rows in all)`` now and then.
+        Told ``(done, total)`` of each phase of the work, now and then.
     {options}
 
     Returns
@@ -183,12 +184,12 @@ def score(
     held, asked = held_pool(pool, asked)
     ask = Scoring(strategy=strategy, **asked)
     with opened_pool(held) as opened:
-        return carry_out_scores(prepare(opened, ask, scores_only=True), progress)
+        return carry_out_scores(prepare(opened, ask, scores_only=True, progress=progress))
 
 
-def carry_out_scores(request: Request, progress: Progress | None = None) -> Scores:
+def carry_out_scores(request: Request) -> Scores:
     """Score, and name the candidates; for parameters see :func:`score`."""
-    columns = compute_scores(request, progress)
+    columns = compute_scores(request)
     request.warnings.extend(request.empty_rows())
     with request.pool.located():
         ids = request.pool.ids.text(request.candidates)
@@ -255,15 +256,14 @@ def select(
     held, asked = held_pool(pool, asked)
     ask = Selecting(strategy=strategy, budget=budget, **joined(asked, constraints))
     with opened_pool(held) as opened:
-        request = prepare(opened, ask)
-        return carry_out(request, count_budget(ask, request), ask.seed, progress, nearest)
+        request = prepare(opened, ask, progress=progress)
+        return carry_out(request, count_budget(ask, request), ask.seed, nearest)
 
 
 def carry_out(
     request: Request,
     budget: int | float,
     seed: int,
-    progress: Progress | None = None,
     nearest: bool = False,
 ) -> Selection:
     """Pick, and name the picks; for parameters see :func:`select`.
@@ -272,7 +272,7 @@ def carry_out(
     """
     if nearest:
         require_distance(request)
-    picks = pick(request, budget, seed, progress)
+    picks = pick(request, budget, seed)
     indices = request.candidates[picks.positions]
     scores = np.full(len(indices), np.nan) if picks.scores is None else picks.scores
     made = provenance(request, seed=seed, budget=budget, **picks.details)
@@ -308,9 +308,7 @@ def _neighbours(request: Request, picks: Picks, ids: list[str]) -> Neighbours:
     return Neighbours(request.pool.ids.text(request.candidates), names, found.distance)
 
 
-def pick(
-    request: Request, budget: int | float, seed: int, progress: Progress | None = None
-) -> Picks:
+def pick(request: Request, budget: int | float, seed: int) -> Picks:
     """Pick candidates: by a batch strategy, or the top of a score, or the score spread out."""
     given, dealt = request.constraints, _patterns_to_deal(request)
     if given:
@@ -322,12 +320,12 @@ def pick(
         message = "the constraints together allow no candidate"
         raise SelectionError(message, file=request.pool.files[0])
     k = allowed.expected if allowed else int(budget)
-    rng, batch = np.random.default_rng(seed), batch_of(request, progress, allowed)
+    rng, batch = np.random.default_rng(seed), batch_of(request, allowed)
     with request.pool.located():
         if request.strategy.kind == "batch":
             picks: Picks = request.strategy.function(batch, k, rng)
         else:
-            values = compute_scores(request, progress)["score"]
+            values = compute_scores(request)["score"]
             if request.spread:
                 picks = diversity.spread(batch, values, k, rng, request.spread)
             else:
@@ -372,9 +370,7 @@ def _copies(request: Request, batch: Batch, picks: Picks) -> int:
     return len(rows) - len(seen)
 
 
-def batch_of(
-    request: Request, progress: Progress | None = None, allowed: Allowed | None = None
-) -> Batch:
+def batch_of(request: Request, allowed: Allowed | None = None) -> Batch:
     """Collect what a batch strategy may see: of the labels only those of labeled rows."""
     columns = {**request.columns, **request.spread_columns}
     labels = columns.pop("/label", None)
@@ -385,7 +381,7 @@ def batch_of(
         labeled=request.labeled,
         parameters=request.parameters,
         engine=request.engine,
-        progress=progress or silent,
+        progress=counted(request.engine.progress, "picking"),
         labels=None if labels is None else labels[request.labeled].astype(np.intp),
         allowed=allowed,
     )

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,8 @@ def child(work: list[str] | Callable[[], object], folder: Path) -> None:
         code = int(stop.code or 0)
     except KeyboardInterrupt:
         code = 130
+    except BaseException:
+        Path("../trace.txt").write_text(traceback.format_exc())
     finally:
         os._exit(code)
 
@@ -180,7 +183,8 @@ def trials(
             if again or any(done.get(file) != data for file, data in new.items()):
                 fault = f"run again: exit {again}"
         if fault:
-            faults.append(f"{command}: {name} after {after:.4f} s: {fault}")
+            said = (folder.parent / "trace.txt").read_text() if code == 99 else ""
+            faults.append(f"{command}: {name} after {after:.4f} s: {fault}\n{said}".rstrip())
     return faults
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +27,13 @@ from mmselect.pool.checking import check
 from mmselect.pool.parts import Stored
 from mmselect.request import prepare
 from mmselect.scoring import compute_scores
-
-Map = Callable[..., Iterator[Any]]
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Map]:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        yield pool.map
+from mmselect.workers import mapper_of
 
 
 @pytest.fixture(params=["map", "processes"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """An engine whose tasks someone else does, many windows of them."""
-    mapper = map if request.param == "map" else request.getfixturevalue("processes")
+    mapper = map if request.param == "map" else mapper_of("processes", 2)
     return Engine(threads=1, memory=300_000, mapper=mapper)
 
 
@@ -224,7 +214,7 @@ def test_no_chunk_is_read_twice(
         return plain(self, start, stop, out)
 
     monkeypatch.setattr(Stored, "read", seen)
-    monkeypatch.setattr("mmselect.engine.WINDOW", 64 * 120)
+    monkeypatch.setattr("mmselect.tasks.WINDOW", 64 * 120)
     every, keep = np.arange(1000), lambda rows, blocks: (rows, blocks[0].copy())
     with mmselect.open_pool(tmp_path / "pool.h5") as pool:
         column = pool.columns["/features/a"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmselect.ask import Looking
-from mmselect.cli.options import Quiet, progress_bar, target_of, targets
+from mmselect.cli.options import Quiet, opened, progress_bar, target_of, targets
 from mmselect.files import check_targets
 from mmselect.lists import ListFile, read_list
 from mmselect.terminal import notices
@@ -35,11 +35,10 @@ def look(
     """
     from mmselect.looking.page import page_of, view_of
     from mmselect.output.emitting import emit
-    from mmselect.pool.reading import open_pool
 
     pools, picks = _parted(paths)
     check_targets(targets(output), [path for path in paths if path != "-"])
-    with open_pool(pools) as pool, progress_bar(quiet) as progress:
+    with progress_bar(quiet) as progress, opened(pools, progress) as pool:
         view = view_of(pool, ask, picks, progress)
         emit([page_of(view)], target_of(output))
     notices(view.warnings, quiet)

@@ -18,11 +18,13 @@ from mmselect.cli.examples import EXAMPLES
 from mmselect.errors import UsageError
 from mmselect.lists import read_list
 from mmselect.option import Asked, Option, names, one_of, options
+from mmselect.progress import Progress, phase
 from mmselect.terminal import bar, notices, page
 
 if TYPE_CHECKING:
     from mmselect.ask import Ask
     from mmselect.output.tables import How
+    from mmselect.pool.reading import Pool
     from mmselect.request import Request
 
 UNBROKEN = "\u2011"
@@ -279,13 +281,25 @@ def show(tables: Iterable[Sequence[tuple[Any, ...]]]) -> None:
 
 
 @contextlib.contextmanager
-def prepared(pools: list[str], ask: Ask, scores_only: bool = False) -> Iterator[Request]:
-    """Open a pool and decide what will be done with it."""
-    from mmselect.pool.reading import open_pool
+def prepared(
+    pools: list[str], ask: Ask, quiet: bool, scores_only: bool = False
+) -> Iterator[Request]:
+    """Open a pool and decide what will be done with it; people are told how far it is."""
     from mmselect.request import prepare
 
-    with open_pool(pools) as pool:
-        yield prepare(pool, ask, scores_only)
+    with progress_bar(quiet) as progress, opened(pools, progress) as pool:
+        yield prepare(pool, ask, scores_only, progress)
+
+
+@contextlib.contextmanager
+def opened(pools: list[str], progress: Progress | None) -> Iterator[Pool]:
+    """Open a pool; the ids of a large one take a while."""
+    from mmselect.pool.reading import open_pool
+
+    with phase(progress, "opening the pool"):
+        pool = open_pool(pools)
+    with pool:
+        yield pool
 
 
 @contextlib.contextmanager
@@ -297,8 +311,6 @@ def told(request: Request, quiet: bool) -> Iterator[None]:
     notices(request.warnings[known:], quiet)
 
 
-def progress_bar(
-    quiet: bool,
-) -> contextlib.AbstractContextManager[Callable[[int, int | None], None] | None]:
-    """Yield a progress report that draws a bar, on a terminal only."""
-    return bar(hidden=quiet)
+def progress_bar(quiet: bool, text: str = "working") -> contextlib.AbstractContextManager[Any]:
+    """Yield a progress report: bars on a terminal, a line a minute elsewhere."""
+    return bar(text, hidden=quiet)

@@ -39,7 +39,7 @@ def pack(
     from mmselect.packing.pack import carry_out
 
     target = file_target(output)
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, "packing rows") as progress:
         made = carry_out(ask, target, table, progress)
     notices(made.notices, quiet)
     show_json(asdict(made)) if form == "json" else show(made.rows())

@@ -10,7 +10,15 @@ import typer
 
 from mmselect.ask import Describing, Working
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import Pools, Quiet, TextOrJson, show, show_json
+from mmselect.cli.options import (
+    Pools,
+    Quiet,
+    TextOrJson,
+    opened,
+    progress_bar,
+    show,
+    show_json,
+)
 from mmselect.terminal import notices, page
 
 
@@ -36,11 +44,12 @@ def check(pools: Pools, ask: Working, quiet: Quiet = False) -> None:
 
     One line each. Exit code 1 if anything is. Warnings go to stderr and do not count.
     """
-    from mmselect.engine import engine_of
     from mmselect.output.emitting import to_stdout
     from mmselect.pool.checking import check as check_pool
+    from mmselect.workers import engine_of
 
-    found = check_pool(pools, engine_of(ask))
+    with progress_bar(quiet) as progress:
+        found = check_pool(pools, engine_of(ask, progress))
     notices(found.warnings, quiet)
     to_stdout(f"{problem}\n".encode() for problem in found.problems)
     if found.problems:
@@ -58,18 +67,17 @@ def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet 
     from mmselect.describe.numbers import describe_numbers, rows_to_look_at
     from mmselect.describe.pool import describe_pool
     from mmselect.describe.report import as_data
-    from mmselect.engine import engine_of
-    from mmselect.pool.reading import open_pool
     from mmselect.pool.values import empty_notices, watched
+    from mmselect.workers import engine_of
 
-    with open_pool(pools) as pool:
+    with progress_bar(quiet) as progress, opened(pools, progress) as pool:
         pool.columns = {path: watched(column) for path, column in pool.columns.items()}
         report, skipped = describe_pool(pool)
         notices(skipped, quiet)
         looked = rows_to_look_at(pool, ask.full)
         if form == "text":
             show(report.rows())  # before the numbers, of which one may be broken
-        numbers = describe_numbers(pool, looked, engine_of(ask))
+        numbers = describe_numbers(pool, looked, engine_of(ask, progress))
         if form == "text":
             show(numbers.rows())
         else:

@@ -19,7 +19,6 @@ from mmselect.cli.options import (
     how_to,
     parts_of,
     prepared,
-    progress_bar,
     show_report,
     target_of,
     targets,
@@ -53,10 +52,10 @@ def score(
     target, how = target_of(output), how_to(columns)
     check_targets(targets(output), pools)
     name = decide(endings(SCORE_FORMS), form, target)
-    with prepared(pools, ask, scores_only=True) as request:
+    with prepared(pools, ask, quiet, scores_only=True) as request:
         check_form(SCORE_FORMS, name, how, target, request.pool)
-        with told(request, quiet), progress_bar(quiet) as progress:
-            result = carry_out_scores(request, progress)
+        with told(request, quiet):
+            result = carry_out_scores(request)
         write(result, name, target, request.pool, how)
 
 
@@ -114,7 +113,7 @@ def select(
     to, how = parts_of(output, split), how_to(columns, predict)
     check_targets([*filter(None, to), *targets(nearest)], pools)
     name = decide(endings(SELECT_FORMS), form, to[0])
-    with prepared(pools, ask) as request:
+    with prepared(pools, ask, quiet) as request:
         check_form(SELECT_FORMS, name, how, to[0], request.pool)
         with told(request, quiet):
             k = count_budget(ask, request)
@@ -122,8 +121,7 @@ def select(
             if nearest is not None:
                 require_distance(request)
             if not dry_run:
-                with progress_bar(quiet) as progress:
-                    result = carry_out(request, k, ask.seed, progress, nearest is not None)
+                result = carry_out(request, k, ask.seed, nearest is not None)
         if dry_run:
             report = describe_request(request, k, ask.seed)
             show_report(report, form)
@@ -147,5 +145,5 @@ def embed(
 
     target = file_target(output)
     check_targets([target], pools)
-    with prepared(pools, ask) as request, told(request, quiet), progress_bar(quiet) as progress:
-        write_embedding(request, target, ask, progress)
+    with prepared(pools, ask, quiet) as request, told(request, quiet):
+        write_embedding(request, target, ask)

@@ -48,7 +48,7 @@ def align(
     from mmselect.describe.alignment import aligned_rows
 
     target = file_target(output)
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, "training projectors") as progress:
         made = align_features(pools, target, **asdict(ask), progress=progress)
     notices(made.warnings, quiet)
     show_json(made.report) if form == "json" else show(aligned_rows(made.report))
@@ -59,10 +59,10 @@ def replay(
     pools: Pools,
     ask: Replaying,
     target: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             metavar="ACCURACY",
-            help="Accuracy whose price in labels is compared; default: the last of random.",
+            help="Compare its price in labels, drawn on if not reached; default: random's last.",
         ),
     ] = None,
     report: Annotated[
@@ -91,7 +91,7 @@ def replay(
     """
     from mmselect.output.emitting import REPORT_ENDINGS, decide, emit
     from mmselect.replay.runs import play_all
-    from mmselect.replay.summary import check_target, foresight, summarize
+    from mmselect.replay.summary import foresight, parse_target, summarize
     from mmselect.replay.tables import FORMS, tables
 
     form = decide(REPORT_ENDINGS, form, target_of(output))
@@ -101,8 +101,8 @@ def replay(
             raise UsageError("combine: expected finished replays and nothing to play")
         _combine(pools, report, command, form, target_of(output), quiet)
         return
-    check_target(target)
-    if target is not None and not ask.rounds:
+    goal = None if target is None else parse_target(target)
+    if goal is not None and not ask.rounds:
         raise UsageError("target: expected rounds, since first batches have no curve")
     check_targets(targets(output), pools)
     if report:
@@ -110,11 +110,11 @@ def replay(
     folder = Path(runs) if runs else Path(report) / "runs" if report else None
     if folder is not None:
         make_folder(folder)
-    with _kept(folder, quiet), progress_bar(quiet) as progress:
+    with _kept(folder, quiet), progress_bar(quiet, "playing runs") as progress:
         found = play_all(
             pools, ask, folder, progress, lambda some: notices(foresight(some, ask.seeds), quiet)
         )
-    summary = summarize(found, target)
+    summary = summarize(found, goal)
     notices(found.warnings, quiet)
     if report:
         from mmselect.replay.report import write_report

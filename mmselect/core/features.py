@@ -307,7 +307,7 @@ def _fill(
         return int((norms == 0).sum())
 
     blocks = ranges(0, len(array), compute_rows(array.shape[1]))
-    return sum(engine.map(fill, blocks))
+    return sum(engine.map(fill, blocks, "normalising rows"))
 
 
 def inverse(norms: Floats) -> Floats:

@@ -12,6 +12,7 @@ from mmselect.describe.report import Table, plain
 from mmselect.request import Request
 from mmselect.scoring import task_rows
 from mmselect.strategies import covering
+from mmselect.tasks import WINDOW
 
 BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""
@@ -90,7 +91,7 @@ def _peak_memory(request: Request, k: int) -> int:
     row = sum(column.row_bytes for column in columns)
     locked = sum(column.row_bytes for column in columns if not column.plain)
     chunks = sum(column.row_bytes * column.chunk_end(1) for column in columns if not column.plain)
-    piece = min(engine.WINDOW + chunks, request.engine.memory // 2)
+    piece = min(WINDOW + chunks, request.engine.memory // 2)
     loaded = min(2 * max(piece, locked * step), locked * request.pool.n)
     scratch = request.engine.threads * 3 * step * max(row, 8)
     named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
@@ -104,4 +105,4 @@ def _spread_memory(request: Request, k: int) -> int:
     width = sum(sum(column.shape[1:]) for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
-    return 4 * k * width + 150 * len(request.candidates) if request.spread else 0
+    return 16_000_000 + 4 * k * width + 150 * len(request.candidates) if request.spread else 0

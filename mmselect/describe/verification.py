@@ -96,7 +96,7 @@ def verify(
     pools : sequence of str
         The pool's files; none: those of the provenance.
     ask : Verifying
-        Lists that take the place of those of the provenance; memory and threads.
+        Lists that take the place of those of the provenance; memory, threads, engine.
 
     Raises
     ------
@@ -126,8 +126,8 @@ def verify(
 
 
 def _select(pool: Pool, ask: Selecting, progress: Progress | None) -> Selection:
-    request = prepare(pool, ask)
-    return carry_out(request, count_budget(ask, request), ask.seed, progress)
+    request = prepare(pool, ask, progress=progress)
+    return carry_out(request, count_budget(ask, request), ask.seed)
 
 
 def ask_again(selected: Mapping[str, Any], ask: Verifying) -> Selecting:
@@ -151,6 +151,7 @@ def ask_again(selected: Mapping[str, Any], ask: Verifying) -> Selecting:
         ignore_mask=made.get("ignore_mask", False),
         ignore_unknown=True,
         threads=ask.threads,
+        engine=ask.engine,
         memory=ask.memory,
         **more,
     )

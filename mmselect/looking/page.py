@@ -11,7 +11,7 @@ import numpy as np
 
 from mmselect.ask import Looking, Picking, Selecting
 from mmselect.constraint import joined
-from mmselect.engine import Progress, engine_of
+from mmselect.engine import Progress
 from mmselect.errors import UsageError
 from mmselect.lists import ListFile
 from mmselect.looking.data import View, page_data
@@ -23,6 +23,7 @@ from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.request import count_budget, prepare
 from mmselect.rows import choose_rows
 from mmselect.selection import Selection, carry_out
+from mmselect.workers import engine_of
 
 FOLDER = Path(__file__).parent
 
@@ -94,7 +95,7 @@ def view_of(
     MmselectError
         As for a selection.
     """
-    engine, warnings = engine_of(ask), list[str]()
+    engine, warnings = engine_of(ask, progress), list[str]()
     if picks is None:
         shown = of_selection(_pick(pool, ask, warnings, progress))
         labeled, allowed, _ = choose_rows(pool, ask, [])
@@ -128,8 +129,8 @@ def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | No
     known = {field.name for field in fields(Selecting)}
     said = {f.name: getattr(ask, f.name) for f in fields(ask) if f.name in known}
     selecting = Selecting(**said)
-    request = prepare(pool, selecting)
-    found = carry_out(request, count_budget(selecting, request), ask.seed, progress)
+    request = prepare(pool, selecting, progress=progress)
+    found = carry_out(request, count_budget(selecting, request), ask.seed)
     warnings.extend(request.warnings)
     return found
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.output.tables import plain
-from mmselect.pool.reading import Column, Pool
+from mmselect.pool.column import Column
+from mmselect.pool.reading import Pool
 
 
 @dataclass(frozen=True)

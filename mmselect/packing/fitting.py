@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mmselect.engine import ranges
 from mmselect.errors import DataError, SchemaError, few
+from mmselect.pool.column import Column
 from mmselect.pool.ids import as_stored
-from mmselect.pool.reading import Column
 from mmselect.pool.schema import Place
 from mmselect.pool.values import bad_rows, computable
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mmselect.errors import InputError, SchemaError, suggestion
 from mmselect.files import reason
+from mmselect.pool.column import Column
 from mmselect.pool.parts import ArrayPart, Part, Plain
-from mmselect.pool.reading import Column
 
 Blocks = Callable[[], Iterator[NDArray[Any]]]
 """Starts to read from the first row on, in blocks of any size."""

@@ -18,6 +18,7 @@ from mmselect.arrays import Array, Index
 from mmselect.core.scores.coalitions import coalition_name, coalition_names
 from mmselect.engine import Engine, compute_rows, map_rows
 from mmselect.errors import DataError, MmselectError, SchemaError, few, printable
+from mmselect.pool.column import Column, Origin, origin_of
 from mmselect.pool.ids import Ids, as_stored
 from mmselect.pool.layout import Layout, Shard, survey
 from mmselect.pool.parts import Part
@@ -29,7 +30,7 @@ from mmselect.pool.presence import (
     mask_over,
     presence_problems,
 )
-from mmselect.pool.reading import Column, PoolPath
+from mmselect.pool.reading import PoolPath
 from mmselect.pool.schema import (
     NAME,
     Place,
@@ -81,13 +82,13 @@ def check(paths: Sequence[PoolPath], engine: Engine | None = None) -> Findings:
         problems = [*layout.problems, *_name_problems(layout), *_ids(layout)]
         warnings = list(_lone_heads(layout))
         for shard in layout.shards:
-            masks = _masks(shard)
+            masks, origin = _masks(shard), origin_of([shard.file])
             if bare := bare_rows(masks, modalities_in(shard.parts)).tolist():
                 problems.append(DataError(NOTHING, file=shard.file, dataset=PRESENT, rows=bare))
             for path in in_schema_order(shard.parts):
                 part, there = shard.parts[path], mask_over(path, masks)
                 there = there if len(part) == shard.rows and per_sample(path) else None
-                found = _numbers(part, layout.sizes, engine, there)
+                found = _numbers(part, layout.sizes, engine, there, origin)
                 problems += found.problems
                 warnings += found.warnings
         return Findings(problems, warnings)
@@ -210,11 +211,11 @@ def _seen(
 
 
 def _numbers(
-    part: Part, sizes: dict[str, int], engine: Engine, there: Mask | None = None
+    part: Part, sizes: dict[str, int], engine: Engine, there: Mask | None, origin: Origin
 ) -> Findings:
     """Look at every number of one dataset in one file, but those of an absent modality."""
     place, found, bad = place_of(part.path), Findings([], []), dict[str, list[int]]()
-    column = Column(part.path, (part,), part.shape, part.dtype)
+    column = Column(part.path, (part,), part.shape, part.dtype, origin=origin)
     blocks = map_rows(
         partial(_seen, place, sizes, there),
         [column],

@@ -114,7 +114,7 @@ def _close_library() -> None:
 
 
 def check_filters(properties: h5py.h5p.PropDCID) -> bool:
-    """Say whether there are any filters, and refuse those that HDF5 would load a plugin for.
+    """Say whether there are filters; refuse those that HDF5 would load a plugin for or crash in.
 
     Raises
     ------
@@ -122,7 +122,8 @@ def check_filters(properties: h5py.h5p.PropDCID) -> bool:
         Naming the filter.
     """
     count = properties.get_nfilters()
-    for code in (properties.get_filter(i)[0] for i in range(count)):
+    for i in range(count):
+        code, _, values, _ = properties.get_filter(i)
         name = FILTERS.get(code)
         if name is None or not h5z.filter_avail(code):
             named = name or OTHER_FILTERS.get(code, "unknown")
@@ -130,7 +131,31 @@ def check_filters(properties: h5py.h5p.PropDCID) -> bool:
             expected = f"expected no filter but {allowed}" if name is None else "this HDF5 lacks it"
             way = "store it again without, for example with h5repack -f NONE"
             raise SchemaError(f"{expected}, found filter {named} ({code}); {way}")
+        if name == "szip" and not _sound_szip(values):
+            raise SchemaError(f"filter szip cannot have the parameters {tuple(values)}")
+        if name == "fletcher32" and i < count - 1:
+            raise SchemaError("expected fletcher32 as the last of the filters")
     return bool(count)
+
+
+def _sound_szip(values: tuple[int, ...]) -> bool:
+    """Whether options, samples in a block, bits of a sample and samples in a line can be true."""
+    if len(values) < 4:
+        return False
+    _, block, bits, line = values[:4]
+    return block in range(2, 33, 2) and 1 <= bits <= 64 and 1 <= line <= 128 * block
+
+
+def check_chunks(dataset: h5d.DatasetID, properties: h5py.h5p.PropDCID) -> None:
+    """Refuse chunks that are smaller than the checksum in them: HDF5 reads on before their start.
+
+    Raises
+    ------
+    SchemaError
+    """
+    codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    if h5z.FILTER_FLETCHER32 in codes and dataset.chunk_iter(lambda c: (c.size < 4) or None):
+        raise SchemaError("expected chunks with a checksum, found one of less than 4 bytes")
 
 
 def check_size(

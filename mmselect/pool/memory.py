@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from mmselect.errors import UsageError, located
 from mmselect.pool.blocks import check_arrays
+from mmselect.pool.column import Column
 from mmselect.pool.conversion import ARGUMENTS, arrays_of, to_numpy
 from mmselect.pool.ids import as_stored
 from mmselect.pool.layout import Layout
 from mmselect.pool.parts import ArrayPart
 from mmselect.pool.presence import lay_masks
-from mmselect.pool.reading import Column, Pool, PoolPath
+from mmselect.pool.reading import Pool, PoolPath
 from mmselect.pool.schema import axes_of, per_sample
 
 HELD = "arrays"

@@ -19,7 +19,8 @@ from mmselect.pool.schema import modalities_in, modalities_of, names_in, place_o
 from mmselect.pool.values import bad_rows
 
 if TYPE_CHECKING:
-    from mmselect.pool.reading import Column, Pool
+    from mmselect.pool.column import Column
+    from mmselect.pool.reading import Pool
 
 PRESENT = "/present"
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,135 +28,14 @@ from mmselect.errors import (
     printable,
     suggestion,
 )
+from mmselect.pool.column import Column, column_of, origin_of
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
-from mmselect.pool.parts import Part
-from mmselect.pool.presence import PRESENT, Mask, blank, lay_masks
+from mmselect.pool.presence import PRESENT, Mask, lay_masks
 from mmselect.pool.schema import modalities_in, names_in, per_sample, place_of
-from mmselect.pool.values import Watch, bad_rows
+from mmselect.pool.values import bad_rows
 
 PoolPath = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A per-sample dataset over all shards: an array that stays on disk.
-
-    Attributes
-    ----------
-    path : str
-        Its name in the pool.
-    parts : tuple of Part
-        One per shard.
-    shape, dtype
-        As of a NumPy array; text has the type ``object`` (bytes).
-
-    check : callable
-        Raises if a file was changed since it was opened; called after every read.
-    watch : Watch, optional
-        Sees what is read.
-    present : (n,) boolean array, optional
-        Rows that mean something; the others are read as zeros. None: all.
-
-    Indexing with a slice or an integer array reads rows into memory.
-    """
-
-    path: str
-    parts: tuple[Part, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    check: Callable[[], None] = lambda: None
-    watch: Watch | None = None
-    present: Mask | None = None
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            return self.read(start, max(start, stop))[::step]
-        return self.take(np.asarray(rows))
-
-    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows from `start` to `stop`, over the borders of shards; in `out`, if it is given."""
-        pieces = list(self._pieces(start, stop))
-        if out is None and len(pieces) == 1 and pieces[0][0].dtype == self.dtype:
-            part, a, b = pieces[0]
-            return self._seen(slice(start, stop), part.read(a, b))
-        block = np.empty((stop - start, *self.shape[1:]), self.dtype) if out is None else out
-        done = 0
-        for part, a, b in pieces:
-            target = block[done : done + b - a]
-            found = part.read(a, b, target)
-            if found is not target:
-                target[...] = found
-            done += b - a
-        return self._seen(slice(start, stop), block)
-
-    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Rows in any order: runs of rows, and of a chunked dataset whole chunks, each once."""
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
-        first = 0
-        for part in self.parts:
-            low, high = np.searchsorted(ordered, [first, first + len(part)])
-            local = ordered[low:high] - first
-            for a, b in pairwise(part.runs(local)):
-                block = part.read(int(local[a]), int(local[b - 1]) + 1)
-                out[order[low + a : low + b]] = block[local[a:b] - local[a]]
-            first += len(part)
-        return self._seen(rows, out)
-
-    def _seen(self, rows: Any, block: NDArray[Any]) -> NDArray[Any]:
-        self.check()
-        if self.present is not None:
-            blank(block, self.present[rows])
-        if self.watch is not None:
-            self.watch.see(rows, block)
-        return block
-
-    def unwritten(self) -> int:
-        """Count rows that no shard holds in full."""
-        return sum(len(part.unwritten()) for part in self.parts)
-
-    def chunk_end(self, row: int) -> int:
-        """First row, from `row` on, with which a chunk begins, or a shard."""
-        first = 0
-        for part in self.parts:
-            if row <= first + len(part):
-                return first + part.chunk_end(max(row - first, 0))
-            first += len(part)
-        return row
-
-    def announce(self, start: int, stop: int) -> None:
-        """Tell the system that these rows are read next."""
-        for part, a, b in self._pieces(start, min(stop, len(self))):
-            part.announce(a, b)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row in memory."""
-        return prod(self.shape[1:]) * self.dtype.itemsize
-
-    @property
-    def plain(self) -> bool:
-        """Whether all its numbers lie in a row in their files: any thread may read them."""
-        return all(part.plain for part in self.parts)
-
-    @property
-    def compressed(self) -> bool:
-        """Whether any shard holds it behind an HDF5 filter."""
-        return any(part.compressed for part in self.parts)
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
-        first = 0
-        for part in self.parts:
-            low, high = max(start - first, 0), min(stop - first, len(part))
-            if low < high:
-                yield part, low, high
-            first += len(part)
 
 
 @dataclass
@@ -355,11 +232,12 @@ def open_pool(
         layout.close()
         raise layout.problems[0]
     pool = Pool(layout, [str(path) for path in many], layout.sizes["n"], layout.sizes)
+    origin = origin_of([shard.file for shard in layout.shards])
     try:
         for path in layout.shards[0].parts:
             parts = [shard.parts[path] for shard in layout.shards]
             if per_sample(path):
-                pool.columns[path] = _column(path, parts, layout.check)
+                pool.columns[path] = column_of(path, parts, layout.check, origin)
             else:
                 pool.constants[path] = parts[0].read(0, len(parts[0]))
         pool.unknown = [
@@ -384,9 +262,3 @@ def opened_pool(pool: Pool | PoolPath | Sequence[PoolPath]) -> Iterator[Pool]:
         return
     with open_pool(pool) as opened:
         yield opened
-
-
-def _column(path: str, parts: Sequence[Part], check: Callable[[], None]) -> Column:
-    dtypes = [part.dtype for part in parts if len(part)] or [parts[0].dtype]
-    dtype = dtypes[0] if len({*dtypes}) == 1 else np.result_type(*dtypes)
-    return Column(path, tuple(parts), (sum(map(len, parts)), *parts[0].shape[1:]), dtype, check)

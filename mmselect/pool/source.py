@@ -25,6 +25,7 @@ from mmselect.errors import FormatError, SchemaError
 from mmselect.files import read_at, reason
 from mmselect.pool.foreign import how_to_pack
 from mmselect.pool.hdf5 import (
+    check_chunks,
     check_declared,
     check_filters,
     check_size,
@@ -234,6 +235,7 @@ class Folder:
         if properties.get_external_count():
             return self._external(source, dataset, path)
         check_size(found, properties, shape)
+        check_chunks(found, properties)
         offset, size = found.get_offset(), prod(shape) * dtype.itemsize
         if offset is None or not size or not is_native(dataset):
             texts = lengths_of(dataset, source.file) if dtype.kind == "O" else None

@@ -14,7 +14,7 @@ from mmselect.arrays import LARGEST
 from mmselect.pool.schema import Place, place_of
 
 if TYPE_CHECKING:
-    from mmselect.pool.reading import Column
+    from mmselect.pool.column import Column
 
 FLOAT16_INFINITY, FLOAT16_SIGN = 0x7C00, 0x8000
 """Bits of a float16: from the first on, without the sign, none stands for a finite number."""

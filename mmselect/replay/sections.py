@@ -17,7 +17,9 @@ from mmselect.replay.tables import (
     bin_rows,
     class_table,
     first_rows,
+    forecast_rows,
     head_rows,
+    last_labels,
     summary_rows,
     visible_rows,
 )
@@ -63,6 +65,25 @@ def _against(baseline: str) -> Section:
     )
 
 
+def _ahead(found: Replay, summary: dict[str, Any]) -> Section:
+    """Make the section on labels still to come; none where no curve could be fitted."""
+    rows = summary["forecast"]["strategies"]
+    fitted = {name: row["parameters"] for name, row in rows.items() if row["parameters"]}
+    numbers = [("curve that fits best", "A_max", "δ", "α", "β")]
+    for name, p in fitted.items():
+        most = f"{100 * p['most']:.1f} %"
+        numbers.append((name, most, f"{p['delta']:.3g}", f"{p['alpha']:.2f}", f"{p['beta']:.2f}"))
+    return Section(
+        "How many more labels?",
+        "Labels that accuracies take which have not been reached, drawn on from the rounds by the "
+        "curve A(x) = A_max (1 − (1 − δ)^((x / batch + α)^β)) (PALM, ICCV 2025): the median over "
+        "all such curves, weighed by how well they fit, with bounds that hold 95 % of the weight. "
+        "∞: curves that end below the accuracy cannot be ruled out. Far beyond the rounds played "
+        "it is a guess.",
+        table(forecast_rows(summary, last_labels(found))) + table(numbers) if fitted else "",
+    )
+
+
 def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
     """Make the sections of a replay with rounds."""
     names, modalities = found.settings["strategies"], found.settings["modalities"]
@@ -96,6 +117,7 @@ def of_rounds(found: Replay, summary: dict[str, Any]) -> list[Section]:
             "strategy is beaten, the mean over the others (BMMAL, Fig. 5).",
             all_pairs(summary, names, modalities),
         ),
+        _ahead(found, summary),
         *described(found, summary),
         *power_sections(summary, names, len(found.settings["seeds"])),
     ]

@@ -22,10 +22,14 @@ from mmselect.replay.comparison import (
     wins,
 )
 from mmselect.replay.first import summarize_first
+from mmselect.replay.forecast import Fit, fit, labels_for, parameters
 from mmselect.replay.measures import accuracies
 from mmselect.replay.picked import confidence_bins
 from mmselect.replay.power import more_seeds, visible
 from mmselect.replay.runs import Replay
+
+STEP = 0.05
+"""Between accuracies whose price in labels is foretold."""
 
 ALIKE = "as good as equal"
 """Two strategies that more than 1,000 seeds would not tell apart."""
@@ -44,7 +48,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``baseline``, ``target``;
+        ``baseline``, ``target``, ``target_given``;
         ``strategies``: per strategy the area under the curve of each measure with its interval, its
         paired difference to the baseline with an interval that holds for all strategies at once,
         how many more seeds would tell that difference from noise, the smallest difference that the
@@ -63,7 +67,10 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         ``classes``: see `mmselect.replay.by_class.class_gains`;
         ``bins``: see `mmselect.replay.picked.confidence_bins`;
         ``full``: per measure the mean of heads fitted on all labels with its interval; None where
-        they were not asked for.
+        they were not asked for;
+        ``forecast``: ``targets`` (the one given, or the next two multiples of 5 %), and per
+        strategy ``parameters`` of the curve that fits best and ``labels`` for each target: median
+        and bounds (`mmselect.replay.forecast`), all equal where it was reached.
 
     Raises
     ------
@@ -90,6 +97,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
     return {
         "baseline": base,
         "target": goal,
+        "target_given": target is not None,
         "confidence": {"intervals": INTERVAL, "differences to baseline": confidence, "tests": TEST},
         "strategies": rows,
         "best": _best(areas["accuracy"], base, confidence),
@@ -100,6 +108,7 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
         "bins": confidence_bins(found.runs, names, 1),
         "full": _full(found, measures),
+        "forecast": _forecast(found, target),
     }
 
 
@@ -158,7 +167,55 @@ def check_target(target: float | None) -> None:
         If it is not above 0 and up to 1.
     """
     if target is not None and not 0 < target <= 1:
-        raise UsageError(f"target: expected an accuracy above 0 and up to 1, found {target:g}")
+        raise _no_target(f"{target:g}")
+
+
+def parse_target(text: str) -> float:
+    """Read an accuracy: a share, or percent.
+
+    Examples
+    --------
+    >>> parse_target("0.9"), parse_target("90%")
+    (0.9, 0.9)
+    """
+    number, sign, _ = text.partition("%")
+    try:
+        target = float(number) / (100 if sign else 1)
+    except ValueError:
+        target = math.nan
+    if not 0 < target <= 1:
+        raise _no_target(repr(text))
+    return target
+
+
+def _no_target(found: str) -> UsageError:
+    return UsageError(f"target: expected an accuracy above 0 and up to 1, found {found}")
+
+
+def _forecast(found: Replay, target: float | None) -> dict[str, Any]:
+    """Labels that accuracies take which have not been reached, by the fits of the curves."""
+    accuracy, labeled = found.curves("accuracy"), found.curves("labeled")
+    best = max(float(values.mean(axis=0).max()) for values in accuracy.values())
+    ahead = [STEP * (math.floor(best / STEP) + i) for i in (1, 2)]
+    targets = [round(x, 2) for x in ahead if x < 1] if target is None else [target]
+    rows = {}
+    for name, values in accuracy.items():
+        fitted, palm = fit(labeled[name], values), parameters(labeled[name], values)
+        rows[name] = {
+            "parameters": palm and palm._asdict(),
+            "labels": [_price(labeled[name], values, fitted, goal) for goal in targets],
+        }
+    return {"targets": targets, "strategies": rows}
+
+
+def _price(
+    labeled: Curves, accuracy: Curves, fitted: Fit | None, goal: float
+) -> tuple[float, float, float]:
+    """Labels for a goal: those that the mean curve needed, if it got there, else by the fit."""
+    there = labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), goal)
+    if there == there:
+        return there, there, there
+    return (math.nan,) * 3 if fitted is None else labels_for(fitted, goal)
 
 
 def _wins(curves: dict[str, Curves], names: list[str]) -> list[list[float]]:

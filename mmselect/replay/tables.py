@@ -92,6 +92,45 @@ def between(values: Sequence[float]) -> str:
     return f"{mean:+.1f}" if low != low else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def forecast_rows(summary: dict[str, Any], last: dict[str, float]) -> list[tuple[str, ...]]:
+    """Make the table of labels that accuracies take, and how many more than played those are."""
+    targets, rows = summary["forecast"]["targets"], summary["forecast"]["strategies"]
+    head = [cell for t in targets for cell in (f"labels for {percent(t)}", "more than played")]
+    found: list[tuple[str, ...]] = [("strategy", *head)]
+    for name, row in rows.items():
+        cells: list[str] = []
+        for median, low, high in row["labels"]:
+            more = median - last[name]
+            far = "–" if not math.isfinite(more) else f"{more:,.0f}" if more > 0 else "none"
+            cells += [foretold(median, low, high), far]
+        found.append((name, *cells))
+    return found
+
+
+def last_labels(found: Replay) -> dict[str, float]:
+    """Labeled samples after the last round, by strategy."""
+    return {name: float(x[:, -1].mean()) for name, x in found.curves("labeled").items()}
+
+
+def foretold(median: float, low: float, high: float) -> str:
+    """Show labels with their bounds.
+
+    Examples
+    --------
+    >>> nan, inf = float("nan"), float("inf")
+    >>> foretold(1020.4, 914.0, 1549.0), foretold(1020.4, 914.0, inf), foretold(inf, 914.0, inf)
+    ('1,020 [914, 1,549]', '1,020 [914, ∞]', 'over 914')
+    >>> foretold(226.0, 226.0, 226.0), foretold(inf, inf, inf), foretold(nan, nan, nan)
+    ('226', 'out of reach', '–')
+    """
+    if median != median:
+        return "–"
+    if not math.isfinite(median):
+        return f"over {low:,.0f}" if math.isfinite(low) else "out of reach"
+    bound = f"{high:,.0f}" if math.isfinite(high) else "∞"
+    return f"{median:,.0f}" if low == high else f"{median:,.0f} [{low:,.0f}, {bound}]"
+
+
 def of_labels(values: Sequence[float]) -> str:
     """Show labels as a share of the baseline's, with its interval in percent.
 
@@ -253,6 +292,8 @@ def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[st
         yield from (win_rows(summary, names, "accuracy"), blank)
         if len(names) > 1:
             yield from (visible_rows(summary, names, len(found.settings["seeds"])), blank)
+    if summary["target_given"]:
+        yield from (forecast_rows(summary, last_labels(found)), blank)
     if summary["classes"]:
         area = summary["strategies"]
         leader = max(summary["classes"], key=lambda name: area[name]["area"]["accuracy"][0])

@@ -6,16 +6,13 @@ import itertools
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 from joblib import Parallel, delayed
 
 from mmselect.engine import Progress
-
-POLL_SECONDS = 0.5
+from mmselect.workers import end_with
 
 
 def run_tasks(
@@ -51,22 +48,6 @@ def _in_worker(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
     return i, function(*task)
-
-
-@cache
-def end_with(parent: int) -> None:
-    """Let this process end when its parent does, however that one ends: a thread looks for it.
-
-    Linux could send a signal (``PR_SET_PDEATHSIG``), but would send it when the *thread* that
-    started this process ends, and the workers outlive that one for the next call.
-    """
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
-    os._exit(1)
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[], None]:

@@ -20,11 +20,10 @@ from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
-    coreset_footprint,
     cover_by,
     covered,
     features_of,
-    footprint,
+    holding,
     nearest_in_features,
 )
 from mmselect.strategies.record import (
@@ -111,7 +110,7 @@ over_features = partial(
     Strategy,
     kind="batch",
     needs=(need(FEATURES),),
-    footprint=footprint,
+    footprint=holding(11, 75e6),
     joins=True,
     distance=True,
     constrained=True,
@@ -153,7 +152,7 @@ STRATEGIES = (
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
-        footprint=coreset_footprint,
+        footprint=holding(8, 20e6),
     ),
     Strategy(
         name="alignment",

@@ -24,7 +24,12 @@ FEATURES = "/features"
 def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
     """Features of the candidates, or of other rows, in memory."""
     rows = batch.candidates if rows is None else rows
-    return {path: batch.columns[path][rows] for path in batch.group(FEATURES)}
+    paths, found = batch.group(FEATURES), {}
+    with batch.engine.phase("reading features") as report:
+        for done, path in enumerate(paths, 1):
+            found[path] = batch.columns[path][rows]
+            report(done, len(paths))
+    return found
 
 
 def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
@@ -67,7 +72,7 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
             scaled = {path: z * inverse(row_norms(z))[:, None] for path, z in wide.items()}
             features = {path: z.astype(np.float32) for path, z in scaled.items()}
         points = feature_points(features, present=present, engine=batch.engine)
-        found = nearest_picks(points, positions, engine=batch.engine, progress=batch.progress)
+        found = nearest_picks(points, positions, engine=batch.engine)
         return Nearest(*found)
 
     return nearest
@@ -87,16 +92,26 @@ def mean_row_warnings(
     return tuple(warnings)
 
 
-def footprint(request: Any, k: int) -> int:
-    """Estimate what these methods keep: features in float32, faiss, and blocks of products."""
-    columns = request.pool.columns
-    width = sum(c.shape[1] for p, c in columns.items() if p.startswith(f"{FEATURES}/"))
-    return int(6 * len(request.candidates) * width + 8 * k * width + 110_000_000)
+def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any, int], int]:
+    """Make the estimate of what a method over features keeps, as measured.
 
+    Parameters
+    ----------
+    each : float
+        Bytes for each number of the features: they are held in float32, and some methods copy them.
+    beside : float
+        Bytes besides, such as faiss and blocks of products.
+    per_sample : float
+        Bytes for each sample that do not depend on the width of the features.
+    """
 
-def coreset_footprint(request: Any, k: int) -> int:
-    """Estimate what k-center keeps: the features, and small blocks without faiss."""
-    return footprint(request, k) - 90_000_000
+    def footprint(request: Any, k: int) -> int:
+        columns = request.pool.columns
+        width = sum(c.shape[1] for p, c in columns.items() if p.startswith(f"{FEATURES}/"))
+        n = len(request.candidates)
+        return int(each * n * width + per_sample * n + 8 * k * width + beside)
+
+    return footprint
 
 
 def facility_footprint(request: Any, k: int) -> int:
@@ -106,4 +121,4 @@ def facility_footprint(request: Any, k: int) -> int:
     matrix = 4 * n * n
     blocks = 200_000_000  # products of two lists, in each thread
     own = matrix if matrix <= MATRIX_BYTES else 24 * pairs + blocks
-    return footprint(request, k) + own
+    return holding(6, 110e6)(request, k) + own

@@ -211,13 +211,10 @@ def sample(
     weights: Floats | None = None,
 ) -> Picks:
     """Run (weighted) D² sampling over the candidates' points."""
-    how: dict[str, Any] = {
-        "candidates": batch.candidates,
-        "engine": batch.engine,
-        "progress": batch.progress,
-    }
+    how: dict[str, Any] = {"candidates": batch.candidates, "engine": batch.engine}
+    more: dict[str, Any] = {"weights": weights, "allowed": batch.allowed}
     with located(dataset=FUSED):
-        found = d2_sample(points, k, rng, weights=weights, allowed=batch.allowed, **how)
+        found = d2_sample(points, k, rng, progress=batch.progress, **how, **more)
 
     def nearest() -> Nearest:
         return Nearest(*nearest_picks(points, found.indices, **how))
@@ -271,6 +268,7 @@ STRATEGIES = (
         name="bmmal",
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
+        footprint=lambda request, k: footprint(request, k) + 30_000_000,  # blocks of coalitions
         needs=(need(FEATURES), _HEAD, _LOGITS),
         conditions=lacks_coalitions,
         reference=_PAPER,

@@ -13,13 +13,10 @@ from mmselect.core.constraints.highest import top
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.engine import compute_rows, join_rows, map_rows
 from mmselect.errors import located
-from mmselect.strategies.covering import footprint
+from mmselect.strategies.covering import holding
 from mmselect.strategies.gradients import FEATURES, FUSED
 from mmselect.strategies.record import Batch, Picks, Strategy, limited, need
 from mmselect.strategies.systems import LABEL, feature_columns, require_labeled, told
-
-TORCH_BYTES = 500_000_000
-"""What torch, the networks and their optimisers take."""
 
 
 def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -82,16 +79,11 @@ def _details(losses: list[Any]) -> dict[str, Any]:
     return {"steps": len(losses), "loss": [losses[0], losses[-1]]}
 
 
-def _footprint(request: Any, k: int) -> int:
-    """Estimate what they keep: the features in float32, and torch."""
-    return footprint(request, k) + TORCH_BYTES
-
-
 trained = partial(
     Strategy,
     kind="batch",
     needs=(need(FEATURES),),
-    footprint=_footprint,
+    footprint=holding(6, 330e6),  # torch, the networks and their optimisers
     joins=True,
     extra="torch",
     constrained=True,
@@ -102,6 +94,7 @@ ALL_ROWS = limited("epochs", 100, "passes over all samples, as long as steps all
 STRATEGIES = (
     trained(
         name="learning-loss",
+        footprint=holding(6, 500e6),
         summary="samples whose loss, as a network learns it from the labeled ones, is largest",
         function=predict_loss,
         needs=(need(FEATURES), need(LABEL)),

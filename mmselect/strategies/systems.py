@@ -9,13 +9,13 @@ import numpy as np
 
 from mmselect.arrays import Index
 from mmselect.core.coverage.alfamix import alfamix
-from mmselect.core.coverage.gcnal import EPOCHS, HIDDEN, gcnal
+from mmselect.core.coverage.gcnal import EPOCHS, gcnal
 from mmselect.core.coverage.typiclust import CLUSTERS, typiclust
 from mmselect.core.scores.deepfool import class_distances, deepfool
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.errors import NeedsError, located
 from mmselect.strategies.coldstart import UNIT
-from mmselect.strategies.covering import footprint as features_footprint
+from mmselect.strategies.covering import holding
 from mmselect.strategies.gradients import (
     CLASSIFIER,
     FEATURES,
@@ -134,11 +134,6 @@ def whole_head(paths: set[str], _sizes: Mapping[str, int], _parameters: Paramete
     return unpaired(paths)
 
 
-def _graph_footprint(request: Any, k: int) -> int:
-    """Estimate what the network keeps: the features, and some matrices of 128 columns."""
-    return int(features_footprint(request, k) + 16 * HIDDEN * len(request.candidates))
-
-
 STRATEGIES = (
     Strategy(
         name="deepfool",
@@ -171,7 +166,7 @@ STRATEGIES = (
             ITERATIONS,
         ),
         reference="Parvaneh et al., Active Learning by Feature Mixing, CVPR 2022",
-        footprint=features_footprint,
+        footprint=holding(5, 75e6),
         joins=True,
     ),
     Strategy(
@@ -187,7 +182,7 @@ STRATEGIES = (
         ),
         reference="Caramalau, Bhattarai and Kim, Sequential Graph Convolutional Network for Active "
         "Learning, CVPR 2021",
-        footprint=_graph_footprint,
+        footprint=holding(8, 20e6, per_sample=1050),
         joins=True,
     ),
     Strategy(
@@ -203,7 +198,7 @@ STRATEGIES = (
             ITERATIONS,
         ),
         reference="Hacohen, Dekel and Weinshall, Active Learning on a Budget, ICML 2022",
-        footprint=features_footprint,
+        footprint=holding(7, 60e6),
         joins=True,
     ),
 )

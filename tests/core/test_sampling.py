@@ -239,9 +239,9 @@ def counted(monkeypatch):
     """Note, for every whole pass, the picks that the table already knew and those it learns."""
     passes, whole = [], sampling._whole_pass
 
-    def noted(run, base, progress=None):
+    def noted(run, base):
         passes.append((base, run.picked.count))
-        return whole(run, base, progress)
+        return whole(run, base)
 
     monkeypatch.setattr(sampling, "_whole_pass", noted)
     return passes

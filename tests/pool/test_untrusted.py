@@ -445,3 +445,36 @@ def test_a_process_ends_well_after_a_damaged_virtual_dataset(tmp_path: Path) -> 
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1
     assert "/features/image: HDF5 cannot read it" in found.stdout
+
+
+def test_chunks_shorter_than_their_checksum(pool: Path, cli: Any) -> None:
+    with without(pool) as handle:
+        made = handle.create_dataset(NAME, data=Y, chunks=(20, C), fletcher32=True)
+        made.id.write_direct_chunk((20, 0), b"ab")
+    assert "found one of less than 4 bytes" in cli("check", pool).out
+
+
+def test_a_checksum_that_is_not_the_last_filter(pool: Path, cli: Any) -> None:
+    with without(pool) as handle:
+        properties = h5p.create(h5p.DATASET_CREATE)
+        properties.set_chunk((20, C))
+        properties.set_fletcher32()
+        properties.set_deflate(4)
+        space = h5s.create_simple(Y.shape)
+        h5d.create(handle.id, NAME.encode(), h5t.IEEE_F32LE, space, properties)
+    assert "expected fletcher32 as the last of the filters" in cli("check", pool).out
+
+
+@pytest.mark.skipif(not h5z.filter_avail(h5z.FILTER_SZIP), reason="this HDF5 lacks szip")
+def test_parameters_of_szip_that_divide_by_zero(pool: Path, cli: Any) -> None:
+    with without(pool) as handle:
+        how = {"compression": "szip", "compression_opts": ("nn", 8)}
+        made = handle.create_dataset(NAME, data=Y, chunks=(20, C), **how)
+        values = np.array(made.id.get_create_plist().get_filter(0)[2], "<u4")
+    data = pool.read_bytes()
+    assert "szip" not in cli("check", pool).out
+    for i in (1, 3):
+        spoilt = values.copy()
+        spoilt[i] = 0
+        pool.write_bytes(data.replace(values.tobytes(), spoilt.tobytes()))
+        assert "filter szip cannot have the parameters" in cli("check", pool).out

@@ -154,4 +154,6 @@ def _covered(x: Singles, given: Given, engine: Engine) -> Singles:
             np.maximum(best, products.max(axis=1), out=best)
         return best
 
-    return np.concatenate(list(engine.map(covered, ranges(0, len(given.candidates), TILE))))
+    return np.concatenate(
+        list(engine.map(covered, ranges(0, len(given.candidates), TILE), "comparing with labeled"))
+    )

@@ -114,7 +114,7 @@ def all_gains(
         return gains
 
     total = np.zeros(n)
-    for gains in engine.map(row_of_tiles, _triangle(n, TILE)):
+    for gains in engine.map(row_of_tiles, _triangle(n, TILE), "comparing all pairs"):
         total += gains
     return total
 
@@ -147,7 +147,7 @@ def all_products(
             if start > a:
                 products[start:stop, a:b] = block.T
 
-    list(engine.map(row_of_tiles, _triangle(len(x), tile or TILE)))
+    list(engine.map(row_of_tiles, _triangle(len(x), tile or TILE), "comparing all pairs"))
     return products
 
 
@@ -187,7 +187,8 @@ def all_pairs(x: Singles, least: Singles, engine: Engine, pairs: Pairs | None = 
                 edges.append(_edges(products.T, least[start:stop], start, a))
         return edges
 
-    found = [edge for edges in engine.map(row_of_tiles, _triangle(n, TILE)) for edge in edges]
+    rows = engine.map(row_of_tiles, _triangle(n, TILE), "finding pairs that matter")
+    found = [edge for edges in rows for edge in edges]
     clients, candidates, values = (np.concatenate(part) for part in zip(*found, strict=True))
     return csr_array((values, (clients, candidates)), shape=(n, n))
 

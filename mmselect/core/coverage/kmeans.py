@@ -88,7 +88,8 @@ def kmeans(
         x -= central(x, x.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x = x[given.candidates] if len(given.labeled) else x
         start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
-        centres = cluster_centres(x, k, rng, iterations, start=start)
+        with engine.phase("clustering"):
+            centres = cluster_centres(x, k, rng, iterations, start=start)
         sizes = fill_empty(x, centres, engine)
         order = np.argsort(-sizes, kind="stable")
         squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
@@ -168,7 +169,7 @@ def fill_empty(x: Singles, centres: Singles, engine: Engine = SERIAL) -> Index:
         return owner, closeness[np.arange(len(owner)), owner]
 
     step = max(1, min(QUERIES, (1 << 22) // len(centres)))
-    parts = list(engine.map(nearest, ranges(0, len(x), step)))
+    parts = list(engine.map(nearest, ranges(0, len(x), step), "assigning rows"))
     owner = np.concatenate([part[0] for part in parts])
     squares = np.einsum("ij,ij->i", x, x)
     distance = squares - 2 * np.concatenate([part[1] for part in parts])

@@ -73,7 +73,8 @@ def nearest_neighbours(
         (similar, found), name = among_all(x, count, engine, pairs), "exhaustive search"
     else:
         lists_count = int(4 * n**0.5)
-        centres = _centres(_complete(x, lists_count, pairs), lists_count)
+        with engine.phase("clustering"):
+            centres = _centres(_complete(x, lists_count, pairs), lists_count)
         lists = inverted_lists(x, centres, PROBES, engine)
         similar, found = among_lists(x, lists, count, engine, pairs)
         name = f"searched in {PROBES} of {len(centres)} inverted lists"

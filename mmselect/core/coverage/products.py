@@ -12,6 +12,9 @@ from mmselect.arrays import Index, Singles
 from mmselect.core.presence import Pairs, similarities
 from mmselect.engine import Engine, ranges
 
+SEARCH = "finding neighbours"
+"""What progress is told while rows look for their neighbours."""
+
 QUERIES = 1024
 """Rows whose neighbours are searched together when all rows are looked at."""
 
@@ -161,7 +164,7 @@ def among_all(x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
         first = _first(row, column, value, len(own), others)
         return _with_own(x, own, value[first], column[first], pairs)
 
-    blocks = list(engine.map(search, ranges(0, n, QUERIES)))
+    blocks = list(engine.map(search, ranges(0, n, QUERIES), SEARCH))
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
@@ -187,7 +190,9 @@ def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) ->
     def nearest(rows: tuple[int, int]) -> NDArray[np.int32]:
         return largest(x[slice(*rows)] @ centres.T, min(probes, len(centres))).astype(np.int32)
 
-    near = np.concatenate(list(engine.map(nearest, ranges(0, len(x), QUERIES))))
+    near = np.concatenate(
+        list(engine.map(nearest, ranges(0, len(x), QUERIES), "sorting into lists"))
+    )
     starts = np.concatenate([[0], np.cumsum(np.bincount(near[:, 0], minlength=len(centres)))])
     rows = np.argsort(near[:, 0], kind="stable")
     return Lists(rows, starts, np.sort(near, axis=1))
@@ -227,7 +232,7 @@ def among_lists(
         listed = _listed(lists, own, begins, columns)
         similar[own], found[own] = _with_own(x, own, likeness, listed, pairs)
 
-    list(engine.map(search, _blocks(ends[lists.rows, -1])))
+    list(engine.map(search, _blocks(ends[lists.rows, -1]), SEARCH))
     return similar, found
 
 

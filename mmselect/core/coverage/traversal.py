@@ -72,7 +72,7 @@ class Traversal:
         self.basis = main_directions(points, self.origin, SKETCH if self.sketched else 0)
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
-        list(engine.map(self._fill, ranges(0, n, ROWS)))
+        list(engine.map(self._fill, ranges(0, n, ROWS), "sketching rows"))
         self.count, self.labeled = 0, len(labeled)
         self.center_rows = np.empty(size, dtype=np.int64)
         self.centers = np.empty((size, d), dtype=np.float32)  # relative to the origin

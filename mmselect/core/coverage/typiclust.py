@@ -132,7 +132,8 @@ def typiclust(
     count = min(len(labeled) + k, clusters, len(rows))
     with blas_threads():
         start = x[kmeans_plusplus(x, count, rng, engine)]
-        centres = cluster_centres(x, count, rng, iterations, start=start)
+        with engine.phase("clustering"):
+            centres = cluster_centres(x, count, rng, iterations, start=start)
     members = _members(x, centres, engine)
     if allowed is not None:
         every = list(_typicality(x, members, engine, progress))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +145,6 @@ def nearest_picks(
     *,
     candidates: Index | None = None,
     engine: Engine = SERIAL,
-    progress: Progress | None = None,
 ) -> tuple[Index, Floats]:
     """Which pick stands for each candidate: the nearest one, by a streamed matrix product.
 
@@ -156,8 +156,8 @@ def nearest_picks(
         Rows in pick order.
     candidates : (r,) ndarray of int, optional
         Rows to ask for, increasing; None is all.
-    engine, progress
-        As for :func:`d2_sample`; progress counts candidates.
+    engine
+        As for :func:`d2_sample`.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def nearest_picks(
             arrays = gather(points.sources, some)
             own = points.squared_norms(some, arrays)[0]
             run.picked.add(unit(points.factors(some, arrays)), np.sqrt(own))
-        squared, which = _whole_pass(run, 0, progress)
+        squared, which = _whole_pass(run, 0)
     return which, np.sqrt(squared)
 
 
@@ -318,11 +318,11 @@ def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
     return squared
 
 
-def _whole_pass(run: _Run, base: int, progress: Progress | None = None) -> tuple[Floats, Index]:
+def _whole_pass(run: _Run, base: int) -> tuple[Floats, Index]:
     """Squared distance of every candidate to its nearest pick from `base` on, and which it is."""
     block = partial(_nearest_of_block, run.points.detached(), run.picked.since(base))
-    blocks = map_rows(block, run.points.sources, run.rows, step=PASS_ROWS, engine=run.engine)
-    squared, which = join_rows(blocks, len(run.rows), progress)
+    how: dict[str, Any] = {"step": PASS_ROWS, "engine": run.engine, "what": "comparing picks"}
+    squared, which = join_rows(map_rows(block, run.points.sources, run.rows, **how), len(run.rows))
     return squared, which
 
 

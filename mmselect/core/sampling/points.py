@@ -223,7 +223,7 @@ def norms_of(points: Points, norms: Norms, rows: Index, engine: Engine) -> tuple
     """Both results of `norms`, a method of detached points, over `rows` of the points."""
     # A few compute blocks per task: norms take so little time that handing over would show.
     step = 4 * compute_rows(max(points.widths))
-    blocks = map_rows(norms, points.sources, rows, step=step, engine=engine)
+    blocks = map_rows(norms, points.sources, rows, step=step, engine=engine, what="computing norms")
     first, second = join_rows(blocks, len(rows))
     return first, second
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -306,7 +307,8 @@ def _over_rows(
     engine: Engine,
 ) -> tuple[Floats, Index]:
     step = min(max(BLOCK_ELEMENTS // max(classes, 1), 64), 4096)
-    phi, pseudo = join_rows(map_rows(block, sources, rows, step=step, engine=engine), len(rows))
+    how: dict[str, Any] = {"step": step, "engine": engine, "what": "computing contributions"}
+    phi, pseudo = join_rows(map_rows(block, sources, rows, **how), len(rows))
     return phi, pseudo
 
 

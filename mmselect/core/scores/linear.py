@@ -12,6 +12,7 @@ import numpy as np
 from mmselect.arrays import Array, Floats, Rows, Singles, concurrent, same_length
 from mmselect.engine import blas_threads, ranges
 from mmselect.errors import ParameterError
+from mmselect.tasks import portable
 
 TILE = 64
 """Rows of every product: always the same shape, so that a row's bits do not depend on others."""
@@ -73,6 +74,16 @@ class LinearLogits:
     def plain(self) -> bool:
         """Whether any thread may ask for rows."""
         return all(concurrent(z) for z in self.features.values())
+
+    @property
+    def portable(self) -> bool:
+        """Whether another process can open all features itself."""
+        return all(portable(z) for z in self.features.values())
+
+    @property
+    def watches(self) -> list[Any]:
+        """What watches the features that are read."""
+        return [watch for z in self.features.values() for watch in getattr(z, "watches", ())]
 
     @cached_property
     def heads(self) -> list[Floats]:
