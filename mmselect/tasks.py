@@ -116,7 +116,7 @@ def _announce(sources: Sequence[Rows], rows: Index) -> None:
 
 
 def reader(
-    function: Callable[[Index, list[Array]], Result], sources: Sequence[Rows], step: int
+    function: Callable[[Index, list[Array]], Result], sources: Sequence[Rows | None], step: int
 ) -> Callable[[RowTask], Result]:
     """Make what does a task on any thread: each reads into the same memory again and again."""
     import numpy as np
@@ -125,17 +125,18 @@ def reader(
 
     kept = threading.local()
 
-    def room(source: Rows) -> Array | None:
+    def room(source: Rows | None) -> Array | None:
         """Memory for a source that can read into it: twice a block, as gaps are read too."""
-        shape = (2 * step, *source.shape[1:])
-        return np.empty(shape, source.dtype) if hasattr(source, "read") else None
+        if source is None or not hasattr(source, "read"):
+            return None
+        return np.empty((2 * step, *source.shape[1:]), source.dtype)
 
     def run(task: RowTask) -> Result:
         if not kept.__dict__:
             kept.rooms = [room(source) for source in sources]
         close = dense(task.rows)
         blocks = [
-            take(source, task.rows, room, close) if block is None else block
+            take(source, task.rows, room, close) if block is None else block  # type: ignore[arg-type]
             for source, room, block in zip(sources, kept.rooms, task.loaded, strict=True)
         ]
         return function(task.rows, blocks)
@@ -188,17 +189,19 @@ def work(job: Job, task: WorkTask) -> tuple[list[Any], list[Index]]:
     """Do a task in any process: its results by block, and which rows each watch saw empty."""
     import numpy as np
 
-    from mmselect.arrays import take
+    from mmselect.arrays import concurrent, take
 
     at = task.rows
     rows = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+    keep_freed_memory()
     with blas_threads():
-        blocks = [
-            block if source is None else take(source, rows)
+        read = [
+            block if source is None or concurrent(source) else take(source, rows)
             for source, block in zip(job.sources, task.loaded, strict=True)
         ]
+        run = reader(job.function, job.sources, job.step)
         results = [
-            job.function(rows[a:b], [block[a:b] for block in blocks])  # type: ignore[index]
+            run(RowTask(rows[a:b], [block if block is None else block[a:b] for block in read]))
             for a, b in ranges(0, len(rows), job.step)
         ]
     return results, [rows[watch.empty[rows]] for watch in _watches(job.sources)]

@@ -104,10 +104,12 @@ def _dask(address: str, threads: int, function: Function) -> dict[str, Any]:
 def _dask_client(address: str, threads: int) -> Any:
     """Connect to a scheduler, by its address or its file; without one, start workers here."""
     with needing("--engine dask", "distributed", "dask"):
+        import dask
         from distributed import Client, LocalCluster
-    local = {"n_workers": threads, "threads_per_worker": 1}
     if not address:
-        cluster = LocalCluster(**local, dashboard_address=":0", silence_logs=logging.CRITICAL)
+        local = {"n_workers": threads, "threads_per_worker": 1, "dashboard_address": ":0"}
+        with dask.config.set({BEFORE: {**dask.config.get(BEFORE), **KEEP_FREED}}):
+            cluster = LocalCluster(**local, silence_logs=logging.CRITICAL)
         return _left_open(Client(_left_open(cluster)))
     named = "scheduler_file" if Path(address).exists() else "address"
     try:
@@ -132,6 +134,12 @@ def disconnect() -> None:
     while _closers:
         _closers.pop()()
 
+
+BEFORE = "distributed.nanny.pre-spawn-environ"
+"""Where dask keeps the environment with which it starts workers."""
+
+KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+"""Lets workers use freed memory again: dask has them give it back, and scratch is paged in anew."""
 
 CONNECT = 30
 """Seconds to wait for a scheduler."""

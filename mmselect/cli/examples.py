@@ -55,7 +55,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "replay": (
         "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --runs runs",
         "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --runs runs \\\n"
-        "    -o curves.csv",
+        "    --target 70% -o curves.csv",
+        "mmselect replay emoji.h5 --rounds 0 --start kmeans,random -b 1% --seeds 2",
     ),
 }
 """By command; each line has at most 76 characters, so that none is broken at 80 columns."""

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from mmselect.ask import Packing
 from mmselect.cli.options import (
     HDF5File,
     Quiet,
@@ -17,6 +16,7 @@ from mmselect.cli.options import (
     show,
     show_json,
 )
+from mmselect.packing.asking import Packing
 from mmselect.terminal import notices
 
 

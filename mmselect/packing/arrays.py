@@ -8,8 +8,10 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -126,7 +128,8 @@ def _bfloat16(source: Source) -> Source:
 
 def open_folder(path: Path, key: str, files: Files) -> Source:
     """Open a folder of npy files: its shards, by the numbers in their names."""
-    shards = [open_npy(shard, key, files) for shard in in_numeric_order(path, ".npy")]
+    paths = in_numeric_order(path, ".npy")
+    shards = [open_npy(shard, key, files) for shard in paths]
     pieces = [piece for shard in shards for piece in shard.pieces]
     alike = len({shard.parts[0].dtype for shard in shards}) == 1
     return Source(
@@ -134,7 +137,7 @@ def open_folder(path: Path, key: str, files: Files) -> Source:
         key,
         tuple(part for shard in shards for part in shard.parts),
         pieces=tuple(pieces) if alike and all(shard.pieces for shard in shards) else (),
-        notices=tuple(line for shard in shards for line in shard.notices),
+        notices=(*gap(paths), *(line for shard in shards for line in shard.notices)),
     )
 
 
@@ -150,13 +153,40 @@ def in_numeric_order(folder: Path, *suffixes: str) -> list[Path]:
     if not found:
         expected = f"expected a folder of {' or '.join(suffixes)} files, found none in it"
         raise InputError(expected, file=str(folder))
-    return sorted(
-        found,
-        key=lambda p: [
-            (not w.isdigit(), int(w) if w.isdigit() else 0, w)
-            for w in re.findall(r"\d+|\D+", p.name)
-        ],
-    )
+    return sorted(found, key=_numbers_first)
+
+
+def _numbers_first(path: Path) -> list[tuple[bool, int, str]]:
+    words = re.findall(r"\d+|\D+", path.name)
+    return [(not w.isdigit(), int(w) if w.isdigit() else 0, w) for w in words]
+
+
+def gap(shards: Sequence[Path]) -> tuple[str, ...]:
+    """Say where a number is left out in the names of a folder's files, in numeric order.
+
+    Examples
+    --------
+    >>> gap([Path("x/a-1.npy"), Path("x/a-2.npy"), Path("x/a-3.npy"), Path("x/a-5.npy")])
+    ('x: nothing between a-3.npy and a-5.npy; is a file missing?',)
+    >>> gap([Path("x/a-0.npy"), Path("x/a-100.npy"), Path("x/a-200.npy"), Path("x/b-0.npy")])
+    ()
+    """
+    keys = [_numbers_first(path) for path in shards]
+    steps = [_step(a, b) for a, b in pairwise(keys)]
+    usual, often = Counter(filter(None, steps)).most_common(1)[0] if any(steps) else (0, 0)
+    if often <= len(steps) / 2:
+        return ()
+    wide = [i for i, step in enumerate(steps) if step > usual]
+    named = [f"nothing between {shards[i].name} and {shards[i + 1].name}" for i in wide[:1]]
+    return tuple(f"{shards[0].parent}: {said}; is a file missing?" for said in named)
+
+
+def _step(a: list[tuple[bool, int, str]], b: list[tuple[bool, int, str]]) -> int:
+    """How far the one number is in which two names differ; 0 if they differ in anything else."""
+    unlike = [(x, y) for x, y in zip(a, b, strict=False) if x[:2] != y[:2] or (x[0] and x != y)]
+    if len(a) != len(b) or len(unlike) != 1 or unlike[0][0][0] or unlike[0][1][0]:
+        return 0
+    return unlike[0][1][1] - unlike[0][0][1]
 
 
 def npz_keys(path: Path) -> list[str]:
@@ -177,7 +207,12 @@ def _archive(path: Path, files: ExitStack) -> zipfile.ZipFile:
 
 def open_npz(path: Path, key: str, files: Files) -> Source:
     """Open an array of an npz file: in place if it is stored as it is, else unpacked in order."""
-    key, archive = choose(key, npz_keys(path), path), _archive(path, files)
+    keys = npz_keys(path)
+    key, archive = choose(key, keys, path), _archive(path, files)
+    if keys.count(key) > 1:
+        raise InputError(
+            "expected arrays of different names, found it twice", file=str(path), dataset=key
+        )
     name = key if key in archive.namelist() else f"{key}.npy"
     info = archive.getinfo(name)
     try:

@@ -58,13 +58,14 @@ def fitted(place: Place, dtype: np.dtype[Any], floats: str | None) -> tuple[np.d
         return np.dtype(object), lambda block: as_stored(block.astype(str))
     if dtype.kind == "f" and dtype.itemsize > 8:
         return np.dtype("f8"), _narrowed(np.dtype("f8"))
-    return dtype, lambda block: block
+    own = dtype.newbyteorder("=")
+    return own, lambda block: block.astype(own, copy=False)
 
 
 def _float(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Floats as they come; whole numbers in the smallest float that holds them, or float64."""
     if dtype.kind == "f":
-        return dtype if dtype.itemsize <= 8 else np.dtype("f8")
+        return dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.dtype("f8")
     return np.dtype("f4" if dtype.itemsize <= 2 else "f8")
 
 

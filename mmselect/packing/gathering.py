@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array
-from mmselect.ask import Packing
 from mmselect.errors import SchemaError, SelectionError, UsageError, few, located
 from mmselect.lists import read_list, unknown
 from mmselect.option import refuse
+from mmselect.packing.asking import Packing
 from mmselect.packing.fitting import classes
 from mmselect.packing.joining import Names, ids_in, ids_of_pool, names_in, rows_of
 from mmselect.packing.kinds import keys_of, open_source, split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
@@ -99,17 +98,17 @@ class Match:
         return not self.others and bool((self.rows == np.arange(len(self.rows))).all())
 
 
-def match(samples: Iterable[Names], found: Iterable[Names]) -> Match:
-    """Find samples among the ids of a source. In memory are two hashes of each sample.
+def match(samples: Iterable[Names], n: int, found: Iterable[Names]) -> Match:
+    """Find `n` samples among the ids of a source. In memory are two hashes of each sample.
 
     Two names of a pool of 10^8 have both hashes in common with odds of 10^-22.
 
     Examples
     --------
-    >>> match([[b"x"], [b"7"]], [[b"7", b"9"]])
+    >>> match([[b"x"], [b"7"]], 2, [[b"7", b"9"]])
     Match(rows=array([-1,  0]), others=1)
     """
-    first, second = _all_digests(samples)
+    first, second = _all_digests(samples, n)
     order = np.argsort(first)
     first = first[order]  # one after the other, so that one is in memory twice at a time
     second = second[order]
@@ -130,13 +129,14 @@ def match(samples: Iterable[Names], found: Iterable[Names]) -> Match:
     return Match(rows, others)
 
 
-def _all_digests(samples: Iterable[Names]) -> tuple[Hashes, Hashes]:
+def _all_digests(samples: Iterable[Names], n: int) -> tuple[Hashes, Hashes]:
     """Two hashes of each name in all blocks."""
-    one, two = array("q"), array("q")
+    one, two, start = np.empty(n, np.int64), np.empty(n, np.int64), 0
     for names in samples:
-        for whole, part in zip((one, two), _digests(names), strict=True):
-            whole.frombytes(part.tobytes())
-    return np.frombuffer(one, np.int64), np.frombuffer(two, np.int64)
+        stop = start + len(names)
+        one[start:stop], two[start:stop] = _digests(names)
+        start = stop
+    return one, two
 
 
 def _digests(names: Names) -> tuple[Hashes, Hashes]:
@@ -194,7 +194,7 @@ class TextPart(Part):
 def spooled(source: Source, folder: Path, files: Files) -> Source:
     """Copy what is read in order only into a nameless file, so that any row can be read."""
     column = source.column
-    step = 16 * compute_rows(int(np.prod(column.shape[1:])))
+    step = min(16 * compute_rows(int(np.prod(column.shape[1:]))), IDS)
     blocks = (column.read(start, stop) for start, stop in ranges(0, len(column), step))
     where = (str(source.path), source.key, column.shape)
     spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the files

@@ -10,6 +10,7 @@ import h5py
 from mmselect.errors import OutputError
 from mmselect.packing.source import Source
 from mmselect.pool.hdf5 import hdf5
+from mmselect.pool.layout import Shard
 from mmselect.pool.linked import Link
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import per_sample
@@ -60,13 +61,22 @@ def links_of(pool: Pool, paths: list[str], target: Path) -> dict[str, Link]:
     OutputError
         If the pool, or a file that it points at, is not where a pool may point.
     """
-    shard, links = pool.layout.shards[0], dict[str, Link]()
+    shards, links = pool.layout.shards, dict[str, Link]()
     for path in paths:
-        with hdf5(shard.file, path):
-            group = h5py.h5g.open(shard.source.handle.id, b"/")
-            source, found = shard.folder.follow(shard.source, group, path.strip("/"))
-            name = h5py.h5i.get_name(found)
         values = pool.columns[path] if per_sample(path) else pool.constants[path]
-        inside = path if name is None else name.decode("utf-8", "surrogateescape")
-        links[path] = Link(values.shape, values.dtype, relative(source.path, target), inside)
+        if not per_sample(path) or len(shards) == 1:
+            links[path] = Link(values.shape, values.dtype, *_end(shards[0], path, target))
+        else:
+            ends = [(*_end(shard, path, target), shard.rows) for shard in shards if shard.rows]
+            links[path] = Link(values.shape, values.dtype, shards=tuple(ends))
     return links
+
+
+def _end(shard: Shard, path: str, target: Path) -> tuple[str, str]:
+    """File and dataset at which a link of a shard ends, or its own dataset."""
+    with hdf5(shard.file, path):
+        group = h5py.h5g.open(shard.source.handle.id, b"/")
+        source, found = shard.folder.follow(shard.source, group, path.strip("/"))
+        name = h5py.h5i.get_name(found)
+    inside = path if name is None else name.decode("utf-8", "surrogateescape")
+    return relative(source.path, target), inside

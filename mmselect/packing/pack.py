@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array
-from mmselect.ask import Packing
 from mmselect.engine import Progress, ranges, silent
-from mmselect.errors import UsageError, few
+from mmselect.errors import SchemaError, UsageError, few, located
 from mmselect.files import check_targets
 from mmselect.option import accepts
+from mmselect.packing.asking import Packing
 from mmselect.packing.gathering import gather
 from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
-from mmselect.packing.plan import Item, Plan, check_axes, make_plan
+from mmselect.packing.plan import Item, Plan, make_plan, same
 from mmselect.packing.report import Origin, Packed, report
 from mmselect.packing.source import Files, Source
 from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
-from mmselect.pool.reading import Pool, open_pool
-from mmselect.pool.schema import in_schema_order
+from mmselect.pool.reading import Column, Pool, open_pool
+from mmselect.pool.schema import Axes, axes_of, in_schema_order, per_sample, place_of
 from mmselect.pool.writing import PoolWriter
 
 SHARE = 8
@@ -112,38 +112,54 @@ def carry_out(
         check_targets([target], [*read, *(base.files if base else ())])
         folder = Path(os.path.realpath(target)).parent
         plan = make_plan(found.sources, base, ask.join, ask.dtype, folder, files)
-        links = _base_links(ask, plan, base, target) | _links(ask, plan, target)
+        named = None if ask.base is None else few(list(ask.base))
+        links = _base_links(ask, plan, base, target, named) | _links(ask, plan, target)
         for name in links:
             plan.items.pop(name, None)
-        rows = check_axes(plan, links, in_schema_order)
+        rows = _check_axes(plan, links)
         _write(plan, links, rows, target, ask.memory, progress or silent)
-        origins = dict(_origins(plan, links, ask.base, found.sources))
+        origins = dict(_origins(plan, links, named, found.sources))
     return report(target, origins, [*found.notices, *plan.notices])
 
 
 def _example(table: str | os.PathLike[str] | None) -> str:
     """Say what could be a source: columns of the table, if there is one."""
-    return "FILE" if table is None else f"COLUMN, one of {few(keys_of(Path(table)))}"
+    columns = [] if table is None else keys_of(Path(table))
+    return f"COLUMN, one of {few(columns)}" if columns else str(table or "FILE")
 
 
-def _base_links(ask: Packing, plan: Plan, base: Pool | None, target: Path) -> dict[str, Link]:
-    """Point at what another pool has and nobody gave anew."""
+def _base_links(
+    ask: Packing, plan: Plan, base: Pool | None, target: Path, named: str | None
+) -> dict[str, Link]:
+    """Point at what another pool has and nobody gave anew; copy texts of shards, which are short.
+
+    HDF5 puts numbers of several files together, but no texts.
+    """
     if base is None:
         return {}
     left_out = [f"/{name.strip('/')}" for name in ask.without or ()]
     for name in left_out:
         if not any(path == name or path.startswith(f"{name}/") for path in base.paths):
-            raise UsageError(f"without: expected a dataset of {ask.base}, found {name!r}")
+            raise UsageError(f"without: expected a dataset of {named}, found {name!r}")
     given = plan.items.keys() | plan.constants.keys()
     out = {p for p in base.paths for n in left_out if p == n or p.startswith(f"{n}/")}
     paths = in_schema_order(base.paths - given - out)
     old = [path for path in paths if path.startswith(OUTPUTS)]
     if old and any(path.startswith(OUTPUTS) for path in given):
         plan.notices.append(
-            f"{few(old)} still come from {ask.base}; if that is an older model, "
+            f"{few(old)} still come from {named}; if that is an older model, "
             "give them anew or leave them out with --without"
         )
-    return links_of(base, paths, target)
+    texts = [p for p in paths if len(base.files) > 1 and is_text(base.columns.get(p))]
+    for path in texts:
+        source = Source(Path(base.files[0]), path, base.columns[path].parts, held=named or "")
+        plan.items[path] = Item(place_of(path), source, source.column.dtype, same)
+    return links_of(base, [path for path in paths if path not in texts], target)
+
+
+def is_text(column: Column | None) -> bool:
+    """Whether a dataset with a row per sample holds text."""
+    return column is not None and column.dtype.kind in "OSU"
 
 
 def _links(ask: Packing, plan: Plan, target: Path) -> dict[str, Link]:
@@ -160,6 +176,42 @@ def _links(ask: Packing, plan: Plan, target: Path) -> dict[str, Link]:
         else:
             links[path] = link
     return links
+
+
+def _check_axes(plan: Plan, others: Mapping[str, Any]) -> int:
+    """Hold all datasets against the format and each other; return the number of samples.
+
+    Raises
+    ------
+    SchemaError
+        Naming the source.
+    """
+    axes = Axes()
+    together = {**others, **plan.constants, **plan.items}
+    for path in in_schema_order(together):
+        each = together[path]
+        source = each.source if isinstance(each, Item) else None
+        with located(file=None if source is None else source.name):
+            if "n" not in axes.sizes and not per_sample(path):
+                continue
+            _check_one(path, each, axes)
+    if "n" not in axes.sizes:
+        raise SchemaError("expected at least one array with a row per sample, found none")
+    if not axes.sizes["n"]:
+        names = [item.source.name for item in plan.items.values()]
+        raise SchemaError(
+            "expected a row for each sample, found no rows", file=next(iter(names), None)
+        )
+    return axes.sizes["n"]
+
+
+def _check_one(path: str, each: Any, axes: Axes) -> None:
+    try:
+        axes_of({path: each}, axes)
+    except SchemaError as error:
+        if "rows, as in" in error.message:
+            error.message += "; where both have ids, --join id joins by them"
+        raise
 
 
 def _write(

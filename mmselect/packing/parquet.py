@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import DataError, InputError, needing
-from mmselect.packing.arrays import in_numeric_order
+from mmselect.packing.arrays import gap, in_numeric_order
 from mmselect.packing.source import Files, InOrder, Source, beside, choose
 from mmselect.pool.ids import as_stored
 
@@ -40,7 +40,8 @@ def open_parquet(path: Path, key: str, files: Files) -> Source:
     parts = tuple(_part(shard, file, key) for shard, file in shards)
     nulls = any(_has_nulls(file, key) for _, file in shards) and len(parts[0].shape) > 1
     absent = partial(_absent, [file for _, file in shards], key) if nulls else None
-    return Source(path, key, parts, in_order=True, absent=absent)
+    notices = gap([shard for shard, _ in shards])
+    return Source(path, key, parts, in_order=True, absent=absent, notices=notices)
 
 
 def _shards(path: Path) -> list[Path]:
@@ -188,7 +189,7 @@ def _absent(shards: list[Any], key: str) -> NDArray[np.bool_]:
         for file in shards
         for chunk in _chunks(Path(), file, key, 4096)
     ]
-    return np.concatenate(found)
+    return np.concatenate([np.empty(0, bool), *found])
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -26,9 +26,9 @@ from mmselect.packing.joining import (
 )
 from mmselect.packing.kinds import ids_of
 from mmselect.packing.source import Files, Source, in_memory
-from mmselect.pool.presence import mask_over
+from mmselect.pool.presence import NOTHING, bare_rows, mask_over
 from mmselect.pool.reading import Pool
-from mmselect.pool.schema import Axes, Place, axes_of, per_sample, place_of
+from mmselect.pool.schema import Place, modalities_in, per_sample, place_of
 
 OF_ONE = ("/features", "/unimodal_logits")
 """Groups whose datasets a sample may lack: it then lacks that modality."""
@@ -200,7 +200,7 @@ def _constant(path: str, source: Source) -> Array:
 
 
 def _item(place: Place, source: Source, found: Match | None, floats: str | None) -> Item:
-    item = Item(place, source, source.column.dtype, _same)
+    item = Item(place, source, source.column.dtype, same)
     with located(file=str(source.path), dataset=source.key or item.path):
         dtype, turn = fitted(place, source.column.dtype, floats)
         if found is None or found.same_order:
@@ -211,7 +211,8 @@ def _item(place: Place, source: Source, found: Match | None, floats: str | None)
         return Item(place, source, dtype, turn, found.rows)
 
 
-def _same(block: Array) -> Array:
+def same(block: Array) -> Array:
+    """Leave values as they are."""
     return block
 
 
@@ -250,7 +251,7 @@ def _met(samples: Source, found: Source) -> Match:
     """Find the samples among some ids; they are all there where these are their own."""
     if found is samples:
         return Match(np.arange(len(samples.column)), 0)
-    return match(names_in(samples), names_in(found))
+    return match(names_in(samples), len(samples.column), names_in(found))
 
 
 def _match(plan: Plan, source: Source, ids: Source | None, met: Mapping[str, Match]) -> Match:
@@ -356,40 +357,20 @@ def _apply_absent(
         plan.notices.append(f"{name}: {int(absent.sum()):,} of {len(absent):,} samples have none")
         source = in_memory(f"/present/{name}", masks[name], "rows that are there")
         plan.items[f"/present/{name}"] = _item(place_of(f"/present/{name}"), source, None, None)
+    _refuse_bare(plan, masks, lacking, base)
     for path, item in plan.items.items():
         there = mask_over(path, masks)
         if there is not None and len(there) == item.shape[0] and not there.all():
             plan.items[path] = replace(item, there=there)
 
 
-def check_axes(
-    plan: Plan, others: Mapping[str, Any], order: Callable[[Sequence[str]], Sequence[str]]
-) -> int:
-    """Hold all datasets against the format and each other; return the number of samples.
-
-    Raises
-    ------
-    SchemaError
-        Naming the source.
-    """
-    axes = Axes()
-    together = {**others, **plan.constants, **plan.items}
-    for path in order([*together]):
-        each = together[path]
-        source = each.source if isinstance(each, Item) else None
-        with located(file=None if source is None else source.name):
-            if "n" not in axes.sizes and not per_sample(path):
-                continue
-            _check_one(path, each, axes)
-    if "n" not in axes.sizes:
-        raise SchemaError("expected at least one array with a row per sample, found none")
-    return axes.sizes["n"]
-
-
-def _check_one(path: str, each: Any, axes: Axes) -> None:
-    try:
-        axes_of({path: each}, axes)
-    except SchemaError as error:
-        if "rows, as in" in error.message:
-            error.message += "; where both have ids, --join id joins by them"
-        raise
+def _refuse_bare(
+    plan: Plan, masks: Mapping[str, NDArray[np.bool_]], lacking: Collection[str], base: Pool | None
+) -> None:
+    """Refuse samples without any modality, and name a source that lacks them."""
+    known = modalities_in({*plan.items} | (set() if base is None else base.paths))
+    bare = bare_rows(masks, known).tolist() if lacking else []
+    if bare:
+        lack = (item for item in plan.items.values() if item.place.name in lacking)
+        message = f"{NOTHING}; leave such rows out of all sources"
+        raise DataError(message, file=next(lack).source.name, rows=bare)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmselect.ask import Packing
 from mmselect.option import options
+from mmselect.packing.asking import Packing
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.schema import SCHEMA, place_of
 from mmselect.request import lacking, runnable

@@ -24,6 +24,8 @@ class Link:
         The HDF5 file, and the dataset in it.
     pieces : tuple of (str, int, int)
         In place of these: each file, the first byte of the numbers in it, and how many bytes.
+    shards : tuple of (str, str, int)
+        In place of all these, numbers in several HDF5 files: each file, the dataset, its rows.
     """
 
     shape: tuple[int, ...]
@@ -31,12 +33,24 @@ class Link:
     file: str = ""
     path: str = ""
     pieces: tuple[tuple[str, int, int], ...] = ()
+    shards: tuple[tuple[str, str, int], ...] = ()
 
     def store(self, handle: h5py.File, name: str) -> None:
         """Write it under a name."""
         with undisturbed():
+            if self.shards:
+                handle.create_virtual_dataset(name, self._together())
+                return
             if not self.pieces:
                 handle[name] = h5py.ExternalLink(self.file, self.path)
                 return
             pieces = [(os.fsencode(file), place, size) for file, place, size in self.pieces]
             handle.create_dataset(name, self.shape, self.dtype, external=pieces, track_times=False)
+
+    def _together(self) -> h5py.VirtualLayout:
+        layout, start = h5py.VirtualLayout(self.shape, self.dtype), 0
+        for file, path, rows in self.shards:
+            shape = (rows, *self.shape[1:])
+            layout[start : start + rows] = h5py.VirtualSource(file, path, shape, self.dtype)
+            start += rows
+        return layout

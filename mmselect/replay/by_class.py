@@ -92,7 +92,7 @@ def class_gains(
         }
         order = np.argsort(-means["difference"], kind="stable")
         level = _mean(of[name]["accuracy"], known)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "class": words[known[i]] if words and known[i] < len(words) else str(known[i]),
                 "accuracy": float(level[i]),

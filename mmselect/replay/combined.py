@@ -22,7 +22,7 @@ BESIDE = "combined.json"
 
 def setting_rows(made: dict[str, Any]) -> list[tuple[str, ...]]:
     """Say what was combined."""
-    rows = [("setting", "seeds", "rounds", "labeled samples")]
+    rows: list[tuple[str, ...]] = [("setting", "seeds", "rounds", "labeled samples")]
     for s in made["settings"]:
         first, last = s["labeled"]
         rows.append((s["name"], str(s["seeds"]), str(s["rounds"]), f"{first:,.0f} to {last:,.0f}"))
@@ -79,7 +79,7 @@ def _as_columns(made: dict[str, Any]) -> dict[str, list[Any]]:
 
 FORMS: dict[str, Callable[[dict[str, Any]], Iterable[bytes]]] = {
     "text": lambda made: (line for rows in combined_tables(made) for line in aligned(rows)),
-    "csv": lambda made: as_csv(_as_columns(made)),
+    "csv": lambda made: as_csv({**_as_columns(made)}),
     "json": lambda made: [f"{as_json(made, indent=1)}\n".encode()],
 }
 

@@ -19,6 +19,9 @@ INTERVAL = 0.95
 TEST = 0.9
 """Confidence of the two-sided tests behind the matrix of wins, as in BMMAL's Fig. 5."""
 
+ALIKE = 1e-12
+"""Seeds that differ by no more are copies: what is left are last digits."""
+
 FINE = 2001
 """Label counts at which curves are compared, from the first to the last."""
 
@@ -99,11 +102,11 @@ def labels_interval(
     >>> [round(x) for x in labels_interval(labeled, accuracy, np.full(3, 0.5))]
     [45, 55]
     """
-    grid = np.linspace(*labeled[:, [0, -1]].mean(axis=0), FINE)
+    grid = np.linspace(labeled[:, 0].mean(), labeled[:, -1].mean(), FINE)
     lines = [np.interp(grid, x, y) for x, y in zip(labeled, accuracy, strict=True)]
     values = np.array(lines) - level[:, None]
     s = len(values)
-    if s < 2 or not np.ptp(values, axis=0).any():
+    if s < 2 or np.ptp(values, axis=0).max() <= ALIKE:
         return math.nan, math.nan
     mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
     half = float(student.ppf(0.5 + confidence / 2, s - 1)) * spread / math.sqrt(s)
@@ -148,7 +151,7 @@ def interval(
     [2.0, -0.484, 4.484]
     """
     mean, s = float(values.mean()), len(values)
-    if s < 2 or (mean and not np.ptp(values)):
+    if s < 2 or (abs(mean) > ALIKE and np.ptp(values) <= ALIKE):
         return mean, math.nan, math.nan
     half = float(student.ppf(0.5 + confidence / 2, s - 1) * values.std(ddof=1) / math.sqrt(s))
     return mean, mean - half, mean + half

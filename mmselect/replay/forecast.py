@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.stats import norm
 
-from mmselect.replay.comparison import INTERVAL, Curves
+from mmselect.replay.comparison import ALIKE, INTERVAL, Curves
 
 LEAST_ROUNDS = 4
 """Points that a fit of four numbers takes."""
@@ -97,7 +97,7 @@ def fit(labeled: Curves, accuracy: Curves) -> Fit | None:
         None for fewer than two seeds or four rounds with the start, and for seeds that are alike.
     """
     seeds, rounds = accuracy.shape
-    if seeds < 2 or rounds < LEAST_ROUNDS or not np.ptp(accuracy, axis=0).any():
+    if seeds < 2 or rounds < LEAST_ROUNDS or np.ptp(accuracy, axis=0).max() <= ALIKE:
         return None
     x, y = labeled.mean(axis=0), accuracy.mean(axis=0)
     k, a, b = _grid()
@@ -116,9 +116,9 @@ def fit(labeled: Curves, accuracy: Curves) -> Fit | None:
         return None
     weight = np.exp(log - log.max())
     kept = weight > 1e-6
-    columns = (column[kept] for column in (best, k, a, b))
     error = float(level.std(ddof=1)) / math.sqrt(seeds)
-    return Fit(*columns, weight[kept] / weight[kept].sum(), float(x[-1]), error)
+    share = weight[kept] / weight[kept].sum()
+    return Fit(best[kept], k[kept], a[kept], b[kept], share, float(x[-1]), error)
 
 
 def parameters(labeled: Curves, accuracy: Curves) -> Palm | None:

@@ -94,7 +94,7 @@ function chart(of) {
     if (known(of.full)) {
       const [, at] = to(x0, of.full);
       draw(svg, "line", { class: "full", x1: left, x2: width - right, y1: at, y2: at });
-      draw(svg, "text", { x: left + 4, y: at + 14 }, `all labels: ${of.full.toFixed(1)}`);
+      draw(svg, "text", { x: left + 4, y: at + (at > height / 2 ? -5 : 14) }, `all labels: ${of.full.toFixed(1)}`);
     }
     for (const s of seen()) {
       const line = (values) => s.x.map((x, i) => to(x, values[i]).map((v) => v.toFixed(1)).join(" "));

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
-from mmselect.replay.comparison import INTERVAL, interval
+from mmselect.replay.comparison import ALIKE, INTERVAL, interval
 
 POWER = 0.8
 """Chance with which so many seeds as are named tell a difference that is there from noise."""
@@ -75,7 +75,7 @@ def more_seeds(differences: NDArray[np.float64], confidence: float = INTERVAL) -
     """
     mean, low, high = interval(differences, confidence)
     played = len(differences)
-    if math.isnan(low) or not np.ptp(differences):
+    if math.isnan(low) or np.ptp(differences) <= ALIKE:
         return math.nan
     if low > 0 or high < 0:
         return 0.0
@@ -143,7 +143,7 @@ def visible(
     >>> round(visible([np.array([0.1, -0.05, 0.04, 0.06, -0.02])], 5), 3)
     0.102
     """
-    spread = [float(d.var(ddof=1)) for d in differences if len(d) > 1 and np.ptp(d)]
+    spread = [float(d.var(ddof=1)) for d in differences if len(d) > 1 and np.ptp(d) > ALIKE]
     if not spread or seeds < 2:
         return math.nan
     return visible_effect(seeds, confidence) * math.sqrt(float(np.mean(spread)))

@@ -24,6 +24,8 @@ from mmselect.replay.tables import (
     visible_rows,
 )
 
+PANEL = ' class="panel"'
+
 
 class Section(NamedTuple):
     """One part of a page; heading and note are text, the body is HTML."""
@@ -37,7 +39,8 @@ class Section(NamedTuple):
 def joined(sections: Sequence[Section]) -> str:
     """Put sections one below the other; where there is nothing to show there is no section."""
     return "".join(
-        f'<section><h2>{shown(s.heading)}</h2><p class="note">{shown(s.note)}</p>{s.body}</section>'
+        f"<section{PANEL if s.panel else ''}><h2>{shown(s.heading)}</h2>"
+        f'<p class="note">{shown(s.note)}</p>{s.body}</section>\n'
         for s in sections
         if s.body
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,23 @@ def sparse() -> None:
         group["indptr"] = np.array([0, 1, 2])
 
 
+def no_rows() -> None:
+    np.save("x.npy", X[:0])
+
+
+def twice() -> None:
+    with zipfile.ZipFile("x.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.save("whole.npy", X)
+        for _ in range(2):
+            archive.write("whole.npy", "a.npy")
+    Path("whole.npy").unlink()
+
+
+def nothing_there() -> None:
+    Path("x.csv").write_text('z,b\n"[1, 2]",1\n,2\n')
+
+
 CASES: list[tuple[Callable[[], None], str, str]] = [
     (objects, "x.npy", "x.npy: expected numbers or text, found Python objects, which are a pickle"),
     (fields, "x.npy", "x.npy: expected numbers, found fields a, b"),
@@ -164,6 +182,9 @@ CASES: list[tuple[Callable[[], None], str, str]] = [
     (pickle, "x.pkl", "x.pkl: a pickle can run code, so none is read"),
     (sparse, "x.h5ad:obsm/z", "x.h5ad: obsm/z: expected columns below 3 in a sparse matrix"),
     (lambda: None, "x.npy", "x.npy: no such file"),
+    (no_rows, "x.npy", "x.npy: expected a row for each sample, found no rows"),
+    (twice, "x.npz:a", "x.npz: a: expected arrays of different names, found it twice"),
+    (nothing_there, "x.csv:z", "x.csv:z: row 1: expected at least one modality of every sample"),
 ]
 
 

@@ -225,5 +225,34 @@ def test_equal_hashes_are_no_equal_names(monkeypatch: pytest.MonkeyPatch) -> Non
         "mmselect.packing.joining._digests",
         lambda names: (np.zeros(len(names), "i8"), np.array([second[n] for n in names])),
     )
-    met = match([[b"a", b"b"], [b"c"]], [[b"c"], [b"d", b"a"]])
+    met = match([[b"a", b"b"], [b"c"]], 3, [[b"c"], [b"d", b"a"]])
     assert (met.rows.tolist(), met.others) == ([2, -1, 0], 1)
+
+
+def test_the_next_round_of_a_pool_in_shards(here: Path, cli: Callable[..., Result]) -> None:
+    mmselect.write_pool("pool.h5", **GIVEN)
+    cuts = {"a.h5": slice(0, 25), "b.h5": slice(25, N)}
+    fixed = ("class_names", "classifier_weight", "classifier_bias")
+    for name, rows in cuts.items():
+        cut = {
+            key: values
+            if key in fixed
+            else {k: v[rows] for k, v in values.items()}
+            if isinstance(values, dict)
+            else values[rows]
+            for key, values in GIVEN.items()
+        }
+        mmselect.write_pool(name, **cut)
+    new = np.roll(LOGITS, 1, axis=0)
+    np.save("new.npy", new)
+    line = ["--from", "a.h5", "--from", "b.h5", "--multimodal-logits", "new.npy"]
+    result = cli("pack", *line, "-o", "round2.h5", "-q")
+    assert result.code == 0, result.err
+    assert "link to a.h5, b.h5" in result.out
+    assert contents("round2.h5") == contents("pool.h5") | {"/multimodal_logits": new.tolist()}
+    with h5py.File("round2.h5") as handle:  # nor does HDF5 need us to read it
+        assert handle["features/image"].is_virtual
+        assert handle["features/image"][:].tolist() == IMAGE.tolist()
+    mmselect.pack("round3.h5", base=["round2.h5"], without=["dropout_logits"])
+    assert cli("select", "round3.h5", "-b", "3", "-s", "bmmal").code == 0
+    assert cli("check", "round3.h5").code == 0

@@ -211,3 +211,29 @@ def test_a_pool_is_never_packed_onto_its_source(here: Path) -> None:
     with pytest.raises(MmselectError, match="expected a file of its own"):
         mmselect.pack("x.npy", features={"image": "x.npy"})
     assert np.load("x.npy").shape == IMAGE.shape
+
+
+def test_a_number_left_out_of_shards_is_told(here: Path) -> None:
+    Path("shards").mkdir()
+    for i in range(12):
+        np.save(f"shards/part-{i}.npy", np.full((1, 2), i, "f4"))
+    assert mmselect.pack("pool.h5", features={"a": "shards"}).notices == []
+    with mmselect.open_pool("pool.h5") as pool:
+        assert pool.columns["/features/a"][:][:, 0].tolist() == [*range(12)]  # 2 before 10
+    Path("shards/part-5.npy").unlink()
+    said = mmselect.pack("pool.h5", features={"a": "shards"}).notices
+    assert said == ["shards: nothing between part-4.npy and part-6.npy; is a file missing?"]
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8"])
+def test_a_pool_has_the_order_of_bytes_that_computes(here: Path, dtype: str) -> None:
+    x = np.arange(6.0).reshape(3, 2)
+    np.save("x.npy", x.astype(dtype))
+    made = mmselect.pack(
+        "pool.h5", features={"a": "x.npy"}, metadata={"k": np.arange(3, dtype=">i4")}
+    )
+    types = [about.type for about in made.datasets.values()]
+    assert types == [str(np.dtype(dtype).newbyteorder("=")), "int32"]
+    with mmselect.open_pool("pool.h5") as pool:
+        assert pool.columns["/features/a"][:].tolist() == x.tolist()
+        assert pool.columns["/metadata/k"][:].tolist() == [0, 1, 2]

@@ -53,6 +53,9 @@ def test_nothing_to_say() -> None:
     assert math.isnan(more_seeds(np.array([0.1])))
     assert math.isnan(more_seeds(np.array([0.1, 0.1, 0.1])))  # copies
     assert math.isnan(more_seeds(np.zeros(3)))
+    copies = np.array([0.1, 0.1 + 1e-16, 0.1])  # but for the last digit
+    assert math.isnan(more_seeds(copies)) and math.isnan(visible([copies], 3))
+    assert math.isnan(interval(copies)[1])
     assert more_seeds(np.array([1.0, -1.0, 1e-9])) == math.inf
 
 

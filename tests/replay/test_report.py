@@ -102,7 +102,7 @@ def test_names_cannot_break_the_page(cli: Callable[..., Result], tmp_path: Path)
 def test_the_page_in_a_browser(cli: Callable[..., Result], known: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     play = ["replay", known, *PLAY[:-1], "bmmal,entropy,random", "--seeds", "3"]
-    assert cli(*play, "--report", folder).code == 0
+    assert cli(*play, "--full", "--report", folder).code == 0
     summary = json.loads((folder / "replay.json").read_text())["summary"]["strategies"]
     with browser.browser() as page:
         for width, dark in ((1280, False), (390, True)):
@@ -124,9 +124,18 @@ def test_the_page_in_a_browser(cli: Callable[..., Result], known: Path, tmp_path
             assert tip.startswith("32 labeled")
             for name, row in summary.items():
                 assert f"{name}{100 * row['last'][0]:.1f}" in tip
+            assert page.run("document.querySelectorAll('.chart line.full').length") == 6
             page.run("document.querySelector('.keys button').click()")
             assert page.run("document.querySelectorAll('.chart .band').length") == 2 * 6
             assert page.run("document.querySelectorAll('td[data-won][style]').length") > 0
+        first, both = tmp_path / "first", tmp_path / "both"
+        play = ["replay", known, "--rounds", "0", "--start", "coreset,random", "-b", "8,12"]
+        assert cli(*play, "--seeds", "2", "--report", first).code == 0
+        assert cli("replay", "--combine", folder, "--report", both).code == 0
+        for place, charts in ((first, 6), (both, 0)):
+            page.open(place / "report.html", width=390, dark=True)
+            assert page.run("document.documentElement.scrollWidth") == 390
+            assert page.run("document.querySelectorAll('.chart').length") == charts
         assert page.complaints() == [] and page.requests() == []
 
 
@@ -147,7 +156,7 @@ def test_without_matplotlib(
     ("arguments", "code", "words"),
     [
         (["--format", "xml"], 2, "format: expected one of text, csv, json, found 'xml'"),
-        (["--target", "60"], 2, "target: expected an accuracy above 0 and up to 1, found 60"),
+        (["--target", "60"], 2, "target: expected an accuracy above 0 and up to 1, found '60'"),
         (["-s", "random,"], 2, "strategies: expected text, found ''"),
         (["-s", "bald"], 1, "strategy bald needs /dropout_logits"),
         (["-b", "900"], 1, "rounds of 900"),

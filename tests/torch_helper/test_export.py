@@ -356,6 +356,7 @@ def test_progress_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("mmselect.terminal.LOOK", 0)
     options = {"features": FEATURES, "unimodal_logits": HEADS, "inputs": ["image", "text"]}
     export_pool(TwoTower(), loader(), tmp_path / "a.h5", **options)
     export_pool(TwoTower(), list(loader()), tmp_path / "b.h5", **options)
