@@ -151,3 +151,9 @@ def test_numbers_stay_whole() -> None:
     assert laid([("a-word-that-is-wider-than-the-line",)], 9) == [
         "a-word-that-is-wider-than-the-line"
     ]
+
+
+def test_a_long_path_takes_nothing_else_over_the_line() -> None:
+    rows = [("files", "/" + "deep/" * 12 + "pool.h5"), ("samples", "many of them, " * 4)]
+    lines = [line.decode().rstrip("\n") for line in aligned(rows, 40)]
+    assert [len(line) > 40 for line in lines] == [True, False, False]

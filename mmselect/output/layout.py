@@ -82,6 +82,8 @@ def aligned(
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     headed = len(cells[0]) > 2
     floors = [_floor(column, headed) for column in zip(*cells, strict=True)]
+    if len(floors) == 2:  # a word that leaves the line takes nothing else along
+        floors[1] = min(floors[1], max(width - GAP - floors[0], FIRM))
     lines: list[str] = []
     for columns in _bands(floors, width):
         lines += [""] if lines else []
