@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmselect
-from mmselect import engine
+from mmselect import tasks
 
 N = 700
 CONSTANT = ("classifier_weight", "classifier_bias", "class_names")
@@ -98,7 +98,7 @@ def test_nothing_changes_a_byte(
 def monkeypatch_module() -> Any:
     """Make compute blocks small, so that this small pool has many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "COMPUTE_BLOCK_ELEMENTS", 16 * 130)
+        patch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 16 * 130)
         yield
 
 

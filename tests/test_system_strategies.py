@@ -13,7 +13,7 @@ import pytest
 from conftest import arrays
 
 import mmselect
-from mmselect import engine
+from mmselect import tasks
 from mmselect.core.coverage import gcnal, typiclust
 from mmselect.demo import EMOJI
 from mmselect.errors import NeedsError
@@ -106,7 +106,7 @@ def test_every_candidate_once(tmp_path: Path, name: str) -> None:
 def test_the_same_bytes_whatever_threads_memory_shards_and_storage(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "COMPUTE_BLOCK_ELEMENTS", 16 * 70)  # many blocks in a small pool
+    monkeypatch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 16 * 70)  # many blocks in a small pool
     monkeypatch.setattr(gcnal, "BLOCK", 64)
     monkeypatch.setattr(typiclust, "BLOCK", 16)
     data = arrays(500, c=70)

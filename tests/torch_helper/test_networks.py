@@ -18,7 +18,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 import mmselect
-from mmselect import engine
+from mmselect import tasks
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.engine import Engine
 from mmselect.errors import DataError, ParameterError, SelectionError
@@ -322,7 +322,7 @@ def test_every_candidate_once_nested_and_by_the_seed(tmp_path: Path, name: str) 
 def test_the_same_bytes_whatever_threads_memory_shards_and_storage(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "COMPUTE_BLOCK_ELEMENTS", 16 * 70)  # many blocks in a small pool
+    monkeypatch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 16 * 70)  # many blocks in a small pool
     data = arrays(300, c=7)
     whole = tmp_path / "whole.h5"
     mmselect.write_pool(whole, **data)
