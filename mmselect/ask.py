@@ -34,7 +34,6 @@ from mmselect.option import (
     text,
     whole,
 )
-from mmselect.workers import ENGINES
 
 STRATEGY, BUDGET = ("--strategy", "-s"), ("--budget", "-b")
 NEUTRAL = "No result depends on it."
@@ -51,7 +50,7 @@ def engine_name(name: str, value: Any) -> str:
     'dask=tcp://10.0.0.1:8786'
     """
     kind, equals, address = text(name, value).partition("=")
-    one_of(*ENGINES)(name, kind)
+    one_of("threads", "processes", "dask", "ray")(name, kind)
     if equals and (not address or kind not in ("dask", "ray")):
         raise refuse(name, "dask=SCHEDULER or ray=ADDRESS", value)
     return str(value)

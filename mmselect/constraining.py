@@ -19,8 +19,8 @@ from mmselect.constraint import Group, Share, as_texts
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.caps import Cap
 from mmselect.core.constraints.quotas import Quotas
-from mmselect.core.scores.softmax import check_logits
-from mmselect.engine import Engine, compute_rows, join_rows, map_rows
+from mmselect.core.scores.confidence import top_class
+from mmselect.engine import Engine
 from mmselect.errors import (
     DataError,
     NeedsError,
@@ -313,10 +313,8 @@ class _Columns:
             message = f"{said}: predicted needs {FUSED}, which the pool does not have"
             raise NeedsError(f"{message} (nor {few(missing)})", file=self.pool.files[0])
         logits = sources[FUSED] if FUSED in sources else model_of(sources).logits
-        step = compute_rows(logits.shape[1])
-        with self.pool.located(), located(dataset=FUSED):
-            parts = map_rows(_top_class, [logits], self.candidates, step=step, engine=self.engine)
-            (codes,) = join_rows(parts, len(self.candidates))
+        with self.pool.located():
+            codes = top_class(logits, self.candidates, self.engine, FUSED)
         names = self.pool.constants.get("/class_names")
         values = range(logits.shape[1]) if names is None else as_stored(names).tolist()
         return Grouped(codes, values)
@@ -343,8 +341,3 @@ class _Columns:
         ]
         message = f"{expected} ({few(known)}), found {value[:LONGEST]!r}{suggestion(value, known)}"
         return SelectionError(message, file=self.pool.files[0])
-
-
-def _top_class(rows: Index, blocks: list[Array]) -> tuple[Index]:
-    check_logits(blocks[0].max(axis=1), rows)
-    return (blocks[0].argmax(axis=1),)

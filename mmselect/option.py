@@ -24,12 +24,12 @@ LONGEST = 60
 """Characters of a refused value that an error repeats."""
 
 CONDITION = "COLUMN=VALUE, or one of != < <= > >= in place of ="
+BUDGET = "a count of at least 1, or a share above 0% and up to 100%"
 
 Parser = Callable[[str, Any], Any]
 """Turns what was said for an option of this name, as text or in Python, into its value."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Class = TypeVar("Class")
 
 
 class Condition(NamedTuple):
@@ -165,23 +165,21 @@ def parse_budget(budget: Any, n: int, name: str = "budget") -> int:
     """
     said = budget.strip() if isinstance(budget, str) else budget
     share = isinstance(said, str) and said.endswith("%")
-    expected = "a count of at least 1, or a share above 0% and up to 100%"
     try:
         if share:
-            part = between(0, math.nextafter(100, 101), expected)(name, said[:-1])
+            part = between(0, math.nextafter(100, 101), BUDGET)(name, said[:-1])
             return max(int(n * part / 100 + 1e-9), 1)
         return int(whole(1)(name, said))
     except UsageError:
-        raise BudgetError(str(refuse(name, expected, said))) from None
+        raise BudgetError(str(refuse(name, BUDGET, said))) from None
 
 
 def amount_or_share(name: str, value: Any) -> str:
     """Take a budget in any unit: a number above 0, or a share; whether it counts shows later."""
     if isinstance(value, str) and value.strip().endswith("%"):
         return count_or_share(name, value)
-    expected = "a count of at least 1, or a share above 0% and up to 100%"
     try:
-        between(0, math.inf, expected)(name, value)
+        between(0, math.inf, BUDGET)(name, value)
     except UsageError as error:
         raise BudgetError(str(error)) from None
     return str(value)
@@ -235,15 +233,8 @@ def assignments(name: str, value: Any) -> dict[str, Any]:
     """Take ``NAME=VALUE`` texts, or a mapping."""
     if isinstance(value, Mapping):
         return dict(value)
-    parameters: dict[str, Any] = {}
-    for assignment in several(name, "NAME=VALUE, or a mapping", value, str):
-        name, equals, given = str(assignment).partition("=")
-        if not equals or not name:
-            raise refuse("-p", "NAME=VALUE", assignment)
-        if name in parameters:
-            raise UsageError(f"-p: expected {name} once, found it twice")
-        parameters[name] = given
-    return parameters
+    each = several(name, "NAME=VALUE, or a mapping", value, str)
+    return dict(_assignments("-p", "NAME=VALUE", "([^=]+)=(.*)", each))
 
 
 def anything(name: str, value: Any) -> Any:
@@ -261,15 +252,17 @@ def sources(name: str, value: Any) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         each = several(name, "NAME=SOURCE, or a mapping", value, str)
-        value = dict(_assignments(name, "NAME=SOURCE", each))
+        value = dict(_assignments(name, "NAME=SOURCE", "([A-Za-z0-9_.+-]+)=(.+)", each))
     return {str(key): anything(name, each) for key, each in value.items()}
 
 
-def _assignments(name: str, expected: str, said: Iterable[Any]) -> Iterable[tuple[str, str]]:
+def _assignments(
+    name: str, expected: str, pattern: str, said: Iterable[Any]
+) -> Iterable[tuple[str, str]]:
     """Cut each text at its first ``=``; a name may be given once."""
     seen = set[str]()
     for each in said:
-        found = re.fullmatch(r"([A-Za-z0-9_.+-]+)=(.+)", str(each), re.DOTALL)
+        found = re.fullmatch(pattern, str(each), re.DOTALL)
         if found is None:
             raise refuse(name, expected, each)
         if found[1] in seen:
@@ -354,7 +347,7 @@ def id_list(help: str) -> Any:
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-def asking(kind: type[Class]) -> type[Class]:
+def asking(kind: type[Any]) -> type[Any]:
     """Make a class of what is asked, without the methods that nobody calls: they take time."""
     return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Rows, gather
+from mmselect.arrays import Floats, Index, Rows, gather
 from mmselect.core.scores.shapley import contributions
-from mmselect.core.scores.softmax import Activation, check_logits, strips
-from mmselect.engine import Engine, compute_rows, map_rows
+from mmselect.core.scores.softmax import Activation, strips
+from mmselect.engine import Engine, compute_rows
 from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import lacking
@@ -78,25 +77,6 @@ def predict(logits: Rows, rows: Index, activation: Activation, name: str) -> Pre
                 to = slice(start + strip.rows.start, start + strip.rows.start + len(e))
                 classes[to], probability[to] = best, share
     return Prediction(classes, probability)
-
-
-def top_class(logits: Rows, rows: Index, engine: Engine) -> Index:
-    """Likeliest class of each of many rows, block by block.
-
-    Examples
-    --------
-    >>> top_class(np.array([[0.0, 1.0], [3.0, 2.0]]), np.arange(2), Engine(1)).tolist()
-    [1, 0]
-    """
-    step = compute_rows(logits.shape[1])
-    found = list(map_rows(partial(_top_class, FUSED), [logits], rows, step=step, engine=engine))
-    return np.concatenate(found)
-
-
-def _top_class(name: str, rows: Index, blocks: list[Array]) -> Index:
-    top: Index = blocks[0].argmax(axis=1)
-    check_logits(blocks[0][np.arange(len(rows)), top], rows, name)
-    return top
 
 
 def dominating(pool: Pool, rows: Index, engine: Engine) -> Index | None:

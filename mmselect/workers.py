@@ -23,9 +23,6 @@ from mmselect.errors import EngineError, needing
 
 POLL_SECONDS = 0.5
 
-ENGINES = ("threads", "processes", "dask", "ray")
-"""Who can do the work; after dask and ray, where: ``dask=tcp://10.0.0.1:8786``."""
-
 Function = Callable[[Any], Any]
 
 

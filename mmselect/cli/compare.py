@@ -11,10 +11,8 @@ from mmselect.cli.options import (
     ColumnNames,
     Quiet,
     TextOrJson,
-    one_of,
     progress_bar,
-    show,
-    show_json,
+    show_report,
 )
 from mmselect.option import names
 
@@ -38,15 +36,13 @@ def verify(
     Exit code 0 if the picks are the same, else 1; says what differs. Pool and lists are those that
     the provenance names, unless they are given.
     """
-    from mmselect.describe.report import as_data
     from mmselect.describe.verification import read_selection
     from mmselect.describe.verification import verify as make_again
 
-    one_of("format", form, ("text", "json"))
     selected = read_selection(picks)
     with progress_bar(quiet) as progress:
         found = make_again(selected, pools or [], ask, progress)
-    show_json(as_data(found)) if form == "json" else show(found.rows())
+    show_report(found, form)
     if not found.same:
         raise typer.Exit(1)
 
@@ -65,10 +61,8 @@ def diff(
     predicted class and modality.
     """
     from mmselect.describe.difference import describe_difference
-    from mmselect.describe.report import as_data
     from mmselect.lists import read_list
 
-    one_of("format", form, ("text", "json"))
     chosen = None if columns is None else names("columns", columns)
     report = describe_difference(read_list(a), read_list(b), pools or [], chosen)
-    show_json(as_data(report)) if form == "json" else show(report.rows())
+    show_report(report, form)

@@ -8,7 +8,6 @@ file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +105,8 @@ def parameter_names(ctx: Any, _incomplete: str) -> Iterable[str]:
 
 def _of_plugins() -> dict[str, tuple[str, ...]]:
     """Strategies of installed packages, with their parameters."""
+    from importlib.metadata import entry_points  # 30 modules
+
     if not entry_points(group=PLUGINS):
         return {}
     from mmselect.strategies.registry import installed

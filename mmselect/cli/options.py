@@ -15,9 +15,9 @@ from typer.core import TyperCommand
 
 from mmselect.cli.completion import completer, quietly, words
 from mmselect.cli.examples import EXAMPLES
-from mmselect.errors import UsageError, suggestion
+from mmselect.errors import UsageError
 from mmselect.lists import read_list
-from mmselect.option import Asked, Option, names, options
+from mmselect.option import Asked, Option, names, one_of, options
 from mmselect.progress import Progress, phase
 from mmselect.terminal import bar, notices, page
 
@@ -58,6 +58,10 @@ def form_option(*names: str) -> Any:
     return typer.Option("--format", metavar="FORMAT", help=help, autocompletion=complete)
 
 
+def _text_or_json(form: str) -> str:
+    return str(one_of("text", "json")("format", form))
+
+
 TextOrJson = Annotated[
     str,
     typer.Option(
@@ -65,6 +69,7 @@ TextOrJson = Annotated[
         metavar="text|json",
         help="As what to print it.",
         autocompletion=completer("form", "text|json"),
+        callback=_text_or_json,
     ),
 ]
 ColumnNames = Annotated[
@@ -208,13 +213,6 @@ def _read(ask: type[Asked], said: dict[str, Any]) -> Asked:
     return replace(checked, **read)
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a word that is not among those allowed."""
-    if value not in allowed:
-        near = suggestion(value, allowed)
-        raise UsageError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}{near}")
-
-
 def how_to(columns: str | None, predict: str | None = None) -> How:
     """Read what goes along with a result."""
     from mmselect.output.tables import How
@@ -263,6 +261,13 @@ def show_json(value: Any) -> None:
     from mmselect.output.tables import as_json
 
     to_stdout([f"{as_json(value, indent=1)}\n".encode()])
+
+
+def show_report(report: Any, form: str | None) -> None:
+    """Print a report as tables for people, or its fields as JSON."""
+    from mmselect.describe.report import as_data
+
+    show_json(as_data(report)) if form == "json" else show(report.rows())
 
 
 def show(tables: Iterable[Sequence[tuple[Any, ...]]]) -> None:

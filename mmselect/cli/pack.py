@@ -12,7 +12,6 @@ from mmselect.cli.options import (
     Quiet,
     TextOrJson,
     file_target,
-    one_of,
     progress_bar,
     show,
     show_json,
@@ -39,7 +38,6 @@ def pack(
     """
     from mmselect.packing.pack import carry_out
 
-    one_of("format", form, ("text", "json"))
     target = file_target(output)
     with progress_bar(quiet, "packing rows") as progress:
         made = carry_out(ask, target, table, progress)

@@ -14,7 +14,6 @@ from mmselect.cli.options import (
     Pools,
     Quiet,
     TextOrJson,
-    one_of,
     opened,
     progress_bar,
     show,
@@ -71,7 +70,6 @@ def info(pools: Pools, ask: Describing, form: TextOrJson = "text", quiet: Quiet 
     from mmselect.pool.values import empty_notices, watched
     from mmselect.workers import engine_of
 
-    one_of("format", form, ("text", "json"))
     with progress_bar(quiet) as progress, opened(pools, progress) as pool:
         pool.columns = {path: watched(column) for path, column in pool.columns.items()}
         report, skipped = describe_pool(pool)
@@ -109,7 +107,6 @@ def strategies(
     from mmselect.describe.strategies import describe_strategies, describe_strategy
     from mmselect.pool.reading import open_pool
 
-    one_of("format", form, ("text", "json"))
     name, pools = _named(paths or [])
     with open_pool(pools) if pools else contextlib.nullcontext() as pool:
         if name is not None:

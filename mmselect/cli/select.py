@@ -19,8 +19,7 @@ from mmselect.cli.options import (
     how_to,
     parts_of,
     prepared,
-    show,
-    show_json,
+    show_report,
     target_of,
     targets,
     told,
@@ -96,7 +95,6 @@ def select(
 
     Prints their ids, in pick order.
     """
-    from mmselect.describe.report import as_data
     from mmselect.describe.request import describe_request
     from mmselect.output.emitting import (
         SELECT_FORMS,
@@ -126,7 +124,7 @@ def select(
                 result = carry_out(request, k, ask.seed, nearest is not None)
         if dry_run:
             report = describe_request(request, k, ask.seed)
-            show_json(as_data(report)) if form == "json" else show(report.rows())
+            show_report(report, form)
             return
         if nearest is not None and result.nearest is not None:
             write_neighbours(result.nearest, Path(nearest))

@@ -20,7 +20,6 @@ from mmselect.cli.options import (
     TextOrJson,
     file_target,
     form_option,
-    one_of,
     progress_bar,
     show,
     show_json,
@@ -48,7 +47,6 @@ def align(
         from mmselect.torch import align_features
     from mmselect.describe.alignment import aligned_rows
 
-    one_of("format", form, ("text", "json"))
     target = file_target(output)
     with progress_bar(quiet, "training projectors") as progress:
         made = align_features(pools, target, **asdict(ask), progress=progress)

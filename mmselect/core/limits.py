@@ -72,13 +72,17 @@ LIMITS: Mapping[str, Limits] = MappingProxyType(
         "form": Limits(str, choices=("auto", "exact", "sparse")),
         "init": Limits(str, choices=("uniform", "kmeans++")),
         "iterations": Limits(int, minimum=1),
+        "kind": Limits(str, choices=("bce", "softmax")),
         "loss": Limits(str, choices=("paper", "code")),
         "neighbours": Limits(int, minimum=1),
         "rate": Limits(float, minimum=1e-12),
+        "prototypes": Limits(int, minimum=1),
+        "smoothing": Limits(float, minimum=1 + 1e-6),
         "solver": Limits(str, choices=("adam", "lbfgs")),
         "steps": Limits(int, minimum=0),
         "tau": Limits(float, minimum=1e-6),
         "variant": Limits(str, choices=("uncertain", "core")),
+        "weight": Limits(float, minimum=0),
     }
 )
 """By name. A strategy's parameter of that name has these limits, and so has the core's."""

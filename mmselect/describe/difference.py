@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Index
+from mmselect.core.scores.confidence import top_class
 from mmselect.core.scores.shapley import contributions
 from mmselect.describe.report import BLANK, Table
 from mmselect.engine import Engine, processors
@@ -21,7 +22,7 @@ from mmselect.output.columns import columns_of
 from mmselect.output.layout import percent
 from mmselect.output.tables import plain
 from mmselect.pool.reading import Pool, open_pool
-from mmselect.predictions import FUSED, heads_of, top_class
+from mmselect.predictions import FUSED, heads_of
 from mmselect.request import lacking
 from mmselect.strategies import registry
 from mmselect.strategies.gradients import shapley
@@ -230,7 +231,7 @@ def _classes(pool: Pool, rows: Sequence[Index]) -> Iterator[dict[str, Any]]:
     stored = pool.constants.get("/class_names")
     names = [str(i) for i in range(logits.shape[1])] if stored is None else plain(stored)
     with pool.located():
-        found = [top_class(logits, each, Engine(processors())) for each in rows]
+        found = [top_class(logits, each, Engine(processors()), FUSED) for each in rows]
     yield from _shares("predicted class", [[names[i] for i in each.tolist()] for each in found])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmselect.arrays import Index, evenly_spread
 from mmselect.core.scores.alignment import Alignment, modality_gap
+from mmselect.core.scores.confidence import top_class
 from mmselect.core.scores.guidelines import guideline_report
 from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.describe.report import BLANK, Table
@@ -18,7 +19,7 @@ from mmselect.engine import Engine
 from mmselect.output.layout import percent
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
-from mmselect.predictions import FUSED, heads_of, top_class
+from mmselect.predictions import FUSED, heads_of
 from mmselect.request import lacking
 from mmselect.strategies import gradients, registry
 
@@ -160,7 +161,7 @@ def _class_shares(pool: Pool, rows: Index, how: Engine) -> list[dict[str, Any]] 
     labels = labels[labels >= 0]
     if not len(labels):
         return None
-    predicted = top_class(head, rows, how)
+    predicted = top_class(head, rows, how, FUSED)
     c = max(head.shape[1], int(labels.max()) + 1)
     names = pool.constants.get("/class_names")
     known = range(c) if names is None else as_stored(names).tolist()

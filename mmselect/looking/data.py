@@ -13,6 +13,7 @@ from mmselect import lists
 from mmselect.arrays import Index
 from mmselect.ask import Looking
 from mmselect.core.coverage.comparing import Compared, CosineSpace, compare, cosine_space
+from mmselect.core.scores.confidence import top_class
 from mmselect.core.scores.softmax import Activation
 from mmselect.engine import Engine
 from mmselect.errors import NeedsError
@@ -30,7 +31,6 @@ from mmselect.predictions import (
     dominating,
     heads_of,
     predict,
-    top_class,
 )
 from mmselect.strategies import registry
 
@@ -276,7 +276,7 @@ def _facets(view: View, found: Roles) -> list[Facet]:
     facets = []
     fused = heads_of(pool).get(FUSED)
     if fused is not None:
-        predicted = top_class(fused, rows, view.engine)
+        predicted = top_class(fused, rows, view.engine, FUSED)
         facets.append(facet("predicted class", _classes(pool), predicted, picked))
     strongest = dominating(pool, rows, view.engine)
     if strongest is not None:

@@ -21,9 +21,10 @@ from mmselect.packing.linking import link_to, links_of
 from mmselect.packing.plan import Item, Plan, make_plan, same
 from mmselect.packing.report import Origin, Packed, report
 from mmselect.packing.source import Files, Source
+from mmselect.pool.column import Column
 from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
-from mmselect.pool.reading import Column, Pool, open_pool
+from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.schema import Axes, axes_of, in_schema_order, per_sample, place_of
 from mmselect.pool.writing import PoolWriter
 

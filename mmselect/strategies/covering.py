@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import Array, Index
 from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
 from mmselect.core.coverage.matching import Coverage
+from mmselect.core.features import inverse, row_norms
 from mmselect.core.presence import Present
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
@@ -67,19 +68,14 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
     def nearest() -> Nearest:
         features, present = features_of(batch), batch.present(rows=batch.candidates)
         if unit:
-            features = {path: _unit(z) for path, z in features.items()}
+            wide = {path: z.astype(np.float64) for path, z in features.items()}
+            scaled = {path: z * inverse(row_norms(z))[:, None] for path, z in wide.items()}
+            features = {path: z.astype(np.float32) for path, z in scaled.items()}
         points = feature_points(features, present=present, engine=batch.engine)
         found = nearest_picks(points, positions, engine=batch.engine)
         return Nearest(*found)
 
     return nearest
-
-
-def _unit(z: Array) -> Singles:
-    wide = z.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: Floats = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-    return unit.astype(np.float32)
 
 
 def mean_row_warnings(

@@ -16,7 +16,7 @@ from mmselect.errors import located
 from mmselect.strategies.covering import holding
 from mmselect.strategies.gradients import FEATURES, FUSED
 from mmselect.strategies.record import Batch, Picks, Strategy, limited, need
-from mmselect.strategies.systems import LABEL, feature_columns, require_labeled
+from mmselect.strategies.systems import LABEL, feature_columns, require_labeled, told
 
 
 def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -24,7 +24,7 @@ def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     from mmselect.networks.adversarial import vaal
 
     require_labeled(batch, "vaal", "which it learns to tell from the others")
-    found = vaal(feature_columns(batch), rng, **_how(batch))
+    found = vaal(feature_columns(batch), rng, **told(batch, "progress"))
     return _least_familiar(found, k, batch.allowed)
 
 
@@ -38,7 +38,7 @@ def relabel_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
         check_labels(batch.labels, batch.labeled, batch.columns[FUSED].shape[1])
     unsure = indicators(batch)
     with located(dataset=LABEL):  # errors about features name those
-        found = sraal(feature_columns(batch), batch.labels, unsure, rng, **_how(batch))
+        found = sraal(feature_columns(batch), batch.labels, unsure, rng, **told(batch, "progress"))
     return _least_familiar(found, k, batch.allowed)
 
 
@@ -49,10 +49,9 @@ def predict_loss(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     require_labeled(batch, "learning-loss", "whose losses it learns")
     assert batch.labels is not None  # it needs /label
     with located(dataset=LABEL):  # errors about features name those
-        found = learning_loss(feature_columns(batch), batch.labels, rng, **_how(batch))
+        found = learning_loss(feature_columns(batch), batch.labels, rng, **told(batch, "progress"))
     best = top(found.predicted, k, batch.allowed)
-    details = {"steps": len(found.losses), "loss": [found.losses[0], found.losses[-1]]}
-    return Picks(best, found.predicted[best], details=details)
+    return Picks(best, found.predicted[best], details=_details(found.losses))
 
 
 def indicators(batch: Batch) -> Floats:
@@ -68,18 +67,16 @@ def indicators(batch: Batch) -> Floats:
     return join_rows(parts, len(rows))[0]
 
 
-def _how(batch: Batch) -> dict[str, Any]:
-    """Collect what all of them are told."""
-    names = ("labeled", "candidates", "engine", "progress")
-    told = {"present": batch.present(), **batch.parameters}
-    return {**told, **{name: getattr(batch, name) for name in names}}
-
-
 def _least_familiar(found: Any, k: int, allowed: Allowed | None) -> Picks:
     """Rank by −D(μ); the logit keeps the order where D is 0 or 1 in float64."""
     best = top(-found.logits, k, allowed)
-    details = {"steps": len(found.losses), "loss": [found.losses[0], found.losses[-1]]}
-    return Picks(best, -np.exp(-np.logaddexp(0, -found.logits[best])), details=details)
+    scores = -np.exp(-np.logaddexp(0, -found.logits[best]))
+    return Picks(best, scores, details=_details(found.losses))
+
+
+def _details(losses: list[Any]) -> dict[str, Any]:
+    """Say how the training went."""
+    return {"steps": len(losses), "loss": [losses[0], losses[-1]]}
 
 
 trained = partial(

@@ -69,7 +69,7 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     model = model_of({**batch.columns, **batch.constants})
     with located(dataset=LABEL):  # errors about features or head name those
         head = (model.head, model.bias, batch.labels)
-        found = alfamix(model.features, *head, k, rng, **_how(batch))
+        found = alfamix(model.features, *head, k, rng, **told(batch, "allowed"))
     scores = np.where(np.isfinite(found.thresholds), -found.thresholds, np.nan)
     details = {"epsilon": found.epsilon, "changed": found.near}
     return _picks(batch, found.picks, scores, details)
@@ -78,22 +78,25 @@ def mix(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 def graph(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick by a graph network that tells labeled from unlabeled samples."""
     require_labeled(batch, "gcnal", "which it learns to tell from the others")
-    found = gcnal(feature_columns(batch), k, rng, **_how(batch), progress=batch.progress)
+    found = gcnal(feature_columns(batch), k, rng, **told(batch, "allowed", "progress"))
     details = {"loss": [found.losses[0], found.losses[-1]]}
     return _picks(batch, found.picks, found.gains, details)
 
 
 def typical(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Pick typical samples of clusters with few labels."""
-    found = typiclust(feature_columns(batch), k, rng, **_how(batch), progress=batch.progress)
+    found = typiclust(feature_columns(batch), k, rng, **told(batch, "allowed", "progress"))
     return _picks(batch, found.picks, found.typicality)
 
 
-def _how(batch: Batch) -> dict[str, Any]:
-    """Collect what all of them are told: rows, who has what, parameters, who works."""
-    names = ("labeled", "candidates", "allowed", "engine")
-    told = {name: getattr(batch, name) for name in names}
-    return {**batch.parameters, **told, "present": batch.present()}
+def told(batch: Batch, *more: str) -> dict[str, Any]:
+    """Collect what all of them are told: rows, who has what, parameters, who works; and more."""
+    names = ("labeled", "candidates", "engine", *more)
+    return {
+        **batch.parameters,
+        **{name: getattr(batch, name) for name in names},
+        "present": batch.present(),
+    }
 
 
 def feature_columns(batch: Batch) -> dict[str, Any]:

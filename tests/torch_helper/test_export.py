@@ -312,8 +312,18 @@ def test_samples_that_lack_a_modality(
         export_pool(Gaps(), batches, path, inputs=["image", "text"], **options)
     with pytest.raises(mmselect.MmselectError, match=r"/present/sound: expected a modality that"):
         export_pool(Gaps(), batches, path, present={"sound": "has_text"}, **options)
-    with pytest.raises(mmselect.MmselectError, match="present: expected a mapping of modality to"):
+    with pytest.raises(mmselect.MmselectError, match="present: expected a mapping of names to"):
         export_pool(Gaps(), batches, path, present="has_text", **options)
+
+
+def test_any_dataset_of_the_format_is_taken_from_a_batch(tmp_path: Path) -> None:
+    shares = torch.full((22, 4), 0.25)
+    batches, path = [{**x, "soft": shares}], tmp_path / "pool.h5"
+    options = {"datasets": {"label_share": "soft"}, "inputs": ["image", "text"]}
+    export_pool(TwoTower(), batches, path, **options)
+    assert np.array_equal(read(path)["/label_share"], shares.numpy())
+    with pytest.raises(mmselect.MmselectError, match="/label_shares: expected a name of"):
+        export_pool(TwoTower(), batches, path, **options | {"datasets": {"label_shares": "soft"}})
 
 
 def test_a_classifier_without_bias(tmp_path: Path) -> None:
@@ -346,6 +356,7 @@ def test_progress_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("mmselect.terminal.LOOK", 0)
     options = {"features": FEATURES, "unimodal_logits": HEADS, "inputs": ["image", "text"]}
     export_pool(TwoTower(), loader(), tmp_path / "a.h5", **options)
     export_pool(TwoTower(), list(loader()), tmp_path / "b.h5", **options)

@@ -510,9 +510,9 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": -1}, "seed: expected a whole number of at least 0, found -1"),
     "half a pass": ({"dropout_passes": 2.5}, "dropout_passes: expected a whole .*, found 2.5"),
     "n as text": ({"n": "ten"}, "n: expected a whole number of at least 1, found 'ten'"),
-    "features as text": ({"features": "v"}, "features: expected a mapping of modality to output"),
-    "heads as a list": ({"unimodal_logits": ["v"]}, "unimodal_logits: expected a mapping of mod"),
-    "metadata as a list": ({"metadata": ["id"]}, "metadata: expected a mapping of column to where"),
+    "features as text": ({"features": "v"}, "features: expected a mapping of names to"),
+    "heads as a list": ({"unimodal_logits": ["v"]}, "unimodal_logits: expected a mapping of names"),
+    "metadata as a list": ({"metadata": ["id"]}, "metadata: expected a mapping of names to where"),
     "one id for all": (
         {"ids": lambda b: "s", "inputs": ["image", "text"]},
         r"/id: expected axes \(n\), found shape \(\)",

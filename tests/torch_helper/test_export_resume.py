@@ -65,7 +65,7 @@ def names(folder: Path) -> list[str]:
 def partial(*batches: int, part: int = 0) -> list[str]:
     """The files of an export under way whose shards begin with these batches."""
     made = [f"{part:04d}-{first:08d}.h5" for first in batches]
-    return [f"pool.h5.partial/{name}" for name in (*made, f"{part:04d}.json")]
+    return [f"pool.h5.partial/{name}" for name in (*made, f"{part:04d}.lock")]
 
 
 def test_killed_and_resumed(tmp_path: Path, whole: bytes) -> None:
@@ -221,7 +221,7 @@ def test_two_processes_at_once(tmp_path: Path, whole: bytes) -> None:
     assert not path.exists()
     expected = [
         *partial(0, 1, 2)[:-1],
-        *(f"pool.h5.partial/{n}" for n in ("0000.done", "0000.json")),
+        *(f"pool.h5.partial/{n}" for n in ("0000.done", "0000.lock")),
     ]
     assert set(names(tmp_path)) - {"pool.h5.partial/lock"} == {*expected, *partial(0, part=1)}
     export_pool(TwoTower(), part_of(1, 2), path, part=(1, 2), resume=True, **EXPORT)
@@ -250,7 +250,7 @@ PARTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "other settings": (
         lambda path: [export_part(path, 0, 2), export_part(path, 1, 2, seed=8)],
-        "0000.json: expected seed = 7, as in the export under way, found 8",
+        "h5: expected seed = 7, as in the export under way, found 8",
     ),
     "no ids": (
         lambda path: export_part(path, 0, 2, ids=None),
@@ -358,7 +358,6 @@ def test_what_changed_in_between_is_an_error(tmp_path: Path, what: str) -> None:
 
 
 BROKEN = {
-    "no JSON": ("0000.json", b"{oops", r"0000\.json: cannot be read: expected the settings of an"),
     "no HDF5": ("0000-00000001.h5", b"text", r"0000-00000001\.h5: expected an HDF5 file, found so"),
     "a shard is missing": (
         "0000-00000000.h5",

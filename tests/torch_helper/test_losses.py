@@ -218,12 +218,15 @@ WRONG = {
         "expected classes 0 to 4, found 5 to 5",
     ),
     "unknown": (lambda: multimodal_loss({"a": X}, X, Y - 1), "expected classes 0 to 4, found -1"),
-    "kind": (lambda: multimodal_loss({"a": X}, X, Y, kind="mse"), "kind: expected one of bce, "),
+    "kind": (
+        lambda: multimodal_loss({"a": X}, X, Y, kind="mse"),
+        "kind: expected bce or softmax, found",
+    ),
     "weight": (
         lambda: self_distillation_loss({"a": X}, X, Y, weight=-1),
         "weight: expected a number of at least 0, found -1",
     ),
-    "tau": (lambda: info_nce(X, X, tau=0), "tau: expected a number above 0, found 0"),
+    "tau": (lambda: info_nce(X, X, tau=0), "tau: expected a number of at least 1e-06, found 0"),
     "pairs": (lambda: info_nce(X, X[:3]), "one shape, found (7, 5) and (3, 5)"),
     "prototypes": (
         lambda: prototypical_loss(X, Y, torch.zeros(4, D), torch.ones(4)),

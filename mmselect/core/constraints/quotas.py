@@ -157,7 +157,8 @@ class Cheapest:
         """Do without some rows."""
         places = self.place[rows]
         self.there[places] = False
-        self._sum(np.unique(places // BLOCK) if len(places) > 1 else places // BLOCK)
+        blocks = (places // BLOCK).astype(np.intp)
+        self._sum(np.unique(blocks) if len(blocks) > 1 else blocks)
 
     def price(self, need: float, by_cost: bool) -> tuple[float, float]:
         """Cost of the cheapest that are, or cost, at least so much; and of the last of them.

@@ -1,12 +1,34 @@
-"""Least confidence and margin: how far the largest probability is from 1, and from the second."""
+"""The likeliest class; how far its probability is from 1, and from that of the second one."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mmselect.arrays import Floats
+from mmselect.arrays import Array, Floats, Index, Rows
 from mmselect.core.scores.bernoulli import bernoulli_confidence
-from mmselect.core.scores.softmax import Activation, Logits, strips
+from mmselect.core.scores.softmax import Activation, Logits, check_logits, strips
+from mmselect.engine import Engine, compute_rows, join_rows, map_rows
+from mmselect.errors import located
+
+
+def top_class(logits: Rows, rows: Index, engine: Engine, name: str = "logits") -> Index:
+    """Likeliest class of each of many rows, block by block.
+
+    Examples
+    --------
+    >>> top_class(np.array([[0.0, 1.0], [3.0, 2.0]]), np.arange(2), Engine(1)).tolist()
+    [1, 0]
+    """
+    step = compute_rows(logits.shape[1])
+    with located(dataset=name):
+        parts = map_rows(_top_class, [logits], rows, step=step, engine=engine)
+        return join_rows(parts, len(rows))[0]
+
+
+def _top_class(rows: Index, blocks: list[Array]) -> tuple[Index]:
+    top: Index = blocks[0].argmax(axis=1)
+    check_logits(blocks[0][np.arange(len(rows)), top], rows)
+    return (top,)
 
 
 def least_confidence(

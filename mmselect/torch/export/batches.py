@@ -22,10 +22,8 @@ Inputs = str | int | Sequence[str | int] | Callable[[Any], Any] | None
 
 def promised_rows(loader: Any, n: int | None) -> int | None:
     """Count the rows to expect: `n`, or what the loader's data set says; None if nobody knows."""
-    if n is not None:
-        return n
     with suppress(AttributeError, TypeError):
-        return len(loader.dataset)
+        return len(loader.dataset) if n is None else n
     return None
 
 

@@ -69,6 +69,8 @@ def export_pool(
         Where the mask of the samples that have this modality is in a batch, booleans or 0 and 1.
         What the model makes of it in other rows may be nan; zeros are written there.
     metadata : mapping of column to key, position, or function of the batch, optional
+    datasets : mapping of dataset path to key, position, or function of the batch, optional
+        Any other dataset of the format with a row per sample, such as ``"label_share"``.
     class_names : sequence of str, optional
     n : int, optional
         Rows that the loader yields; None asks ``loader.dataset``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from mmselect.torch.export.trees import Tensor, look, names, nearest, shown
 
 Given = str | tuple[str, Callable[[Any], Any]]
 """How a user names an output: ``"module"``, ``"module:part"`` or ``("module", function)``."""
+
+
+WRAPPED = ("module", "_orig_mod")
+"""Under which names ``DataParallel`` and ``torch.compile`` keep what they wrap."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +96,11 @@ def picked(pick: Pick, output: Any) -> Tensor:
 
 def unwrapped(model: Any) -> Any:
     """Take off what runs a model on several devices, or compiled: export needs the model itself."""
-    while (attribute := _wrapper(model)) is not None:
-        model = getattr(model, attribute)
+    while (
+        isinstance(model, DataParallel | DistributedDataParallel) or "_orig_mod" in model._modules
+    ):
+        model = next(model.children())
     return model
-
-
-def _wrapper(module: Any) -> str | None:
-    """Name the attribute under which a wrapper keeps its module; None for other modules."""
-    if isinstance(module, DataParallel | DistributedDataParallel):
-        return "module"
-    return "_orig_mod" if "_orig_mod" in module._modules else None
 
 
 def submodule(model: Any, name: str) -> Any:
@@ -122,17 +121,13 @@ def submodule(model: Any, name: str) -> Any:
     mmselect.errors.ParameterError: expected a submodule of Sequential, found '1'; nearest: 0
     """
     real = dict(model.named_modules(remove_duplicate=False))
-    short = {_without_wrappers(path, real): module for path, module in real.items()}
-    known = short | real
-    for candidate in (name, name.removeprefix("module."), name.removeprefix("_orig_mod.")):
-        if candidate in known:
-            return known[candidate]
+    short = {_without_wrappers(path): module for path, module in real.items()}
+    if (found := real.get(name, short.get(_without_wrappers(name)))) is not None:
+        return found
     message = f"expected a submodule of {type(model).__name__}, found {name!r}"
     raise ParameterError(f"{message}; nearest: {nearest(name, [n for n in short if n])}")
 
 
-def _without_wrappers(path: str, modules: Mapping[str, Any]) -> str:
+def _without_wrappers(path: str) -> str:
     """Leave out of a dotted name the steps from a wrapper to what it wraps."""
-    steps = path.split(".")
-    parents = [modules[".".join(steps[:i])] for i in range(len(steps))]
-    return ".".join(s for s, parent in zip(steps, parents, strict=True) if _wrapper(parent) != s)
+    return ".".join(step for step in path.split(".") if step not in WRAPPED)

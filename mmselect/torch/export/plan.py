@@ -10,7 +10,18 @@ import torch
 
 from mmselect.core.scores.shapley import MOST_MODALITIES
 from mmselect.errors import ParameterError
-from mmselect.option import Asked, Parser, anything, asking, flag, option, refuse, text, whole
+from mmselect.option import (
+    Asked,
+    Parser,
+    anything,
+    asking,
+    flag,
+    names,
+    option,
+    refuse,
+    text,
+    whole,
+)
 from mmselect.pool.schema import by_path, per_sample
 from mmselect.torch.devices import usable_device
 from mmselect.torch.export.batches import Inputs, Key
@@ -22,23 +33,21 @@ FUSED = "/multimodal_logits"
 MOST_PARTS = 10_000
 """So many that four digits in a shard's name tell them apart."""
 
+LONGEST = 1000
+"""Characters of a setting that stand in a shard as they are."""
+
 DIGESTED = 4096
 """Bytes of each tensor of a model that a continuation holds against those of the export before."""
 
 
-def _mapping(expected: str, parse: Callable[[Any], Any] = lambda value: value) -> Parser:
-    """Take a mapping of names to what `parse` takes."""
-
-    def read(name: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise refuse(name, f"a mapping of {expected}", value)
-        return {str(key): parse(each) for key, each in value.items()}
-
-    return read
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise refuse(name, "a mapping of names to where it is", value)
+    return {str(key): each for key, each in value.items()}
 
 
-def _texts(_name: str, value: Any) -> list[str]:
-    return [str(each) for each in value]
+def _outputs(name: str, value: Any) -> dict[str, Pick]:
+    return {key: parse(each) for key, each in _mapping(name, value).items()}
 
 
 def _torch_type(*accepted: str) -> Parser:
@@ -57,15 +66,12 @@ def _part(name: str, value: Any) -> tuple[int, int]:
     return value
 
 
-_OUTPUTS, _KEYS = _mapping("modality to output", parse), "to where it is in a batch"
-
-
 @asking
 class Exporting(Asked):
     """What ``export_pool`` may be told; outputs are read as :class:`Pick` are."""
 
-    features: Mapping[str, Given] | None = option(None, parse=_OUTPUTS)
-    unimodal_logits: Mapping[str, Given] | None = option(None, parse=_OUTPUTS)
+    features: Mapping[str, Given] | None = option(None, parse=_outputs)
+    unimodal_logits: Mapping[str, Given] | None = option(None, parse=_outputs)
     multimodal_logits: Given | None = option("", parse=lambda _, x: None if x is None else parse(x))
     classifier: str | None = option(None, parse=text)
     coalitions: bool = option(False, parse=flag)
@@ -75,9 +81,10 @@ class Exporting(Asked):
     ids: Key | None = option(None, parse=anything)
     labels: Key | None = option(None, parse=anything)
     labeled: Key | None = option(None, parse=anything)
-    present: Mapping[str, Key] | None = option(None, parse=_mapping(f"modality {_KEYS}"))
-    metadata: Mapping[str, Key] | None = option(None, parse=_mapping(f"column {_KEYS}"))
-    class_names: Sequence[str] | None = option(None, parse=_texts)
+    present: Mapping[str, Key] | None = option(None, parse=_mapping)
+    metadata: Mapping[str, Key] | None = option(None, parse=_mapping)
+    datasets: Mapping[str, Key] | None = option(None, parse=_mapping)
+    class_names: Sequence[str] | None = option(None, parse=names)
     n: int | None = option(None, parse=whole(1))
     device: Any = option(None, parse=anything)
     amp: Any = option(None, parse=_torch_type("bfloat16", "float16"))
@@ -112,7 +119,8 @@ class Plan:
     def __init__(self, model: Any, ask: Exporting) -> None:
         self.ask, self.model = ask, unwrapped(model)
         self.device = _device(self.model, ask.device)
-        given = by_path(vars(ask))
+        others = {f"/{path.removeprefix('/')}": key for path, key in (ask.datasets or {}).items()}
+        given = by_path(vars(ask)) | others
         if ask.function is not None and given.get(FUSED) == parse(""):
             del given[FUSED]  # what the model returns is the function's to say
         self.picks = {path: each for path, each in given.items() if isinstance(each, Pick)}
@@ -168,7 +176,11 @@ def _device(model: Any, device: Any) -> Any:
 
 
 def _text(thing: Any) -> str | None:
-    return thing if thing is None else qualname(thing) if callable(thing) else str(thing)
+    """Show a setting; of a long one, such as thousands of class names, a digest."""
+    shown = thing if thing is None else qualname(thing) if callable(thing) else str(thing)
+    if shown is None or len(shown) <= LONGEST:
+        return shown
+    return hashlib.sha256(shown.encode()).hexdigest()
 
 
 def digest(model: Any, most: int | None = None) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,9 +113,14 @@ def answering(memories: Mapping[Any, Memory], absent: Collection[str]) -> Iterat
         If the model did not ask each of them once.
     """
     asked: Counter[str] = Counter()
+
+    def forward(memory: Memory, *_: Any, **__: Any) -> Any:
+        asked[memory.name] += 1
+        return memory.without(absent)
+
     with ExitStack() as stack:
         for module, memory in memories.items():
-            stack.enter_context(_answering(module, memory, absent, asked))
+            stack.enter_context(_instead(module, partial(forward, memory)))
         yield
     for name in (memory.name for memory in memories.values()):
         if asked[name] != 1:
@@ -124,27 +130,17 @@ def answering(memories: Mapping[Any, Memory], absent: Collection[str]) -> Iterat
 
 
 @contextmanager
-def _answering(
-    module: Any, memory: Memory, absent: Collection[str], asked: Counter[str]
-) -> Iterator[None]:
+def _instead(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace a module's forward; hooks, which have seen the output before, do not run again."""
-
-    def forward(*_: Any, **__: Any) -> Any:
-        asked[memory.name] += 1
-        return memory.without(absent)
-
-    own = vars(module)
-    changed = {
+    own, before = vars(module), dict(vars(module))
+    own |= {
         "forward": forward,
         "_forward_hooks": OrderedDict(),
         "_forward_pre_hooks": OrderedDict(),
-        "_compiled_call_impl": None,  # of module.compile(), which has the old forward inside
     }
-    before = {name: own[name] for name in changed if name in own}
-    own.update(changed)
+    own["_compiled_call_impl"] = None  # of module.compile(), which has the old forward inside
     try:
         yield
     finally:
-        for name in changed:
-            del own[name]
+        own.clear()
         own.update(before)

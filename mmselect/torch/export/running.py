@@ -23,6 +23,9 @@ from mmselect.torch.export.plan import FUSED, Plan
 from mmselect.torch.export.recording import Memory, answering
 from mmselect.torch.export.trees import Tensor, shown
 
+RAN_NEVER = "forward never calls it (or calls its .forward(), which hooks do not see)"
+RAN_OFTEN = "say with function= which one counts"
+
 REPEATED = 1e-3
 """How far logits may be off where encoders answer from memory, relative to the largest of them."""
 
@@ -85,8 +88,11 @@ class Runs:
         self._wanted, self._found, self._counts = wanted, {}, Counter()
         result = self._call()
         for path in sorted(wanted):
-            with located(dataset=path):
-                _check_runs(self.plan.picks[path].module, self._counts[self.modules[path]])
+            if (count := self._counts[self.modules[path]]) != 1:  # which of several would count?
+                name = self.plan.picks[path].module or "the model"
+                message = f"expected one run in a forward pass, found {count}"
+                hint = RAN_OFTEN if count else RAN_NEVER
+                raise ParameterError(f"{name}: {message}: {hint}", dataset=path)
         found: dict[str, Any] = {path: self._found[path] for path in wanted}
         if self.plan.ask.function is None:
             return found
@@ -143,19 +149,31 @@ class Runs:
 
         again = {name: logits(name.split("+")) for name in coalition_names(names)[:-1]}
         if columns is not None:
-            full = fused_logits(self.plan, found)
-            _check_repeated(full, logits(names))
-            for name in names:
-                mask = columns.get(f"{PRESENT}/{name}", np.ones(len(full)))
-                rows = np.flatnonzero(to_numpy(mask))
-                without = again["+".join(other for other in names if other != name) or "none"]
-                heard = not torch.equal(without[rows], full[rows])
-                if found[f"/features/{name}"][rows].nan_to_num().any() and not heard:
-                    encoder = self.plan.picks[f"/features/{name}"].module
-                    message = f"expected logits that change where {encoder} returns zeros"
-                    hint = "name the submodule whose output goes into them, or use function="
-                    raise ParameterError(f"coalitions: {name}: {message}, found the same: {hint}")
+            self._check_coalitions(found, columns, logits(names), again)
         return {f"/coalition_logits/{name}": each for name, each in again.items()}
+
+    def _check_coalitions(
+        self,
+        found: Mapping[str, Any],
+        columns: Mapping[str, Any],
+        repeated: Tensor,
+        again: Mapping[str, Tensor],
+    ) -> None:
+        """See that memory gives the logits that were, and that each modality counts."""
+        full, names = fused_logits(self.plan, found), names_in("/features", found)
+        if not allclose_to_largest(to_numpy(full), to_numpy(repeated), REPEATED):
+            message = "expected the same logits where encoders answer from memory, found others"
+            hint = "do others of their outputs go into them, or is something random or counted?"
+            raise ParameterError(f"coalitions: {message}: {hint}")
+        for name in names:
+            rows = np.flatnonzero(to_numpy(columns.get(f"{PRESENT}/{name}", np.ones(len(full)))))
+            without = again["+".join(other for other in names if other != name) or "none"]
+            there = found[f"/features/{name}"][rows].nan_to_num().any()
+            if there and torch.equal(without[rows], full[rows]):
+                encoder = self.plan.picks[f"/features/{name}"].module
+                message = f"expected logits that change where {encoder} returns zeros"
+                hint = "name the submodule whose output goes into them, or use function="
+                raise ParameterError(f"coalitions: {name}: {message}, found the same: {hint}")
 
     def _check_encoders(self, names: list[str]) -> None:
         """Accept features that hooks took, from submodules that return no logits as well."""
@@ -193,23 +211,6 @@ def _check_numbers(found: Mapping[str, Any]) -> None:
     if not any(place is None or place.dataset.kind == "float" for place in places):
         names = ", ".join(found) or "nothing"
         raise ParameterError(f"function: expected features or logits to export, found {names}")
-
-
-def _check_runs(module: str, count: int) -> None:
-    """Accept a submodule that ran once: of several runs, nobody could tell which one counts."""
-    hint = "say with function= which one counts"
-    if count == 0:
-        hint = "forward never calls it (or calls its .forward(), which hooks do not see)"
-    if count != 1:
-        message = f"expected one run in a forward pass, found {count}: {hint}"
-        raise ParameterError(f"{module or 'the model'}: {message}")
-
-
-def _check_repeated(full: Tensor, again: Tensor) -> None:
-    if not allclose_to_largest(to_numpy(full), to_numpy(again), REPEATED):
-        message = "expected the same logits where encoders answer from memory, found others"
-        hint = "do others of their outputs go into the logits, or is something random or counted?"
-        raise ParameterError(f"coalitions: {message}: {hint}")
 
 
 @contextmanager

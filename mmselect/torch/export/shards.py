@@ -32,7 +32,7 @@ from mmselect.errors import (
 )
 from mmselect.files import make_folder, writing
 from mmselect.pool.ids import Ids, check_ids
-from mmselect.pool.reading import open_pool
+from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.writing import PoolWriter, check_shards, join_shards
 from mmselect.torch.export.blocks import Arrays, allclose_to_largest
 
@@ -69,10 +69,10 @@ class Shards:
     def __init__(self, target: Path, settings: Mapping[str, Any], part: tuple[int, int]) -> None:
         self.target = Path(os.path.realpath(target))
         self.folder = self.target.with_name(f"{self.target.name}.partial")
-        self.settings, self.parts, self.own = settings, part[1], f"{part[0]:04d}"
+        self.settings, self.parts, self.own = json.dumps(settings), part[1], f"{part[0]:04d}"
         self.rows = self.batches = self.last_rows = 0
         self.constants: Arrays = {}
-        self.settings_file = self.folder / f"{self.own}.json"
+        self.lock = self.folder / f"{self.own}.lock"
         self._waiting: list[Arrays] = []
         self._size, self._since = 0, time.monotonic()
         self._hashes = np.empty(0, np.int64)
@@ -105,7 +105,7 @@ class Shards:
         if not blocks:
             return
         sizes = list(map(_rows, blocks))
-        about = {"batches": len(sizes), "last_batch": sizes[-1]}
+        about = {"batches": len(sizes), "last_batch": sizes[-1], "settings": self.settings}
         path = self.folder / f"{self.own}-{self.batches:08d}.h5"
         hashes = self._new_hashes([block["/id"] for block in blocks if "/id" in block])
         if not self.batches:
@@ -141,13 +141,8 @@ class Shards:
             for path in self.folder.iterdir():
                 number = path.name[:4]
                 stale = number == self.own or (number.isdecimal() and int(number) >= self.parts)
-                if stale and path != self.settings_file:
+                if stale and path != self.lock:
                     path.unlink()
-            with self.settings_file.open("r+") as handle:
-                handle.truncate()
-                json.dump(self.settings, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
 
     def load(self) -> None:
         """Count the finished shards of an export that ended early.
@@ -160,9 +155,8 @@ class Shards:
             If its files cannot be read, or one is missing.
         """
         for path in self.finished(self.own):
-            self._check_settings(self.settings_file)
             with open_pool(path, masks=False) as shard:
-                about = shard.layout.shards[0].source.handle.attrs
+                about = self._attributes(shard)
                 if path.stem != f"{self.own}-{self.batches:08d}" or "batches" not in about:
                     message = f"expected the shard of batch {self.batches + 1}, found another"
                     raise FormatError(f"{message}; {AGAIN}", file=str(path))
@@ -171,17 +165,15 @@ class Shards:
                 if "/id" in shard.columns:
                     self._hashes = np.concatenate([self._hashes, _hashes(shard.ids)])
 
-    def _check_settings(self, path: Path) -> None:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            message = "cannot be read: expected the settings of an export, found none"
-            raise FormatError(f"{message}; {AGAIN}", file=str(path)) from None
-        for name in sorted(self.settings.keys() | found.keys()):
-            old, new = found.get(name), self.settings.get(name)
-            if old != new:
-                message = f"expected {name} = {old}, as in the export under way, found {new}"
-                raise ParameterError(message, file=str(path))
+    def _attributes(self, shard: Pool) -> Mapping[str, Any]:
+        """Read what a shard says of its export, which has to have been told the same."""
+        about = shard.layout.shards[0].source.handle.attrs
+        old, new = (json.loads(each) for each in (about.get("settings", "{}"), self.settings))
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                message = f"expected {name} = {old.get(name)}, as in the export under way"
+                raise ParameterError(f"{message}, found {new.get(name)}", file=shard.files[0])
+        return about
 
     def compare(self, arrays: Arrays) -> None:
         """Hold the last batch of the finished shards, computed again, against what is written.
@@ -215,9 +207,10 @@ class Shards:
                 self._make(join)
 
     def _make(self, join: bool) -> None:
-        for path in sorted(self.folder.glob("*.json")):
-            self._check_settings(path)
         shards = self.finished("*")
+        for path in shards:
+            with open_pool(path, masks=False) as shard:
+                self._attributes(shard)
         if join:
             join_shards(shards, self.target)
             shutil.rmtree(self.folder)
@@ -273,7 +266,7 @@ def growing(
     """
     shards = Shards(target, settings, part)
     make_folder(shards.folder)
-    with locked(shards.settings_file):
+    with locked(shards.lock):
         try:
             if resume:
                 shards.load()
@@ -288,5 +281,5 @@ def growing(
         finally:
             with suppress(OSError):  # what ended the export is what to tell
                 if not shards.finished(shards.own):
-                    shards.settings_file.unlink()
+                    shards.lock.unlink()
                     shards.folder.rmdir()

@@ -194,9 +194,8 @@ def _paths(pool: Pool) -> list[str]:
     """
     names, file = pool.names("/features"), pool.files[0]
     if len(names) < 2:
-        found = ", ".join(names) or "none"
-        message = f"align needs features of two or more modalities, found {found}"
-        raise NeedsError(message, file=file)
+        message = "align needs features of two or more modalities, found "
+        raise NeedsError(message + (", ".join(names) or "none"), file=file)
     if pool.n < 2:
         raise NeedsError(f"align needs two or more samples, found {pool.n}", file=file)
     return [f"/features/{name}" for name in names]

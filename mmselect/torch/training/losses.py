@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmselect.core.limits import check_limits
 from mmselect.errors import ParameterError
 
 TAU = 0.07
 """Temperature of both losses of stage 1, as MMCSAL sets it."""
-
-KINDS = ("bce", "softmax")
 
 
 def multimodal_loss(
@@ -104,8 +103,7 @@ def self_distillation_loss(
     >>> round(loss.item() / 1.5, 4)  # log 2
     0.6931
     """
-    if not 0 <= weight < float("inf"):
-        raise ParameterError(f"weight: expected a number of at least 0, found {weight}")
+    check_limits(weight=weight)
     y = _targets(targets, multimodal, kind)
     fused = wide(multimodal.detach())
     teacher = fused.sigmoid() if kind == "bce" else fused.softmax(dim=1)
@@ -126,7 +124,7 @@ def info_nce(first: Tensor, second: Tensor, *, tau: float = TAU) -> Tensor:
     first, second : (b, d) tensors
         Features of two modalities; row i of both is the same sample. They are normalised here.
     tau : float
-        Temperature, above 0.
+        Temperature, at least 1e-6.
 
     Returns
     -------
@@ -135,14 +133,14 @@ def info_nce(first: Tensor, second: Tensor, *, tau: float = TAU) -> Tensor:
     Raises
     ------
     ParameterError
-        If the shapes differ, or `tau` is not above 0.
+        If the shapes differ, or `tau` is not at least 1e-6.
 
     Examples
     --------
     >>> round(info_nce(torch.eye(2), torch.eye(2), tau=1.0).item(), 4)  # log(1 + 1/e)
     0.3133
     """
-    check_above_zero("tau", tau)
+    check_limits(tau=tau)
     if first.ndim != 2 or first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ParameterError(f"expected two matrices (b, d) of one shape, found {shapes}")
@@ -214,18 +212,6 @@ def _full_precision(features: Tensor) -> torch.autocast:
     return torch.autocast(features.device.type, enabled=False)
 
 
-def check_above_zero(name: str, value: float) -> None:
-    """Refuse a number that is not finite and above 0.
-
-    Raises
-    ------
-    ParameterError
-        With the name and what was found.
-    """
-    if not 0 < value < float("inf"):
-        raise ParameterError(f"{name}: expected a number above 0, found {value}")
-
-
 def _cross_entropy(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
     x = wide(logits)
     y = targets.to(x.dtype)
@@ -242,8 +228,7 @@ def _weighed(share: Tensor, log: Tensor) -> Tensor:
 
 def _targets(targets: Tensor, logits: Tensor, kind: str) -> Tensor:
     """Targets as one row per sample, one column per class."""
-    if kind not in KINDS:
-        raise ParameterError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    check_limits(kind=kind)
     if logits.ndim != 2:
         raise ParameterError(f"expected logits (b, c), found shape {tuple(logits.shape)}")
     b, c = logits.shape

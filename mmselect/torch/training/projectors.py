@@ -186,9 +186,10 @@ def _means(weighed: Sequence[Tensor]) -> tuple[float, float]:
 def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
     """Refuse a training that ran away: its features would have no direction."""
     largest = max(float(weight.detach().abs().max()) for weight in weights)
-    sound = {"a loss that is a number": (loss, np.inf)}
-    sound[f"weights below {LARGEST:g}"] = largest, LARGEST
-    for expected, (found, limit) in sound.items():
+    for expected, found, limit in (
+        ("a loss that is a number", loss, np.inf),
+        (f"weights below {LARGEST:g}", largest, LARGEST),
+    ):
         if not abs(found) < limit:
             raise MmselectError(f"expected {expected}, found {found:g} {when}; try a smaller rate")
 

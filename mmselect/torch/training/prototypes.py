@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
+from mmselect.core.limits import check_limits
 from mmselect.engine import Engine
 from mmselect.errors import DataError, ParameterError, SelectionError
-from mmselect.torch.training.losses import TAU, check_above_zero, unit
+from mmselect.torch.training.losses import TAU, unit
 
 SAMPLED = 64
 """Rows for each prototype that the clustering sees; of more, a random part is taken."""
@@ -77,10 +78,7 @@ class UnimodalPrototypes:
         iterations: int = 20,
         seed: int = 0,
     ) -> None:
-        check_above_zero("tau", tau)
-        if k < 1 or iterations < 1 or smoothing <= 1:
-            found = f"found {k}, {iterations} and {smoothing}"
-            raise ParameterError(f"expected k and iterations ≥ 1 and smoothing > 1, {found}")
+        check_limits(prototypes=k, tau=tau, smoothing=smoothing, iterations=iterations)
         self.k, self.tau, self.smoothing, self.iterations = k, tau, smoothing, iterations
         self._rng = np.random.default_rng(seed)
 
