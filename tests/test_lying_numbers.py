@@ -234,3 +234,13 @@ def test_every_command_that_reads_says_which_rows_are_empty(tmp_path, cli, comma
 def test_no_rows_have_no_empty_ones() -> None:
     for shape in ((0, 3), (0, 0), (2, 0)):
         assert not empty_rows(place_of("/multimodal_logits"), np.empty(shape)).any()
+
+
+def test_info_shows_names_of_classes_that_are_not_utf_8(pool: Path, cli: Any) -> None:
+    with h5py.File(pool, "r+") as handle:
+        del handle["class_names"]
+        names = np.array([b"\xff", b"b", b"c", b"d", b"e"], object)
+        handle.create_dataset("class_names", data=names, dtype=h5py.string_dtype())
+    found = cli("info", pool, "--format", "json")
+    assert (found.code, found.err) == (0, "")
+    assert "\N{REPLACEMENT CHARACTER}" in found.out
