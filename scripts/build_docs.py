@@ -245,14 +245,17 @@ def same_page(old: str, new: str) -> bool:
 
 
 def headings(block: str) -> str:
-    r"""Keep commands and the lines that name no strategy, without numbers and widths of columns.
+    r"""Keep commands, and of each table what stands above its first strategy, without numbers.
 
-    >>> headings("$ mmselect replay -s bmmal\nbmmal   +3.4 [+1.2]\naccuracy   62.1 %")
-    '$ mmselect replay -s bmmal\naccuracy # %'
+    >>> headings("$ mmselect replay -s bmmal\naccuracy   62.1 %\nbmmal   +3.4\nface   7\n\nend")
+    '$ mmselect replay -s bmmal\naccuracy # %\n\nend'
     """
-    results = re.compile(rf"(?!\$).*\b({'|'.join(registry.BUILT_IN)})\b")
-    kept = [line for line in block.split("\n") if not results.match(line)]
-    return re.sub(r" +|-{2,}", " ", NUMBER.sub("#", "\n".join(kept)))
+    strategy, kept = re.compile(rf"\b({'|'.join(registry.BUILT_IN)})\b"), []
+    for table in block.split("\n\n"):
+        lines = [line for line in table.split("\n") if not line.startswith("note: ")]
+        named = (i for i, line in enumerate(lines) if line[:1] != "$" and strategy.search(line))
+        kept.append("\n".join(lines[: next(named, None)]))
+    return re.sub(r" +|-{2,}", " ", NUMBER.sub("#", "\n\n".join(kept)))
 
 
 def nearly_equal(a: str, b: str) -> bool:
