@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import arrays
+from machines_work import die_once
 
 import mmselect
 from mmselect.engine import Engine, map_rows
@@ -125,14 +126,6 @@ def test_a_bad_row_is_named_as_ever(engine: str, tmp_path: Path, cli) -> None:
     found = cli(*asked, "--engine", engine, "--threads", 2)
     assert found == cli(*asked)
     assert found.code == 1 and "b.h5: /multimodal_logits: row 171: " in found.err
-
-
-def die_once(flag: str, rows: np.ndarray, blocks: list[np.ndarray]) -> float:
-    """Sum up a block; whoever is first to have row 200 is killed."""
-    if 200 in rows and not Path(flag).exists():
-        Path(flag).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return float(blocks[0].sum())
 
 
 def test_a_killed_worker(engine: str, pools, tmp_path: Path) -> None:

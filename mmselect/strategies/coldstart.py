@@ -152,7 +152,7 @@ STRATEGIES = (
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
-        footprint=holding(8, 20e6),
+        footprint=holding(7.5, 12e6),
     ),
     Strategy(
         name="alignment",

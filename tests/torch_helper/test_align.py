@@ -373,7 +373,7 @@ OPTIONS = {
     ("--device", "abacus"): (2, "device: expected auto or a device that torch can use here"),
     ("--device", "meta"): (2, "device: expected auto or a device that torch can use here"),
     ("--prototypes", "61"): (1, "/features/image: prototypes: expected at least 61 rows"),
-    ("--format", "xml"): (2, "format: expected one of text, json"),
+    ("--format", "xml"): (2, "format: expected text or json"),
     ("--memory", "lots"): (2, "memory: expected an amount"),
 }
 
