@@ -390,7 +390,8 @@ def test_an_interrupt_leaves_nothing(pool: Path, tmp_path: Path) -> None:
         "def slowly(result, pool, how):\n"
         "    yield b'half a line'\n"
         "    print('writing', file=sys.stderr, flush=True)\n"
-        "    time.sleep(60)\n"
+        "    while True:\n"  # a signal just before a long sleep would be heard after it
+        "        time.sleep(0.01)\n"
         "emitting.SCORE_FORMS['csv'] = emitting.Form(slowly, ('.csv',))\n"
         "from mmselect.cli import run\n"
         f"sys.exit(run(['score', {str(pool)!r}, '-s', 'smem', '-o', {str(target)!r}]))\n"
