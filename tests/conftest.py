@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,3 +80,14 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def few_penalties() -> Iterator[None]:
+    """Let replays choose among three penalties: cross-validation is most of a small one's time."""
+    from mmselect.replay import heads, runs
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (heads, runs):
+            patch.setattr(module, "C_GRID", (0.01, 1.0, 100.0))
+        yield

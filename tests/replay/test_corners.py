@@ -18,6 +18,8 @@ from mmselect.replay.rounds import Run, parse_strategy
 from mmselect.replay.runs import replay
 from mmselect.replay.storage import Storage
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 SMALL: dict[str, Any] = {"rounds": 1, "budget": 6, "start_budget": 20, "seeds": 2}
 
 

@@ -26,6 +26,8 @@ from mmselect.replay.measures import measure
 from mmselect.replay.picked import confidence_bins, truth_ranks
 from mmselect.replay.rounds import Run, begin
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 SMALL: dict[str, Any] = {"rounds": 3, "budget": 8, "start_budget": 12, "seeds": 3}
 NAMES = ["entropy", "coreset", "random"]
 

@@ -19,6 +19,8 @@ from test_playing import labeled_pool
 from mmselect.errors import UsageError
 from mmselect.replay import Replay, replay, summarize
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 STARTS = ("coreset", "mmcsal:alignment=0:steps=2", "random")
 BUDGETS = ("10%", 20)
 

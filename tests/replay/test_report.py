@@ -15,6 +15,8 @@ import pytest
 from conftest import Result
 from test_playing import labeled_pool
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 PLAY = ["-b", "6", "--start-budget", "20", "--rounds", "2", "-s", "bmmal,random"]
 
 
