@@ -21,8 +21,11 @@ from mmselect.strategies import registry
 settings.register_profile("mmselect", deadline=None)  # a busy machine is no failure
 settings.load_profile("mmselect")
 
-LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""First line of a program that hears Ctrl-C even where the tests run in a shell's background."""
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+)
+"""First lines of a program that hears Ctrl-C and SIGHUP even where the tests run under nohup."""
 
 
 WITHOUT_EXTRAS = [
