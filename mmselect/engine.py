@@ -28,7 +28,8 @@ from mmselect.progress import Progress as Progress
 from mmselect.progress import phase
 from mmselect.progress import silent as silent
 from mmselect.tasks import (
-    RowTask,
+    Job,
+    WorkTask,
     job_of,
     keep_freed_memory,
     note_seen,
@@ -204,38 +205,26 @@ def map_rows(
     >>> list(map_rows(lambda rows, blocks: float(blocks[0].sum()), [x], np.arange(5), step=2))
     [1.0, 5.0, 4.0]
     """
-    there = engine.mapper is not None and len(rows) > 0
-    results = (_by_workers if there else _by_threads)(function, sources, rows, step, engine)
+    results: Iterator[Result]
+    if engine.mapper is None or not len(rows):
+        keep_freed_memory()
+        tasks = chain.from_iterable(windows(sources, rows, step, engine.memory))
+        results = engine.map(reader(function, sources, step), tasks)
+    else:
+        job, parts = job_of(function, sources, step), work_tasks(sources, rows, step, engine.memory)
+        results = _by_workers(engine.mapper, job, parts, sources)
     with engine.phase(what) as report:
         for done, result in enumerate(results, 1):
             yield result
             report(min(done * step, len(rows)), len(rows))
 
 
-def _by_threads(
-    function: Callable[[Index, list[Array]], Result],
-    sources: Sequence[Rows],
-    rows: Index,
-    step: int,
-    engine: Engine,
-) -> Iterator[Result]:
-    keep_freed_memory()
-    tasks: Iterator[RowTask] = chain.from_iterable(windows(sources, rows, step, engine.memory))
-    return engine.map(reader(function, sources, step), tasks)
-
-
 def _by_workers(
-    function: Callable[[Index, list[Array]], Result],
-    sources: Sequence[Rows],
-    rows: Index,
-    step: int,
-    engine: Engine,
-) -> Iterator[Result]:
+    mapper: Mapper, job: Job, tasks: Iterable[WorkTask], sources: Sequence[Rows]
+) -> Iterator[Any]:
     """Let the mapper do tasks of several blocks; take over what workers saw on the way."""
-    assert engine.mapper is not None
-    job, tasks = job_of(function, sources, step), work_tasks(sources, rows, step, engine.memory)
     with blas_threads():
-        for results, seen in engine.mapper(partial(work, job), tasks):
+        for results, seen in mapper(partial(work, job), tasks):
             note_seen(sources, seen)
             yield from results
 

@@ -173,7 +173,7 @@ def portable(source: Rows) -> bool:
 
 def work_tasks(sources: Sequence[Rows], rows: Index, step: int, memory: int) -> Iterator[WorkTask]:
     """Cut rows into tasks of whole blocks for workers; arrays in memory are cut too."""
-    from mmselect.arrays import take
+    from mmselect.arrays import increasing, take
 
     width = sum(prod(source.shape[1:]) * source.dtype.itemsize for source in sources)
     size = max(min(SENT, memory) // max(width, 1) // step, 1) * step
@@ -181,7 +181,7 @@ def work_tasks(sources: Sequence[Rows], rows: Index, step: int, memory: int) -> 
         part = rows[start:stop]
         loaded = [None if portable(source) else take(source, part) for source in sources]
         first, last = int(part[0]), int(part[-1])
-        run = last - first + 1 == len(part) and bool((part[1:] > part[:-1]).all())
+        run = last - first + 1 == len(part) and increasing(part)
         yield WorkTask(slice(first, last + 1) if run else part, loaded)
 
 

@@ -20,7 +20,7 @@ from mmselect.errors import SelectionError
 from mmselect.lists import ListFile, unknown
 from mmselect.output.columns import columns_of
 from mmselect.output.layout import percent
-from mmselect.output.tables import plain
+from mmselect.output.tables import class_names
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.predictions import FUSED, heads_of
 from mmselect.request import lacking
@@ -228,8 +228,7 @@ def _classes(pool: Pool, rows: Sequence[Index]) -> Iterator[dict[str, Any]]:
     logits = heads_of(pool).get(FUSED)
     if logits is None or not all(map(len, rows)):
         return
-    stored = pool.constants.get("/class_names")
-    names = [str(i) for i in range(logits.shape[1])] if stored is None else plain(stored)
+    names = class_names(pool, logits.shape[1])
     with pool.located():
         found = [top_class(logits, each, Engine(processors()), FUSED) for each in rows]
     yield from _shares("predicted class", [[names[i] for i in each.tolist()] for each in found])

@@ -17,7 +17,7 @@ from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.describe.report import BLANK, Table
 from mmselect.engine import Engine
 from mmselect.output.layout import percent
-from mmselect.output.tables import plain
+from mmselect.output.tables import class_names
 from mmselect.pool.reading import Pool
 from mmselect.predictions import FUSED, heads_of
 from mmselect.request import lacking
@@ -163,13 +163,10 @@ def _class_shares(pool: Pool, rows: Index, how: Engine) -> list[dict[str, Any]] 
         return None
     predicted = top_class(head, rows, how, FUSED)
     c = max(head.shape[1], int(labels.max()) + 1)
-    names = pool.constants.get("/class_names")
-    known = [] if names is None else plain(names)
-    known = [*known[:c], *map(str, range(len(known), c))]
     shares = [np.bincount(each, minlength=c) / len(each) for each in (labels, predicted)]
     return [
         {"class": x, "labeled": y, "predicted": z}
-        for x, y, z in zip(known, *(share.tolist() for share in shares), strict=True)
+        for x, y, z in zip(class_names(pool, c), *(share.tolist() for share in shares), strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from mmselect.looking.picks import Shown
 from mmselect.looking.pictures import Picture, can_read, faults, pictures
 from mmselect.looking.projection import BACKGROUND, MARKED, project, spread
 from mmselect.looking.shares import Facet, chance, facet
-from mmselect.output.tables import plain
+from mmselect.output.tables import class_names
 from mmselect.pool.reading import Pool
 from mmselect.predictions import (
     FEATURES,
@@ -158,8 +158,7 @@ def _near(view: View, space: CosineSpace | None) -> tuple[Compared | None, Compa
 
 
 def _classes(pool: Pool) -> list[str]:
-    stored = pool.constants.get("/class_names")
-    return [str(i) for i in range(pool.sizes.get("c", 0))] if stored is None else plain(stored)
+    return class_names(pool, pool.sizes.get("c", 0))
 
 
 def _labels(view: View, rows: Index) -> list[str | None]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.errors import OutputError, printable
+from mmselect.pool.reading import Pool
 from mmselect.selection import Scores, Selection
 
 MOST_PADDING = 1 << 22
@@ -228,6 +229,13 @@ def as_parquet(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
     made = {"provenance": as_json(provenance)}
     parquet.write_table(table.replace_schema_metadata(made), buffer)
     yield buffer.getvalue().to_pybytes()
+
+
+def class_names(pool: Pool, c: int) -> list[str]:
+    """Names of `c` classes; numbers where the pool has no names."""
+    stored = pool.constants.get("/class_names")
+    names = [] if stored is None else plain(stored)
+    return [*names[:c], *map(str, range(len(names), c))]
 
 
 def plain(values: NDArray[Any] | Sequence[Any]) -> list[Any]:

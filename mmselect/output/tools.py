@@ -19,6 +19,7 @@ from mmselect.output.tables import (
     How,
     as_json,
     as_lines,
+    class_names,
     json_lines,
     json_list,
     pick_fields,
@@ -27,8 +28,6 @@ from mmselect.output.tables import (
 from mmselect.pool.reading import Pool
 from mmselect.predictions import FUSED, heads_of, predict
 from mmselect.selection import Selection
-
-CLASSES = "/class_names"
 
 
 class Pick(NamedTuple):
@@ -74,12 +73,13 @@ def _predictions(result: Selection, pool: Pool, how: How) -> Iterator[dict[str, 
 
 def predicted(pool: Pool, rows: Index) -> Iterator[tuple[str, float]]:
     """Yield the fused head's likeliest class of each row, and its probability."""
+    head = heads_of(pool)[FUSED]
     with pool.located():
-        found = predict(heads_of(pool)[FUSED], rows, "softmax", FUSED)
-    names = plain(pool.constants[CLASSES]) if CLASSES in pool.constants else None
+        found = predict(head, rows, "softmax", FUSED)
+    names = class_names(pool, head.shape[1])
     best, probability = found.classes[:, 0].tolist(), found.probability[:, 0].tolist()
     for number, sure in zip(best, probability, strict=True):
-        yield (names[number] if names else str(number)), sure
+        yield names[number], sure
 
 
 def check_predictable(pool: Pool) -> None:

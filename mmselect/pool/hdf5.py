@@ -103,14 +103,14 @@ def open_object(group: h5g.GroupID, name: bytes) -> Any:
     try:
         return h5o.open(group, name)
     except Exception:
-        atexit.register(_close_library)
+        _close_at_exit()
         raise
 
 
 @cache
-def _close_library() -> None:
+def _close_at_exit() -> None:
     with contextlib.suppress(OSError, AttributeError):  # a build that hides its functions
-        ctypes.CDLL(h5py.defs.__file__).H5close()
+        atexit.register(ctypes.CDLL(h5py.defs.__file__).H5close)
 
 
 def check_filters(properties: h5py.h5p.PropDCID) -> bool:

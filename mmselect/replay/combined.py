@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from mmselect.files import make_folder
 from mmselect.output.emitting import emit
 from mmselect.output.layout import aligned
-from mmselect.output.page import assemble
 from mmselect.output.tables import as_csv, as_json
-from mmselect.replay.report import PAGE, PARTS
-from mmselect.replay.sections import Section, joined, pairs, shown, table
+from mmselect.replay.report import PAGE, fill
+from mmselect.replay.sections import Section, pairs, shown, table
 from mmselect.replay.tables import between
 
 BESIDE = "combined.json"
@@ -93,9 +91,6 @@ def write_combined(made: dict[str, Any], folder: Path, command: str) -> Path:
 
 
 def _page(made: dict[str, Any], command: str) -> bytes:
-    body, style, script = (
-        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
-    )
     many = len(made["settings"])
     names, means = made["strategies"], made["beaten"]
     matrices = "".join(
@@ -118,13 +113,11 @@ def _page(made: dict[str, Any], command: str) -> bytes:
             table(difference_rows(made)),
         ),
     ]
-    filled = Template(body).substitute(
-        title="Replays, combined",
-        verdict="".join(f"<li>{shown(line)}</li>" for line in notes(made)),
-        sections=joined(sections),
+    return fill(
+        "Replays, combined",
+        verdict=notes(made),
+        sections=sections,
         settings=table(setting_rows(made)),
-        command=shown(command),
-        warnings="<li>none</li>",
+        command=command,
+        data={"strategies": [], "differences": [], "charts": {}},
     )
-    data: dict[str, Any] = {"strategies": [], "differences": [], "charts": {}}
-    return assemble("Replays, combined", filled, style=style, script=script, data=data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,7 +14,7 @@ from mmselect.output.emitting import emit
 from mmselect.output.page import assemble
 from mmselect.replay.comparison import band
 from mmselect.replay.runs import Replay
-from mmselect.replay.sections import joined, of_first, of_rounds, shown, table
+from mmselect.replay.sections import Section, joined, of_first, of_rounds, shown, table
 from mmselect.replay.summary import seeds_to_play
 from mmselect.replay.tables import FORMS, first_verdict, settings_rows, verdict
 
@@ -82,21 +82,47 @@ def _figures(found: Replay, summary: dict[str, Any]) -> dict[str, bytes]:
 
 def page(found: Replay, summary: dict[str, Any], command: str) -> bytes:
     """Make the page: verdict, differences, curves, tables, contributions, pairs, settings."""
-    body, style, script = (
-        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
-    )
     rounds = found.settings["rounds"]
     said = verdict(summary, False) if rounds else first_verdict(found, summary)
     title = f"Replay of {', '.join(Path(p).name for p in found.settings['pool']['paths'])}"
+    return fill(
+        title,
+        verdict=said,
+        sections=(of_rounds if rounds else of_first)(found, summary),
+        settings=table([("", ""), *settings_rows(found)], head=False),
+        command=command,
+        warnings=found.warnings,
+        data=_data(found, summary),
+    )
+
+
+def fill(
+    title: str,
+    *,
+    verdict: Iterable[str],
+    sections: Sequence[Section],
+    settings: str,
+    command: str,
+    warnings: Iterable[str] = (),
+    data: dict[str, Any],
+) -> bytes:
+    """Fill the page of one replay, or of several; all are text but `settings`, which is HTML."""
+    body, style, script = (
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
+    )
     filled = Template(body).substitute(
         title=shown(title),
-        verdict="".join(f"<li>{shown(line)}</li>" for line in said),
-        sections=joined((of_rounds if rounds else of_first)(found, summary)),
-        settings=table([("", ""), *settings_rows(found)], head=False),
+        verdict=_items(verdict),
+        sections=joined(sections),
+        settings=settings,
         command=shown(command),
-        warnings="".join(f"<li>{shown(line)}</li>" for line in found.warnings) or "<li>none</li>",
+        warnings=_items(warnings) or _items(["none"]),
     )
-    return assemble(title, filled, style=style, script=script, data=_data(found, summary))
+    return assemble(title, filled, style=style, script=script, data=data)
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "".join(f"<li>{shown(line)}</li>" for line in lines)
 
 
 def _data(found: Replay, summary: dict[str, Any]) -> dict[str, Any]:
