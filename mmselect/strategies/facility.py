@@ -41,14 +41,10 @@ def pick(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     given = batch.parameters
     doubt, notes = doubt_of(batch)
     how = {name: given[name] for name in ("center", "form", "neighbours")}
-    found = cover(batch, k, doubt.weights if doubt.used else None, **how)
+    weighed = partial(facility, weights=doubt.weights if doubt.used else None, **how)
+    found = cover_by(weighed, batch, k, unit=True)
     details = {**found.details, "doubt": list(doubt.used)}
     return Picks(found.positions, found.scores, notes + found.warnings, details, found.nearest)
-
-
-def cover(batch: Batch, k: int, weights: Floats | None, **how: Any) -> Picks:
-    """Run facility location over the candidates, `weights` (n,) being what each counts."""
-    return cover_by(partial(facility, weights=weights, **how), batch, k, unit=True)
 
 
 def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
