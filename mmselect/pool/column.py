@@ -6,7 +6,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmselect.arrays import increasing
 from mmselect.errors import FormatError
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
@@ -112,16 +112,17 @@ class Column:
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Rows in any order: runs of rows, and of a chunked dataset whole chunks, each once."""
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
+        ordered, order = rows.astype(np.intp, copy=False), None
+        if not increasing(ordered):
+            order = np.argsort(ordered, kind="stable")
+            ordered = ordered[order]
         first = 0
         for part in self.parts:
             low, high = np.searchsorted(ordered, [first, first + len(part)])
-            local = ordered[low:high] - first
-            for a, b in pairwise(part.runs(local)):
-                block = part.read(int(local[a]), int(local[b - 1]) + 1)
-                out[order[low + a : low + b]] = block[local[a:b] - local[a]]
+            part.gather(ordered[low:high] - first, out[low:high])
             first += len(part)
+        if order is not None:
+            out[order] = out.copy()
         return self._seen(rows, out)
 
     def _seen(self, rows: Any, block: NDArray[Any]) -> NDArray[Any]:
