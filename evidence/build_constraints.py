@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from build_evidence import DOCS, REGIMES, ROUNDS, STRATEGIES, fill, marked, plus_minus
+from build_evidence import DOCS, REGIMES, ROUNDS, STRATEGIES, TRAINED, fill, marked, plus_minus
 
 from mmselect.demo import EMOJI
 from mmselect.output.emitting import emit
@@ -39,7 +39,7 @@ def main() -> None:
     for name, group in GROUPS.items():
         found = replay(
             EMOJI,
-            STRATEGIES,
+            (*STRATEGIES, *TRAINED),
             rounds=ROUNDS,
             budget=REGIMES[REGIME],
             seeds=given.seeds,
