@@ -3,6 +3,7 @@
     python benchmarks/bench_smem.py            # n = 50,000, c = 3,129, float32: 1.9 GB on disk
     python benchmarks/bench_smem.py --vqa      # n = 443,757, float16: 8.3 GB on disk, memory only
     python benchmarks/bench_smem.py --rows 5000
+    python benchmarks/bench_smem.py --halves   # float16 beside float32 and NumPy's conversion
 
 Both heads, their divergence and the fused head. All three run on one core; CPU seconds, medians of
 interleaved runs; SciPy and NumPy on the first rows only where the pool is large, scaled by rows.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from common import cpu_seconds, drop_from_cache, interleaved, machine, make_logits_pool, own_memory
@@ -25,6 +27,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 import mmselect
+from mmselect.core.scores import softmax as softmax_kernel
 from mmselect.core.scores.information import entropy as fused_entropy
 from mmselect.core.scores.information import information
 from mmselect.engine import blas_threads
@@ -102,6 +105,28 @@ def compare(path: Path, n: int, runs: int) -> None:
     print(f"largest relative difference from SciPy in float64: {apart:.1e}")
 
 
+def halves(folder: Path, n: int, c: int, runs: int) -> None:
+    """Print CPU time on float16, with NumPy's own conversion in place of ours, and on float32."""
+    names = {dtype: folder / f"{dtype}.h5" for dtype in ("f2", "f4")}
+    for dtype, path in names.items():
+        make_logits_pool(path, n, c, 2, dtype)
+
+    def numpy_converts() -> None:
+        with patch.object(softmax_kernel, "widen", lambda block, out: block.astype(out.dtype)):
+            mmselect.score(names["f2"], "smem", threads=1)
+
+    seconds = interleaved(
+        runs,
+        ours=lambda: mmselect.score(names["f2"], "smem", threads=1),
+        numpy=numpy_converts,
+        single=lambda: mmselect.score(names["f4"], "smem", threads=1),
+    )
+    ours = seconds["ours"]
+    print(f"float16 {ours:.2f} s of CPU, n = {n:,}, c = {c:,}")
+    print(f"with NumPy's conversion {seconds['numpy']:.2f} s, ratio {seconds['numpy'] / ours:.2f}")
+    print(f"float32 {seconds['single']:.2f} s, ratio {seconds['single'] / ours:.2f}")
+
+
 def whole_command(path: Path, size: int) -> None:
     """Print wall time, CPU time and own memory of the command itself, warm and cold."""
     for state in ("cold", "warm", "warm", "warm"):
@@ -133,10 +158,14 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=3129)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--vqa", action="store_true")
+    parser.add_argument("--halves", action="store_true")
     options = parser.parse_args()
     n, dtype = (443_757, "f2") if options.vqa else (options.rows, "f4")
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
+        if options.halves:
+            halves(Path(folder), n, options.classes, options.runs)
+            return
         path = Path(folder) / "pool.h5"
         make_logits_pool(path, n, options.classes, 2, dtype)
         size = path.stat().st_size

@@ -25,11 +25,6 @@ from mmselect.replay.comparison import area, interval, joint_confidence
 from mmselect.replay.runs import replay
 
 REGIME, GROUP = "few", "character:1"
-EVERY = (
-    *STRATEGIES,
-    *("doubt", "deepfool", "alignment", "sraal-indicator", "typiclust", "alfa-mix", "gcnal"),
-    *("learning-loss", "vaal:steps=100", "sraal:steps=100"),
-)
 GROUPS = {"emoji-group-free.csv": None, "emoji-group.csv": GROUP}
 """What is played: where every round is kept, and the constraint."""
 
@@ -44,7 +39,7 @@ def main() -> None:
     for name, group in GROUPS.items():
         found = replay(
             EMOJI,
-            EVERY,
+            STRATEGIES,
             rounds=ROUNDS,
             budget=REGIMES[REGIME],
             seeds=given.seeds,

@@ -3,10 +3,12 @@
     python -m pip install -r evidence/requirements.txt -e .
     python evidence/build_evidence.py emoji=mmselect/data/emoji.h5 mfeat=mfeat.h5 ...
 
-Each pool is replayed in two regimes (few labels: 2 % at the start and 2 % in each of five rounds;
-many: 5 %), with every strategy that its features allow, and every cold start is tried at three
-sizes. Writes the parts of the page between ``<!-- begin evidence POOL -->`` and its end, the
-figures in ``docs/images``, and every round's measures in ``docs/evidence/*.csv``.
+Each pool is replayed in three regimes, with five rounds and every strategy that the pool has the
+data for: few labels (2 % of the training samples at the start and in each round), many (5 %), and
+one label per class (a random sample of each class at the start, as many picks in each round). Every
+cold start is tried at three sizes. Writes the parts of the page between
+``<!-- begin evidence POOL -->`` and its end, the figures in ``docs/images``, and every round's
+measures in ``docs/evidence/*.csv``.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
+import h5py
 import numpy as np
 
 from mmselect.errors import NeedsError
@@ -33,14 +38,28 @@ from mmselect.replay.tables import between, plus_minus
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "evidence.md"
+OURS = "facility"
+FORMS = (
+    *("facility:doubt=none", "facility:doubt=fused", "facility:doubt=heads"),
+    "facility:sharpen=false",
+)
 STRATEGIES = (
     *("random", "entropy", "margin", "least-confidence", "contribution", "smem"),
-    *("smem:spread=d2", "badge", "bmmal", "facility", "coreset", "kmeans", "activeft"),
+    *("smem:spread=d2", "badge", "bmmal", OURS, "coreset", "kmeans", "activeft"),
     *("mmcsal", "mmcsal:alignment=0.3"),
+    *("doubt", "deepfool", "alignment", "sraal-indicator", "typiclust", "alfa-mix", "gcnal"),
+    *("learning-loss", "vaal:steps=100", "sraal:steps=100"),
 )
-DRAWN = ("random", "entropy", "smem", "smem:spread=d2", "badge", "bmmal", "facility", "coreset")
-STARTS = ("random", "facility", "kmeans", "coreset", "activeft", "mmcsal", "mmcsal:alignment=0.3")
+"""All that a replay can play; ``bald`` needs stochastic passes, which no linear head has."""
+
+DRAWN = ("random", "entropy", "smem", "smem:spread=d2", "badge", "bmmal", OURS, "coreset")
+COMPARED = (OURS, "facility:doubt=none", "facility:doubt=fused", "margin", "badge", "bmmal")
+"""Strategies whose heads are looked at one by one."""
+
+STARTS = ("random", OURS, "kmeans", "coreset", "activeft", "mmcsal", "mmcsal:alignment=0.3")
 REGIMES = {"few": "2%", "many": "5%"}
+ONE = "one"
+TITLES = {"few": "Few labels", "many": "Many labels", ONE: "One label per class"}
 START_BUDGETS = ("1%", "2%", "5%")
 ROUNDS = 5
 
@@ -61,10 +80,10 @@ def main() -> None:
 
 
 def evidence(name: str, path: str, how: dict[str, Any]) -> Iterator[str]:
-    """Make the tables of one pool, and its figure."""
-    strategies = able(path, STRATEGIES)
-    for regime, budget in REGIMES.items():
-        found = replay(path, strategies, rounds=ROUNDS, budget=budget, **how)
+    """Make the tables of one pool, and its figures."""
+    strategies = able(path, (*STRATEGIES, *FORMS))
+    for regime, title in TITLES.items():
+        found = played(path, strategies, regime, how)
         columns = {key: v for key, v in found.columns.items() if key != "seconds"}
         (DOCS / "evidence").mkdir(exist_ok=True)
         emit(as_csv({**columns}), DOCS / "evidence" / f"{name}-{regime}.csv")
@@ -72,28 +91,69 @@ def evidence(name: str, path: str, how: dict[str, Any]) -> Iterator[str]:
         drawn = Replay({**found.settings, "strategies": list(DRAWN)}, kept, [])
         place = DOCS / "images" / f"evidence-{name}-{regime}.svg"
         emit([plots.render(plots.learning_curves(drawn), "svg")], place)
-        yield from query_table(found, regime)
+        yield from query_table(found, title)
         yield ""
-        yield f"![Learning curves, {regime} labels](images/evidence-{name}-{regime}.svg)"
+        yield f"![Learning curves, {title.lower()}](images/evidence-{name}-{regime}.svg)"
         yield ""
-        yield from balance_table(found, regime)
+        yield from heads_table(found, title)
         yield ""
     yield from start_table(path, [name for name in STARTS if name in strategies], how)
 
 
+def played(path: str, strategies: Sequence[str], regime: str, how: dict[str, Any]) -> Replay:
+    """Replay one regime."""
+    if regime in REGIMES:
+        return replay(path, strategies, rounds=ROUNDS, budget=REGIMES[regime], **how)
+    return one_per_class(path, strategies, how)
+
+
+def one_per_class(path: str, strategies: Sequence[str], how: dict[str, Any]) -> Replay:
+    """Replay a start of one label per class.
+
+    Each seed gets a copy of the pool whose labeled mask holds one random training sample of each
+    class; then as many are picked in each round.
+    """
+    with h5py.File(path) as pool:
+        labels, split = pool["label"][:], pool["metadata/split"].asstr()[:]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(how["seeds"]):
+            rows = one_of_each(labels, split == "train", seed)
+            copy = Path(folder) / f"{seed}.h5"
+            copyfile(path, copy)
+            with h5py.File(copy, "r+") as pool:
+                pool.pop("labeled", None)
+                pool["labeled"] = np.isin(np.arange(len(labels)), rows)
+            more = {**how, "seeds": 1, "seed": seed, "start": "labeled", "budget": len(rows)}
+            found.append(replay(copy, strategies, rounds=ROUNDS, **more))
+    runs = [
+        run for name in strategies for each in found for run in each.runs if run.strategy == name
+    ]
+    return replace(
+        found[0], runs=runs, settings={**found[0].settings, "seeds": [*range(how["seeds"])]}
+    )
+
+
+def one_of_each(labels: np.ndarray, train: np.ndarray, seed: int) -> np.ndarray:
+    """Draw one training sample of each class that has any."""
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(train & (labels >= 0)))
+    return rows[np.unique(labels[rows], return_index=True)[1]]
+
+
 def overview() -> Iterator[str]:
-    """Make the table over all pools, from the rounds that are stored for each."""
-    found = {}
-    for regime in REGIMES:
-        for place in sorted((DOCS / "evidence").glob(f"*-{regime}.csv")):
-            found[place.stem.replace("-", ", ")] = against_random(place)
-    order = {name: [c[name][0] for c in found.values() if name in c] for name in STRATEGIES}
-    yield f"| strategy | {' | '.join(found)} |"
-    yield f"|---|{'---|' * len(found)}"
-    for name in sorted(STRATEGIES, key=lambda name: -float(np.mean(order[name]))):
-        if name != "random":
+    """Make the tables over all pools, one for each regime, from the rounds that are stored."""
+    for regime, title in TITLES.items():
+        places = sorted((DOCS / "evidence").glob(f"*-{regime}.csv"))
+        found = {place.stem.removesuffix(f"-{regime}"): against_random(place) for place in places}
+        names = {name for column in found.values() for name in column} - {"random"}
+        order = {name: [c[name][0] for c in found.values() if name in c] for name in names}
+        yield f"| {title.lower()} | {' | '.join(found)} | mean |"
+        yield f"|---|{'---|' * len(found)}---|"
+        for name in sorted(names, key=lambda name: -float(np.mean(order[name]))):
             cells = [short(column[name]) if name in column else "–" for column in found.values()]
-            yield f"| `{name}` | {' | '.join(cells)} |"
+            mean = f"{100 * np.mean(order[name]):+.1f}" if len(order[name]) == len(found) else "–"
+            yield f"| `{name}` | {' | '.join(cells)} | {mean} |"
+        yield ""
 
 
 def against_random(place: Path) -> dict[str, tuple[float, float, float]]:
@@ -133,56 +193,70 @@ def able(path: str, names: Sequence[str]) -> list[str]:
     return kept
 
 
-def query_table(found: Replay, regime: str) -> Iterator[str]:
+def query_table(found: Replay, title: str) -> Iterator[str]:
     """Make the table of one regime, best first."""
     summary, labeled = summarize(found), found.curves("labeled")["random"][0]
     rows = summary["strategies"]
     per_class = f"{labeled[0] / found.settings['classes']:.1f}"
     last = f"{labeled[-1] / found.settings['classes']:.1f}"
     yield (
-        f"**{regime.capitalize()} labels**: {labeled[0]:.0f} to {labeled[-1]:.0f} labeled samples, "
+        f"**{title}**: {labeled[0]:.0f} to {labeled[-1]:.0f} labeled samples, "
         f"{per_class} to {last} per class, {len(found.settings['seeds'])} seeds."
     )
     yield ""
-    yield "| strategy | mean accuracy | against random | against bmmal | last round | labels |"
+    yield f"| strategy | mean accuracy | against random | `{OURS}` less it | last round | labels |"
     yield "|---|---|---|---|---|---|"
-    differences = summary["differences"]["accuracy"]
     names = found.settings["strategies"]
-    bmmal = names.index("bmmal")
+    areas, confidence = areas_of(found, "accuracy"), joint_confidence(len(names) - 1)
     for name in sorted(names, key=lambda name: -rows[name]["area"]["accuracy"][0]):
         row, price = rows[name], rows[name]["relative_labels"][0]
+        less = interval(areas[OURS] - areas[name], confidence)
         cells = [
             f"`{name}`",
             plus_minus(row["area"]["accuracy"]),
             "" if name == "random" else marked(row["area_difference"]["accuracy"]),
-            "" if name == "bmmal" else marked(differences[names.index(name)][bmmal]),
+            "" if name == OURS else marked(less),
             plus_minus(row["last"]),
             f"{100 * price:.0f} %" if price == price else "not reached",
         ]
         yield f"| {' | '.join(cells)} |"
 
 
-def balance_table(found: Replay, regime: str) -> Iterator[str]:
-    """Make the table of what BMMAL sets out to change: the balance of the modalities."""
-    names = ("random", "badge", "bmmal")
-    modalities = found.settings["modalities"]
+def heads_table(found: Replay, title: str) -> Iterator[str]:
+    """Make the table of the single-modal heads, and of the balance that BMMAL sets out to change.
+
+    The intervals hold for all strategies of a row at once.
+    """
+    modalities, last = found.settings["modalities"], "contribution_difference"
     measures = {
-        "contribution_difference": "largest less smallest contribution, last round",
-        **{f"accuracy.{m}": f"accuracy of {m} alone, mean" for m in modalities},
-        **{f"accuracy.balanced.{m}": f"the same, balanced, {m}" for m in modalities},
+        **{f"accuracy.{m}": m for m in modalities},
+        **{f"accuracy.balanced.{m}": f"{m}, balanced" for m in modalities},
+        last: "contributions, last round",
     }
-    yield f"**Balance**, {regime} labels:"
+    yield (
+        f"**Heads**, {title.lower()}: mean accuracy of each modality's head (plain, and balanced "
+        "over classes) after random picks, and the differences to that; last, how far the largest "
+        "contribution is from the smallest."
+    )
     yield ""
-    yield f"| measure | {' | '.join(f'`{name}`' for name in names)} | `bmmal` less `badge` |"
-    yield "|---|---|---|---|---|"
+    yield f"| | `random` | {' | '.join(f'`{name}`' for name in COMPARED)} |"
+    yield f"|---|---|{'---|' * len(COMPARED)}"
+    for measure, what in measures.items():
+        values = areas_of(found, measure)
+        if measure == last:
+            values = {name: curve[:, -1] for name, curve in found.curves(measure).items()}
+        cells = [
+            short(interval(values[name] - values["random"], joint_confidence(len(COMPARED))))
+            for name in COMPARED
+        ]
+        level = f"{100 * values['random'].mean():.1f}"
+        yield f"| {what} | {level} | {' | '.join(cells)} |"
+
+
+def areas_of(found: Replay, measure: str) -> dict[str, np.ndarray]:
+    """Mean of a measure on the way, by strategy and seed."""
     labeled = found.curves("labeled")
-    for measure, title in measures.items():
-        curves = found.curves(measure)
-        last = measure == "contribution_difference"
-        values = {n: curves[n][:, -1] if last else area(labeled[n], curves[n]) for n in names}
-        cells = [plus_minus(interval(values[name])) for name in names]
-        cells.append(marked(interval(values["bmmal"] - values["badge"])))
-        yield f"| {title} | {' | '.join(cells)} |"
+    return {name: area(labeled[name], curve) for name, curve in found.curves(measure).items()}
 
 
 def marked(values: tuple[float, float, float]) -> str:

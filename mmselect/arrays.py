@@ -35,6 +35,13 @@ class Rows(Protocol):
         """Rows by a slice or by an array of row numbers."""
 
 
+FLOAT16_INFINITY, FLOAT16_SIGN = 0x7C00, 0x8000
+"""Bits of a float16: from the first on, without the sign, none stands for a finite number."""
+
+SIGN_AND_NUMBER = np.int32(-0x70002000)
+"""Bits of a float32 that a float16, moved there, fills: 0x8FFFE000."""
+
+
 def native(block: Array) -> Array:
     """Floats as contiguous native float32, or float64 where they came as such or as integers.
 
@@ -44,34 +51,45 @@ def native(block: Array) -> Array:
     'f4'
     """
     wide = block.dtype.kind != "f" or block.dtype.itemsize > 4
+    if block.dtype == np.float16:
+        return widen(block, np.empty(block.shape, np.float32))
     return np.ascontiguousarray(block, dtype=np.float64 if wide else np.float32)
 
 
-def concurrent(source: Rows) -> bool:
-    """Whether any thread may read `source`: arrays in memory, and sources whose `plain` is true.
+def widen(block: Array, out: Array) -> Array:
+    """Convert a block to the wider floats of `out`, which is returned.
+
+    A finite float16 becomes float32 by its bits, which takes a fifth of NumPy's time: sign,
+    exponent and fraction go to their places, and 2^112 makes up for the other bias of the exponent.
 
     Examples
     --------
-    >>> concurrent(np.zeros((2, 2)))
-    True
+    >>> widen(np.array([-1.5, 0.0], np.float16), np.empty(2, np.float32))
+    array([-1.5,  0. ], dtype=float32)
     """
-    return isinstance(source, np.ndarray) or bool(getattr(source, "plain", False))
+    if block.dtype != np.float16 or out.dtype != np.float32 or not finite_halves(block):
+        np.copyto(out, block)
+        return out
+    bits = out.view(np.int32)
+    np.copyto(bits, block.view(np.int16))  # the sign in all upper bits
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, SIGN_AND_NUMBER, out=bits)
+    return np.multiply(out, np.float32(2.0**112), out=out)
 
 
-def dense(rows: Index) -> bool:
-    """Whether `rows` are increasing and make up half of their span or more.
+def finite_halves(block: Array) -> bool:
+    """Whether every number of a float16 block is finite.
+
+    NumPy compares float16 number by number, so bits are compared: as integers they have the order
+    of what they stand for, and all that is not finite comes last.
 
     Examples
     --------
-    >>> dense(np.array([3, 5, 6])), dense(np.array([3, 9]))
+    >>> finite_halves(np.array([1, -2], "f2")), finite_halves(np.array([1, -np.inf], "f2"))
     (True, False)
     """
-    return bool(len(rows)) and int(rows[-1] - rows[0]) < 2 * len(rows) and increasing(rows)
-
-
-def increasing(rows: Index) -> bool:
-    """Whether each of `rows` is larger than the one before."""
-    return bool(np.all(np.diff(rows) > 0))
+    up, down = (block.view(kind).max(initial=0) for kind in (np.int16, np.uint16))
+    return bool(up < FLOAT16_INFINITY and down < FLOAT16_INFINITY + FLOAT16_SIGN)
 
 
 def evenly_spread(n: int, runs: int, length: int) -> Index:
@@ -86,87 +104,6 @@ def evenly_spread(n: int, runs: int, length: int) -> Index:
     """
     starts = np.linspace(0, max(n - length, 0), runs).astype(np.intp)
     return np.unique(np.add.outer(starts, np.arange(length)).clip(0, n - 1))
-
-
-def take(
-    source: Rows, rows: Index, memory: Array | None = None, close: bool | None = None
-) -> Array:
-    """Read `rows` of `source`: as one slice where most of it is wanted, else one by one.
-
-    Parameters
-    ----------
-    source : Rows
-    rows : (b,) ndarray of int
-    memory : ndarray, optional
-        Room for 2 b rows that a source with ``read(start, stop, out)`` may read into; the result
-        is then valid until it is used again.
-    close : bool, optional
-        :func:`dense` of the rows, if the caller knows it.
-
-    Returns
-    -------
-    (b, …) ndarray
-
-    Examples
-    --------
-    >>> take(np.arange(5), np.array([1, 3])).tolist()
-    [1, 3]
-    """
-    if not len(rows):
-        return source[0:0]
-    if not (dense(rows) if close is None else close):
-        return source[rows]
-    first, stop = int(rows[0]), int(rows[-1]) + 1
-    read = getattr(source, "read", None)
-    if memory is None or read is None:
-        block = source[first:stop]
-    else:
-        block = read(first, stop, memory[: stop - first])
-    return block if stop - first == len(rows) else block[rows - first]
-
-
-class Pieces:
-    """Rows of a source, read a piece at a time, so that no chunk is decompressed twice.
-
-    Parameters
-    ----------
-    source : Rows
-        Where it is chunked, with ``chunk_end(row)``: the first row, from `row` on, that begins one.
-    rows : (n,) ndarray of int
-    most : int
-        Rows up to which a piece may grow to the end of a chunk.
-    """
-
-    def __init__(self, source: Rows, rows: Index, most: int) -> None:
-        self.source, self.rows, self.most = source, rows, most
-        self.blocks: list[tuple[int, Array]] = []
-        self.stop = 0
-
-    def take(self, start: int, stop: int, ahead: int) -> Array:
-        """Rows at positions from `start` to `stop`; where that needs a piece, one up to `ahead`."""
-        if stop > self.stop:
-            end, chunk_end = ahead, getattr(self.source, "chunk_end", None)
-            if chunk_end and self.most:
-                border = chunk_end(int(self.rows[ahead - 1]) + 1)
-                whole = int(np.searchsorted(self.rows, border))
-                end = max(ahead, min(whole, self.stop + self.most))
-            self.blocks.append((self.stop, take(self.source, self.rows[self.stop : end])))
-            self.stop = end
-        self.blocks = [(first, x) for first, x in self.blocks if first + len(x) > start]
-        found = [x[max(start - first, 0) : stop - first] for first, x in self.blocks]
-        return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:
-    """Read scattered `rows` of each source, in file order and each row once.
-
-    Examples
-    --------
-    >>> gather([np.arange(5)], np.array([3, 1, 3]))
-    [array([3, 1, 3])]
-    """
-    unique, inverse = np.unique(rows, return_inverse=True)
-    return [take(source, unique)[inverse] for source in sources]
 
 
 def check_budget(k: int, available: int) -> None:

@@ -6,7 +6,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from mmselect.pool.parts import Part
 from mmselect.pool.presence import PRESENT, Mask, blank, mask_over
 from mmselect.pool.schema import names_in, place_of
 from mmselect.pool.values import Watch
+from mmselect.tasks import increasing
 
 KEPT = 4
 """Pools that a worker keeps open."""
@@ -112,16 +112,17 @@ class Column:
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Rows in any order: runs of rows, and of a chunked dataset whole chunks, each once."""
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
+        ordered, order = rows.astype(np.intp, copy=False), None
+        if not increasing(ordered):
+            order = np.argsort(ordered, kind="stable")
+            ordered = ordered[order]
         first = 0
         for part in self.parts:
             low, high = np.searchsorted(ordered, [first, first + len(part)])
-            local = ordered[low:high] - first
-            for a, b in pairwise(part.runs(local)):
-                block = part.read(int(local[a]), int(local[b - 1]) + 1)
-                out[order[low + a : low + b]] = block[local[a:b] - local[a]]
+            part.gather(ordered[low:high] - first, out[low:high])
             first += len(part)
+        if order is not None:
+            out[order] = out.copy()
         return self._seen(rows, out)
 
     def _seen(self, rows: Any, block: NDArray[Any]) -> NDArray[Any]:

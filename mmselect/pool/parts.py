@@ -10,6 +10,7 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any, BinaryIO
 
@@ -61,6 +62,12 @@ class Part:
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows from `start` to `stop`; in `out`, if it is given and of the same type."""
         raise NotImplementedError
+
+    def gather(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
+        """Read increasing `rows` into `out`, in runs."""
+        for a, b in pairwise(self.runs(rows)):
+            block = self.read(int(rows[a]), int(rows[b - 1]) + 1)
+            out[a:b] = block[rows[a:b] - rows[a]]
 
     def unwritten(self) -> NDArray[np.intp]:
         """Rows for which the file holds nothing, or not all."""
@@ -151,6 +158,11 @@ class Stored(Part):
         return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
 
 
+def _bytes_of(block: NDArray[Any]) -> memoryview:
+    """View contiguous numbers as bytes."""
+    return block.reshape(-1, copy=False).view(np.uint8).data
+
+
 def _count(found: NDArray[np.intp], index: int) -> None:
     found[index] += 1
 
@@ -165,8 +177,27 @@ class Plain(Part):
         """Rows from `start` to `stop`; in `out`, if it is given and of the same type."""
         shape = (stop - start, *self.shape[1:])
         block = np.empty(shape, self.dtype) if out is None or out.dtype != self.dtype else out
-        raw, done = block.reshape(-1, copy=False).view(np.uint8).data, 0
-        begin = start * self.row_bytes
+        self._fill(_bytes_of(block), start * self.row_bytes)
+        return block
+
+    def gather(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
+        """Read increasing `rows` into `out`: one call for each, and nothing else, where it can be.
+
+        An array, its shape and its type for each row would cost ten times what the row takes.
+        """
+        if len(self.pieces) > 1 or out.dtype != self.dtype or not out.size:
+            super().gather(rows, out)
+            return
+        (file, place, _), raw, width = self.pieces[0], _bytes_of(out), self.row_bytes
+        descriptor = file.fileno()
+        for at, row in enumerate(rows.tolist()):
+            target = raw[at * width : (at + 1) * width]
+            if read_into(descriptor, target, place + row * width) < width:
+                self._fill(target, row * width)
+
+    def _fill(self, raw: memoryview, begin: int) -> None:
+        """Read what lies from byte `begin` of the dataset on."""
+        done = 0
         for file, place, size in self.pieces:
             while done < len(raw) and begin + done < size:  # the system may read less than asked
                 here = begin + done
@@ -175,7 +206,6 @@ class Plain(Part):
                     raise FormatError("the file has become shorter", file=file.name)
                 done += got
             begin -= size
-        return block
 
     def announce(self, start: int, stop: int) -> None:
         """Tell the system that these rows are read next."""

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import LARGEST
+from mmselect.arrays import LARGEST, finite_halves
 from mmselect.pool.schema import Place, place_of
 
 if TYPE_CHECKING:
     from mmselect.pool.column import Column
-
-FLOAT16_INFINITY, FLOAT16_SIGN = 0x7C00, 0x8000
-"""Bits of a float16: from the first on, without the sign, none stands for a finite number."""
 
 PROBABLE = 0.9
 """Share of rows that sum to 1 from which on logits are taken for probabilities."""
@@ -25,9 +22,6 @@ PROBABLE = 0.9
 
 def computable(block: NDArray[Any]) -> bool:
     """Whether every number is finite and small enough to compute with: what nearly all blocks are.
-
-    NumPy compares float16 number by number, so its bits are compared: as integers they have the
-    order of what they stand for, and all that is not finite comes last.
 
     Examples
     --------
@@ -37,8 +31,7 @@ def computable(block: NDArray[Any]) -> bool:
     False
     """
     if block.dtype == np.float16 and block.dtype.isnative:
-        up, down = block.view(np.int16).max(), block.view(np.uint16).max()
-        return bool(up < FLOAT16_INFINITY and down < FLOAT16_INFINITY + FLOAT16_SIGN)
+        return finite_halves(block)
     with np.errstate(invalid="ignore"):
         return bool(block.min() >= -LARGEST and block.max() <= LARGEST)  # false for nan
 

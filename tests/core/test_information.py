@@ -11,6 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, softmax
 from scipy.stats import entropy as scipy_entropy
 
+from mmselect.arrays import native, widen
 from mmselect.core.scores import information as info
 from mmselect.core.scores import softmax as kernel
 from mmselect.core.scores.confidence import least_confidence, margin
@@ -110,6 +111,16 @@ def test_a_row_has_the_same_bits_whatever_stands_beside_it(start: int, size: int
 def test_every_float_type(dtype: str) -> None:
     x = three_heads(50, 200)[0].astype(np.float16)
     np.testing.assert_allclose(info.entropy(x.astype(dtype)), info.entropy(x), rtol=1e-6)
+
+
+def test_every_float16_is_widened_as_numpy_does() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]  # by its bits; with others among them NumPy does it
+    for some in (finite, every, finite[::3], finite.reshape(2, -1)[:, 5:], finite[:0]):
+        expected = some.astype(np.float32)
+        wide = widen(some, np.empty(some.shape, np.float32))
+        assert (wide.view(np.uint32) == expected.view(np.uint32)).all()
+        assert native(some).tobytes() == expected.tobytes()
 
 
 def test_sigmoid_norm_normalises_sigmoids() -> None:

@@ -11,6 +11,8 @@ from conftest import arrays
 
 import mmselect
 from mmselect.errors import DataError, FormatError, SchemaError
+from mmselect.files import read_into
+from mmselect.pool import parts
 
 
 def rewrite(path: Path, name: str, **how: Any) -> None:
@@ -54,6 +56,24 @@ def test_contiguous_data_is_read_past_hdf5(pool: Path) -> None:
         assert column.plain and not opened.columns["/labeled"].plain
         buffer = np.empty((5, x.shape[1]), x.dtype)
         assert column.read(5, 10, buffer) is buffer and (buffer == x[5:10]).all()
+
+
+def test_scattered_rows_are_whole_though_the_system_reads_less(
+    pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = arrays()["features"]["image"]
+    calls = []
+
+    def few(descriptor: int, buffer: memoryview, place: int) -> int:
+        calls.append(len(buffer))
+        return read_into(descriptor, buffer[:5], place)
+
+    monkeypatch.setattr(parts, "read_into", few)
+    with mmselect.open_pool(pool) as opened:
+        for rows in ([2, 3, 9, 40], [40, 2, 2, 9]):
+            calls.clear()
+            assert (opened.columns["/features/image"][np.array(rows)] == x[rows]).all()
+            assert len(calls) > 4
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_told(pool: Path) -> None:

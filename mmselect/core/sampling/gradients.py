@@ -103,7 +103,8 @@ class GradientPoints:
         for m, (name, z) in enumerate(zip(self.features, features, strict=True)):
             part = h[:, start : start + z.shape[1]]
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-                part[:] = z if weights is None else z * weights[:, m : m + 1].astype(np.float32)
+                wide = native(z)
+                part[:] = wide if weights is None else wide * weights[:, m : m + 1].astype("f4")
                 spread = part.max(axis=1, initial=0) - part.min(axis=1, initial=0)
                 check_finite(spread, rows, name, z, 2 * LARGEST)
             start += z.shape[1]

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import LARGEST, Array, Floats, Index, Singles, check_finite
+from mmselect.arrays import LARGEST, Array, Floats, Index, Singles, check_finite, widen
 from mmselect.core.limits import check_limits
 from mmselect.engine import ranges
 from mmselect.errors import DataError, ParameterError, RowNumbers, SchemaError
@@ -112,12 +112,12 @@ def strips(heads: Mapping[str, Logits], activation: Activation) -> Iterator[Stri
     if not n or not c:
         return
     step = max(STRIP_ELEMENTS // c, 8)
-    e, d = _buffers(min(step, n), len(heads), c, _working_type(*heads.values()))
+    e, d, wide = _buffers(min(step, n), len(heads), c, _working_type(*heads.values()))
     for start, stop in ranges(0, n, step):
         part, shifted = e[: stop - start], d[: stop - start]
         found = []
         for j, (name, logits) in enumerate(heads.items()):
-            x = _activated(logits[start:stop], activation, shifted[:, :c])
+            x = _activated(logits[start:stop], activation, wide[: stop - start])
             top = x.argmax(axis=1)
             largest = x[np.arange(len(x)), top]
             check_logits(largest, range(start, stop), name)
@@ -251,8 +251,7 @@ def _activated(logits: Logits, activation: Activation, memory: Logits) -> Logits
         return smooth
     if logits.dtype == memory.dtype:
         return logits
-    np.copyto(memory, logits)
-    return memory
+    return widen(logits, memory)
 
 
 def _chunks(a: Logits) -> Logits:
@@ -266,19 +265,23 @@ def _padded(c: int) -> int:
     return c if count == 1 else count * (-(-c // (16 * count)) * 16)
 
 
-def _buffers(rows: int, m: int, c: int, dtype: np.dtype[Any]) -> tuple[Logits, Logits]:
+def _buffers(rows: int, m: int, c: int, dtype: np.dtype[Any]) -> tuple[Logits, Logits, Logits]:
     """Scratch for `m` heads' exponentials and one head's differences, padded to whole chunks.
+
+    The third is for one head's logits, where they have to be converted.
 
     Each thread keeps those it had: making them anew for every block would cost a sixth of the
     time. Columns beyond `c` hold 0 in the first, and every user leaves them so.
     """
-    kept: dict[Any, tuple[Logits, Logits]] = _SCRATCH.__dict__
+    kept: dict[Any, tuple[Logits, Logits, Logits]] = _SCRATCH.__dict__
     key = f"{rows} {m} {c} {dtype}"
     if key not in kept:
         if len(kept) >= KEPT:
             kept.clear()
         width = _padded(c)
-        kept[key] = np.zeros((rows, m, width), dtype), np.zeros((rows, width), dtype)
+        shapes = (rows, m, width), (rows, width), (rows, c)
+        e, d, wide = (np.zeros(shape, dtype) for shape in shapes)
+        kept[key] = e, d, wide
     return kept[key]
 
 
