@@ -480,7 +480,7 @@ def test_bounds_hold_for_any_two_covers(differ):
         tight = bounds.copy()
         look.tighten(have, lambda: np.arange(300), tight.put)
         assert (tight >= true - 1e-4).all()
-        np.testing.assert_allclose(tight, true, rtol=3e-4, atol=1e-3)
+        np.testing.assert_allclose(tight, true, rtol=1e-4, atol=0.01)
 
 
 def test_facility_with_equal_weights_is_facility_without():

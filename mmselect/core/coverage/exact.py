@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.ahead import Ahead
 from mmselect.core.coverage.columns import Columns, Mask, settle
@@ -52,6 +52,10 @@ class Similarity:
             column_means(array, mask) if center else None
             for array, mask in zip(self.arrays, there, strict=True)
         ]
+        self.scales = [
+            _scales(array, mean, self.clients)
+            for array, mean in zip(self.arrays, self.means, strict=True)
+        ]
         self.pairs = pairs
 
     def between(self, rows: Index, point: int) -> Floats:
@@ -68,14 +72,31 @@ class Similarity:
     def _rows(self, index: Index) -> Floats:
         """Put the unit rows of all modalities side by side."""
         parts = []
-        for array, mean in zip(self.arrays, self.means, strict=True):
-            part = array[index].astype(np.float64)
-            norms = row_norms(part)
-            if mean is not None:
-                part -= mean
-                norms = centred_norms(part, norms, array.dtype)
-            parts.append(part * inverse(norms)[:, None])
+        for array, mean, scale in zip(self.arrays, self.means, self.scales, strict=True):
+            part = _less(array[index], mean)
+            part *= scale[index, None]
+            parts.append(part)
         return np.concatenate(parts, axis=1)
+
+
+def _less(rows: Array, mean: Floats | None) -> Floats:
+    """Rows in float64, less the mean."""
+    wide: Floats = rows.astype(np.float64)
+    if mean is not None:
+        wide -= mean
+    return wide
+
+
+def _scales(array: Array, mean: Floats | None, rows: Index) -> Floats:
+    """One over the length of rows less the mean, (n,); nan for rows not asked for."""
+    scales = np.full(len(array), np.nan)
+    for start, stop in ranges(0, len(rows), TILE):
+        some = rows[start:stop]
+        norms = row_norms(array[some].astype(np.float64))
+        if mean is not None:
+            norms = centred_norms(_less(array[some], mean), norms, array.dtype)
+        scales[some] = inverse(norms)
+    return scales
 
 
 class ExactGreedy:

@@ -46,11 +46,11 @@ def covered_sum(products: Singles, old: Singles, new: Singles, weights: Floats) 
     array([4.75, 6.5 ])
     """
     total, most = np.zeros(products.shape[1]), new - old
-    wide = np.empty((WIDENED, products.shape[1]))
+    wide, zeros = np.empty((WIDENED, products.shape[1])), np.zeros(products.shape[1], np.float32)
     for start, stop in ranges(0, len(products), WIDENED):
         part = products[start:stop]
         part -= old[start:stop, None]
-        np.maximum(part, 0, out=part)
+        np.maximum(part, zeros, out=part)  # faster than with a scalar
         np.minimum(part, most[start:stop, None], out=part)
         wide[: stop - start] = part
         total += weights[start:stop] @ wide[: stop - start]
