@@ -87,7 +87,7 @@ class Columns:
     >>> x = np.array([[1, 0], [0.5, 0.5]], dtype=np.float32)
     >>> columns = Columns(x, np.ones(2), SERIAL)
     >>> columns.gains(np.array([0, 1]), np.array([0.25, 0], dtype=np.float32)).tolist()
-    [1.0, 1.0]
+    [1.25, 0.75]
     """
 
     def __init__(

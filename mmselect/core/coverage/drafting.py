@@ -39,7 +39,8 @@ class Cells:
     --------
     >>> from mmselect.engine import SERIAL
     >>> cells = Cells(Columns(np.eye(2, dtype=np.float32), np.ones(2), SERIAL))
-    >>> cells.gains(np.arange(2), cells.best(np.array([0, 0.25], dtype=np.float32))).tolist()
+    >>> best = cells.best(np.array([0, 0.25], dtype=np.float32))
+    >>> cells.gains(np.arange(2), best).round(3).tolist()
     [1.0, 0.75]
     """
 
@@ -105,12 +106,15 @@ class Drafter:
         What has been picked.
     allowed : Allowed, optional
         It is told of nothing: a copy is.
+    cells : Cells, optional
+        None: only candidates whose columns are held are drafted.
 
     Examples
     --------
     >>> from mmselect.engine import SERIAL
     >>> x = np.array([[0, 1], [1, 0], [0.8, 0.1]], dtype=np.float32)
-    >>> drafter = Drafter(Columns(x, np.ones(3), SERIAL), np.zeros(3, bool), None)
+    >>> columns = Columns(x, np.ones(3), SERIAL)
+    >>> drafter = Drafter(columns, np.zeros(3, bool), None, Cells(columns))
     >>> drafter.next(np.zeros(3, np.float32))
     1
     """

@@ -45,15 +45,14 @@ def covered_sum(products: Singles, old: Singles, new: Singles, weights: Floats) 
     >>> covered_sum(products, old, new, np.array([1.0, 2.0]))
     array([4.75, 6.5 ])
     """
-    total, most = np.zeros(products.shape[1]), new - old
-    wide, zeros = np.empty((WIDENED, products.shape[1])), np.zeros(products.shape[1], np.float32)
+    total, wide = np.zeros(products.shape[1]), np.empty((WIDENED, products.shape[1]))
     for start, stop in ranges(0, len(products), WIDENED):
         part = products[start:stop]
-        part -= old[start:stop, None]
-        np.maximum(part, zeros, out=part)  # faster than with a scalar
-        np.minimum(part, most[start:stop, None], out=part)
+        np.maximum(part, old[start:stop, None], out=part)
+        np.minimum(part, new[start:stop, None], out=part)
         wide[: stop - start] = part
         total += weights[start:stop] @ wide[: stop - start]
+    total -= weights @ old.astype(np.float64)
     return total
 
 
