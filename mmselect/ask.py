@@ -24,6 +24,7 @@ from mmselect.option import (
     between,
     conditions,
     count_or_share,
+    folder,
     id_list,
     names,
     one_of,
@@ -159,6 +160,12 @@ class Picking(Costing):
         one_of("d2", "facility"),
     )
     clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+    cache: str | None = option(
+        None,
+        f"Keep the neighbours that facility finds in large pools for the next round. {NEUTRAL}",
+        "DIR",
+        folder,
+    )
 
 
 @asking
