@@ -4,7 +4,8 @@
         [--neighbours 50000] [--data own] [--data realistic] [--rounds 5]
 
 Data: `own`, whose variance lies in some 100 directions, and `realistic` (coldstart_data.py), where
-it does not; `emoji` is the real pool of the package, of 3,812 rows at most. Ours runs on one thread, in CPU seconds. Ours and the plain form take turns, `rounds`
+it does not; `emoji` is the real pool of the package, of 3,812 rows at most. Ours
+runs on one thread, in CPU seconds. Ours and the plain form take turns, `rounds`
 times, and medians are divided. Every pick of a plain form costs the same, so a few are timed and
 multiplied; their picks are compared too.
 
