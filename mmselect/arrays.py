@@ -92,33 +92,6 @@ def finite_halves(block: Array) -> bool:
     return bool(up < FLOAT16_INFINITY and down < FLOAT16_INFINITY + FLOAT16_SIGN)
 
 
-def concurrent(source: Rows) -> bool:
-    """Whether any thread may read `source`: arrays in memory, and sources whose `plain` is true.
-
-    Examples
-    --------
-    >>> concurrent(np.zeros((2, 2)))
-    True
-    """
-    return isinstance(source, np.ndarray) or bool(getattr(source, "plain", False))
-
-
-def dense(rows: Index) -> bool:
-    """Whether `rows` are increasing and make up half of their span or more.
-
-    Examples
-    --------
-    >>> dense(np.array([3, 5, 6])), dense(np.array([3, 9]))
-    (True, False)
-    """
-    return bool(len(rows)) and int(rows[-1] - rows[0]) < 2 * len(rows) and increasing(rows)
-
-
-def increasing(rows: Index) -> bool:
-    """Whether each of `rows` is larger than the one before."""
-    return bool(np.all(np.diff(rows) > 0))
-
-
 def evenly_spread(n: int, runs: int, length: int) -> Index:
     """Positions below `n` in `runs` runs of `length`, from the first one to the last one.
 
@@ -131,87 +104,6 @@ def evenly_spread(n: int, runs: int, length: int) -> Index:
     """
     starts = np.linspace(0, max(n - length, 0), runs).astype(np.intp)
     return np.unique(np.add.outer(starts, np.arange(length)).clip(0, n - 1))
-
-
-def take(
-    source: Rows, rows: Index, memory: Array | None = None, close: bool | None = None
-) -> Array:
-    """Read `rows` of `source`: as one slice where most of it is wanted, else one by one.
-
-    Parameters
-    ----------
-    source : Rows
-    rows : (b,) ndarray of int
-    memory : ndarray, optional
-        Room for 2 b rows that a source with ``read(start, stop, out)`` may read into; the result
-        is then valid until it is used again.
-    close : bool, optional
-        :func:`dense` of the rows, if the caller knows it.
-
-    Returns
-    -------
-    (b, …) ndarray
-
-    Examples
-    --------
-    >>> take(np.arange(5), np.array([1, 3])).tolist()
-    [1, 3]
-    """
-    if not len(rows):
-        return source[0:0]
-    if not (dense(rows) if close is None else close):
-        return source[rows]
-    first, stop = int(rows[0]), int(rows[-1]) + 1
-    read = getattr(source, "read", None)
-    if memory is None or read is None:
-        block = source[first:stop]
-    else:
-        block = read(first, stop, memory[: stop - first])
-    return block if stop - first == len(rows) else block[rows - first]
-
-
-class Pieces:
-    """Rows of a source, read a piece at a time, so that no chunk is decompressed twice.
-
-    Parameters
-    ----------
-    source : Rows
-        Where it is chunked, with ``chunk_end(row)``: the first row, from `row` on, that begins one.
-    rows : (n,) ndarray of int
-    most : int
-        Rows up to which a piece may grow to the end of a chunk.
-    """
-
-    def __init__(self, source: Rows, rows: Index, most: int) -> None:
-        self.source, self.rows, self.most = source, rows, most
-        self.blocks: list[tuple[int, Array]] = []
-        self.stop = 0
-
-    def take(self, start: int, stop: int, ahead: int) -> Array:
-        """Rows at positions from `start` to `stop`; where that needs a piece, one up to `ahead`."""
-        if stop > self.stop:
-            end, chunk_end = ahead, getattr(self.source, "chunk_end", None)
-            if chunk_end and self.most:
-                border = chunk_end(int(self.rows[ahead - 1]) + 1)
-                whole = int(np.searchsorted(self.rows, border))
-                end = max(ahead, min(whole, self.stop + self.most))
-            self.blocks.append((self.stop, take(self.source, self.rows[self.stop : end])))
-            self.stop = end
-        self.blocks = [(first, x) for first, x in self.blocks if first + len(x) > start]
-        found = [x[max(start - first, 0) : stop - first] for first, x in self.blocks]
-        return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:
-    """Read scattered `rows` of each source, in file order and each row once.
-
-    Examples
-    --------
-    >>> gather([np.arange(5)], np.array([3, 1, 3]))
-    [array([3, 1, 3])]
-    """
-    unique, inverse = np.unique(rows, return_inverse=True)
-    return [take(source, unique)[inverse] for source in sources]
 
 
 def check_budget(k: int, available: int) -> None:

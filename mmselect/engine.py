@@ -18,34 +18,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+
+from mmselect.arrays import Array, Index, Rows
 from mmselect.blas import blas_threads as blas_threads
 from mmselect.errors import UsageError
 from mmselect.progress import Progress as Progress
 from mmselect.progress import phase
 from mmselect.progress import silent as silent
-from mmselect.tasks import (
-    Job,
-    WorkTask,
-    job_of,
-    keep_freed_memory,
-    note_seen,
-    reader,
-    windows,
-    work,
-    work_tasks,
-)
+from mmselect.tasks import Function, Mapper, by_threads, by_workers
 from mmselect.tasks import compute_rows as compute_rows
 from mmselect.tasks import ranges as ranges
-
-if TYPE_CHECKING:  # the command line takes sizes and defaults from here, and NumPy is slow to load
-    from mmselect.arrays import Array, Index, Rows
-
-Mapper: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""Results of a function over tasks, in their order, such as ``map``; tasks are taken as needed."""
 
 Result = TypeVar("Result")
 Task = TypeVar("Task")
@@ -164,7 +149,7 @@ SERIAL = Engine(threads=1)
 
 
 def map_rows(
-    function: Callable[[Index, list[Array]], Result],
+    function: Function[Result],
     sources: Sequence[Rows],
     rows: Index,
     *,
@@ -181,7 +166,7 @@ def map_rows(
         nor return a view of: a thread reads its next block into the same memory.
     sources : sequence of Rows
         Matrices over the same samples. Each thread reads its own block of those that any thread
-        may read (:func:`~mmselect.arrays.concurrent`); the calling thread reads the others.
+        may read (:func:`~mmselect.tasks.concurrent`); the calling thread reads the others.
     rows : (n,) ndarray of int
         Rows to visit, in this order. With none, the function is called once with empty blocks, so
         that its results still have their shapes.
@@ -205,28 +190,15 @@ def map_rows(
     >>> list(map_rows(lambda rows, blocks: float(blocks[0].sum()), [x], np.arange(5), step=2))
     [1.0, 5.0, 4.0]
     """
-    results: Iterator[Result]
+    asked = (function, sources, rows, step, engine.memory)
     if engine.mapper is None or not len(rows):
-        keep_freed_memory()
-        tasks = chain.from_iterable(windows(sources, rows, step, engine.memory))
-        results = engine.map(reader(function, sources, step), tasks)
+        results = engine.map(*by_threads(*asked))
     else:
-        job, parts = job_of(function, sources, step), work_tasks(sources, rows, step, engine.memory)
-        results = _by_workers(engine.mapper, job, parts, sources)
+        results = by_workers(engine.mapper, *asked)
     with engine.phase(what) as report:
         for done, result in enumerate(results, 1):
             yield result
             report(min(done * step, len(rows)), len(rows))
-
-
-def _by_workers(
-    mapper: Mapper, job: Job, tasks: Iterable[WorkTask], sources: Sequence[Rows]
-) -> Iterator[Any]:
-    """Let the mapper do tasks of several blocks; take over what workers saw on the way."""
-    with blas_threads():
-        for results, seen in mapper(partial(work, job), tasks):
-            note_seen(sources, seen)
-            yield from results
 
 
 def join_rows(results: Iterable[tuple[Array, ...]], n: int) -> tuple[Array, ...]:
@@ -249,8 +221,6 @@ def join_rows(results: Iterable[tuple[Array, ...]], n: int) -> tuple[Array, ...]
     >>> join_rows([(np.ones(2), np.arange(2)), (np.zeros(1), np.arange(1))], 3)
     (array([1., 1., 0.]), array([0, 1, 0]))
     """
-    import numpy as np
-
     joined: tuple[Array, ...] = ()
     done = 0
     for parts in results:

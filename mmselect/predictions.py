@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Rows, gather
+from mmselect.arrays import Floats, Index, Rows
 from mmselect.core.scores.shapley import contributions
 from mmselect.core.scores.softmax import Activation, strips
 from mmselect.engine import Engine, compute_rows
@@ -15,6 +15,7 @@ from mmselect.pool.reading import Pool
 from mmselect.request import lacking
 from mmselect.strategies import registry
 from mmselect.strategies.gradients import lacks_logits, model_of
+from mmselect.tasks import gather
 
 FUSED, HEADS, FEATURES = "/multimodal_logits", "/unimodal_logits", "/features"
 LIKELIEST = 3

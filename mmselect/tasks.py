@@ -9,16 +9,23 @@ compute blocks.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
+
+from mmselect.arrays import Array, Index, Rows
 from mmselect.blas import blas_threads
 
-if TYPE_CHECKING:  # the command line takes sizes from here, and NumPy is slow to load
-    from mmselect.arrays import Array, Index, Rows
-
 Result = TypeVar("Result")
+
+Function: TypeAlias = Callable[[Index, list[Array]], Result]
+"""Takes the row numbers of a compute block, and the block of each source."""
+
+Mapper: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""Results of a function over tasks, in their order, such as ``map``; tasks are taken as needed."""
 
 COMPUTE_BLOCK_ELEMENTS = 1 << 17
 """Elements of one matrix in a compute block: half a megabyte in float32, so it stays in cache."""
@@ -66,14 +73,18 @@ class RowTask(NamedTuple):
     loaded: list[Array | None]
 
 
-def windows(
-    sources: Sequence[Rows], rows: Index, step: int, memory: int
-) -> Iterator[list[RowTask]]:
-    """Tasks of one block; what only the calling thread may read is read ahead, by windows."""
-    from mmselect.arrays import Pieces, concurrent, increasing
+def by_threads(
+    function: Function[Result], sources: Sequence[Rows], rows: Index, step: int, memory: int
+) -> tuple[Callable[[RowTask], Result], Iterator[RowTask]]:
+    """Cut rows into compute blocks for threads: what any of them does to one, and the blocks."""
+    keep_freed_memory()
+    return _reader(function, sources, step), _row_tasks(sources, rows, step, memory)
 
+
+def _row_tasks(sources: Sequence[Rows], rows: Index, step: int, memory: int) -> Iterator[RowTask]:
+    """Tasks of one block; what only the calling thread may read is read ahead, by windows."""
     if not len(rows):
-        yield [RowTask(rows, [source[0:0] for source in sources])]
+        yield RowTask(rows, [source[0:0] for source in sources])
         return
     own = [concurrent(source) for source in sources]
     read = [source for source, alone in zip(sources, own, strict=True) if not alone]
@@ -88,7 +99,7 @@ def windows(
     ]
     for start, stop in ranges(0, len(rows), window):
         _announce(sources, rows[stop if start else 0 : stop + window])
-        yield [
+        yield from [
             RowTask(rows[a:b], [x if x is None else x.take(a, b, stop) for x in pieces])
             for a, b in ranges(start, stop, step)
         ]
@@ -100,29 +111,21 @@ def keep_freed_memory() -> None:
     From then on glibc hands out blocks up to that size from memory that it has, in place of mapping
     each anew: paging in the scratch of every compute block took half the time of a pass for norms.
     """
-    import numpy as np
-
     np.empty(30 << 20, np.uint8)  # glibc learns from blocks up to 32 MB
 
 
 def _announce(sources: Sequence[Rows], rows: Index) -> None:
     """Tell sources that lie on disk which rows are read next, so that the disk is ahead of us."""
-    from mmselect.arrays import dense
-
     if dense(rows):
         for source in sources:
             if announce := getattr(source, "announce", None):
                 announce(int(rows[0]), int(rows[-1]) + 1)
 
 
-def reader(
-    function: Callable[[Index, list[Array]], Result], sources: Sequence[Rows | None], step: int
+def _reader(
+    function: Function[Result], sources: Sequence[Rows | None], step: int
 ) -> Callable[[RowTask], Result]:
     """Make what does a task on any thread: each reads into the same memory again and again."""
-    import numpy as np
-
-    from mmselect.arrays import dense, take
-
     kept = threading.local()
 
     def room(source: Rows | None) -> Array | None:
@@ -144,14 +147,6 @@ def reader(
     return run
 
 
-class Job(NamedTuple):
-    """What is done to every task by workers, and the sources that they open themselves."""
-
-    function: Callable[[Index, list[Array]], Any]
-    sources: list[Rows | None]
-    step: int
-
-
 class WorkTask(NamedTuple):
     """Some compute blocks for a worker: their rows, and those of sources that it cannot open."""
 
@@ -159,11 +154,26 @@ class WorkTask(NamedTuple):
     loaded: list[Array | None]
 
 
-def job_of(
-    function: Callable[[Index, list[Array]], Any], sources: Sequence[Rows], step: int
-) -> Job:
-    """Make what workers are sent once: of sources in memory nothing."""
-    return Job(function, [source if portable(source) else None for source in sources], step)
+def by_workers(
+    mapper: Mapper,
+    function: Function[Result],
+    sources: Sequence[Rows],
+    rows: Index,
+    step: int,
+    memory: int,
+) -> Iterator[Result]:
+    """Let a mapper do tasks of several blocks; take over what workers saw on the way.
+
+    Workers are sent once what all tasks share: of sources in memory nothing.
+    """
+    own = [source if portable(source) else None for source in sources]
+    with blas_threads():
+        for results, seen in mapper(
+            partial(_work, function, own, step), _work_tasks(sources, rows, step, memory)
+        ):
+            for watch, empty in zip(_watches(own), seen, strict=True):
+                watch.empty[empty] = True
+            yield from results
 
 
 def portable(source: Rows) -> bool:
@@ -171,10 +181,8 @@ def portable(source: Rows) -> bool:
     return bool(getattr(source, "portable", False))
 
 
-def work_tasks(sources: Sequence[Rows], rows: Index, step: int, memory: int) -> Iterator[WorkTask]:
+def _work_tasks(sources: Sequence[Rows], rows: Index, step: int, memory: int) -> Iterator[WorkTask]:
     """Cut rows into tasks of whole blocks for workers; arrays in memory are cut too."""
-    from mmselect.arrays import increasing, take
-
     width = sum(prod(source.shape[1:]) * source.dtype.itemsize for source in sources)
     size = max(min(SENT, memory) // max(width, 1) // step, 1) * step
     for start, stop in ranges(0, len(rows), size):
@@ -185,34 +193,133 @@ def work_tasks(sources: Sequence[Rows], rows: Index, step: int, memory: int) -> 
         yield WorkTask(slice(first, last + 1) if run else part, loaded)
 
 
-def work(job: Job, task: WorkTask) -> tuple[list[Any], list[Index]]:
+def _work(
+    function: Function[Result], sources: Sequence[Rows | None], step: int, task: WorkTask
+) -> tuple[list[Result], list[Index]]:
     """Do a task in any process: its results by block, and which rows each watch saw empty."""
-    import numpy as np
-
-    from mmselect.arrays import concurrent, take
-
     at = task.rows
     rows = np.arange(at.start, at.stop) if isinstance(at, slice) else at
     keep_freed_memory()
     with blas_threads():
         read = [
             block if source is None or concurrent(source) else take(source, rows)
-            for source, block in zip(job.sources, task.loaded, strict=True)
+            for source, block in zip(sources, task.loaded, strict=True)
         ]
-        run = reader(job.function, job.sources, job.step)
+        run = _reader(function, sources, step)
         results = [
             run(RowTask(rows[a:b], [block if block is None else block[a:b] for block in read]))
-            for a, b in ranges(0, len(rows), job.step)
+            for a, b in ranges(0, len(rows), step)
         ]
-    return results, [rows[watch.empty[rows]] for watch in _watches(job.sources)]
-
-
-def note_seen(sources: Sequence[Rows], seen: Sequence[Index]) -> None:
-    """Let the watches of this process know what those of a worker saw."""
-    own = [source if portable(source) else None for source in sources]
-    for watch, rows in zip(_watches(own), seen, strict=True):
-        watch.empty[rows] = True
+    return results, [rows[watch.empty[rows]] for watch in _watches(sources)]
 
 
 def _watches(sources: Sequence[Rows | None]) -> list[Any]:
     return [watch for source in sources for watch in getattr(source, "watches", ())]
+
+
+def concurrent(source: Rows) -> bool:
+    """Whether any thread may read `source`: arrays in memory, and sources whose `plain` is true.
+
+    Examples
+    --------
+    >>> concurrent(np.zeros((2, 2)))
+    True
+    """
+    return isinstance(source, np.ndarray) or bool(getattr(source, "plain", False))
+
+
+def increasing(rows: Index) -> bool:
+    """Whether each of `rows` is larger than the one before."""
+    return bool(np.all(np.diff(rows) > 0))
+
+
+def dense(rows: Index) -> bool:
+    """Whether `rows` are increasing and make up half of their span or more.
+
+    Examples
+    --------
+    >>> dense(np.array([3, 5, 6])), dense(np.array([3, 9]))
+    (True, False)
+    """
+    return bool(len(rows)) and int(rows[-1] - rows[0]) < 2 * len(rows) and increasing(rows)
+
+
+def take(
+    source: Rows, rows: Index, memory: Array | None = None, close: bool | None = None
+) -> Array:
+    """Read `rows` of `source`: as one slice where most of it is wanted, else one by one.
+
+    Parameters
+    ----------
+    source : Rows
+    rows : (b,) ndarray of int
+    memory : ndarray, optional
+        Room for 2 b rows that a source with ``read(start, stop, out)`` may read into; the result
+        is then valid until it is used again.
+    close : bool, optional
+        :func:`dense` of the rows, if the caller knows it.
+
+    Returns
+    -------
+    (b, …) ndarray
+
+    Examples
+    --------
+    >>> take(np.arange(5), np.array([1, 3])).tolist()
+    [1, 3]
+    """
+    if not len(rows):
+        return source[0:0]
+    if not (dense(rows) if close is None else close):
+        return source[rows]
+    first, stop = int(rows[0]), int(rows[-1]) + 1
+    read = getattr(source, "read", None)
+    if memory is None or read is None:
+        block = source[first:stop]
+    else:
+        block = read(first, stop, memory[: stop - first])
+    return block if stop - first == len(rows) else block[rows - first]
+
+
+def gather(sources: Sequence[Rows], rows: Index) -> list[Array]:
+    """Read scattered `rows` of each source, in file order and each row once.
+
+    Examples
+    --------
+    >>> gather([np.arange(5)], np.array([3, 1, 3]))
+    [array([3, 1, 3])]
+    """
+    unique, inverse = np.unique(rows, return_inverse=True)
+    return [take(source, unique)[inverse] for source in sources]
+
+
+class Pieces:
+    """Rows of a source, read a piece at a time, so that no chunk is decompressed twice.
+
+    Parameters
+    ----------
+    source : Rows
+        Where it is chunked, with ``chunk_end(row)``: the first row, from `row` on, that begins one.
+    rows : (n,) ndarray of int
+    most : int
+        Rows up to which a piece may grow to the end of a chunk.
+    """
+
+    def __init__(self, source: Rows, rows: Index, most: int) -> None:
+        self.source, self.rows, self.most = source, rows, most
+        self.blocks: list[tuple[int, Array]] = []
+        self.stop = 0
+
+    def take(self, start: int, stop: int, ahead: int) -> Array:
+        """Rows at positions from `start` to `stop`; where that needs a piece, one up to `ahead`."""
+        if stop > self.stop:
+            end, chunk_end = ahead, getattr(self.source, "chunk_end", None)
+            if chunk_end and self.most:
+                border = chunk_end(int(self.rows[ahead - 1]) + 1)
+                whole = int(np.searchsorted(self.rows, border))
+                end = max(ahead, min(whole, self.stop + self.most))
+            self.blocks.append((self.stop, take(self.source, self.rows[self.stop : end])))
+            self.stop = end
+        self.blocks = [(first, x) for first, x in self.blocks if first + len(x) > start]
+        found = [x[max(start - first, 0) : stop - first] for first, x in self.blocks]
+        return found[0] if len(found) == 1 else np.concatenate(found)

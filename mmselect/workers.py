@@ -18,8 +18,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mmselect.engine import Engine, Mapper, Progress, processors
+from mmselect.engine import Engine, Progress, processors
 from mmselect.errors import EngineError, needing
+from mmselect.tasks import Mapper
 
 POLL_SECONDS = 0.5
 

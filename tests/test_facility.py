@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 import mmselect
+from mmselect.core.coverage.facility import facility
 from mmselect.engine import Engine
 from mmselect.errors import NeedsError
-from mmselect.strategies import diversity, facility
+from mmselect.strategies import diversity
+from mmselect.strategies.covering import cover_by
 from mmselect.strategies.record import Batch
 
 N, C = 150, 4
@@ -212,7 +215,7 @@ def test_any_score_can_be_spread(how: str) -> None:
     nearest = picks.nearest()
     assert nearest.pick[picks.positions].tolist() == list(range(30)) or how == "facility"
     # They score higher than a cover that knows no score.
-    plain = facility.cover(seen, 30, None)
+    plain = cover_by(facility, seen, 30, unit=True)
     assert scores[picks.positions].mean() > scores[plain.positions].mean() + 0.2
 
 
@@ -220,7 +223,7 @@ def test_scores_spread_by_facility_are_weights_of_its_clients() -> None:
     seen = batch(arrays())
     scores = np.random.default_rng(3).random(len(seen.candidates))
     spread = diversity.spread(seen, scores, 30, np.random.default_rng(1), "facility")
-    cover = facility.cover(seen, 30, 5 * scores)
+    cover = cover_by(partial(facility, weights=5 * scores), seen, 30, unit=True)
     assert spread.positions.tolist() == cover.positions.tolist()
     np.testing.assert_allclose(spread.scores, cover.scores)
 

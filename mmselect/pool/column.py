@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import increasing
 from mmselect.errors import FormatError
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.parts import Part
 from mmselect.pool.presence import PRESENT, Mask, blank, mask_over
 from mmselect.pool.schema import names_in, place_of
 from mmselect.pool.values import Watch
+from mmselect.tasks import increasing
 
 KEPT = 4
 """Pools that a worker keeps open."""

@@ -51,18 +51,18 @@ def cluster(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the sample nearest to each of k centres."""
     with located(rows=batch.candidates):
         how = {**batch.parameters, "allowed": batch.allowed, "engine": batch.engine}
-        how["present"] = batch.present(rows=batch.candidates)
-        found = kmeans(features_of(batch), k, rng, **how)
+        features, how["present"] = features_of(batch)
+        found = kmeans(features, k, rng, **how)
     return covered(batch, found, batch.candidates, unit=batch.parameters["unit"])
 
 
 def optimise(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     """Take the samples nearest to optimised parameters; ActiveFT has no alignment term."""
     how = {"alignment": 0.0, **batch.parameters, "allowed": batch.allowed}
-    how["steps"] = how["steps"] or None
+    how |= {"steps": how["steps"] or None, "engine": batch.engine, "progress": batch.progress}
     with located(rows=batch.candidates):
-        how |= {"present": batch.present(rows=batch.candidates), "engine": batch.engine}
-        found = parametric(features_of(batch), k, rng, **how, progress=batch.progress)
+        features, how["present"] = features_of(batch)
+        found = parametric(features, k, rng, **how)
     details = {
         "picks_not_initial": found.changed,
         "parameters_without_samples": found.ownerless,

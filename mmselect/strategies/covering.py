@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,22 +20,23 @@ from mmselect.strategies.record import Batch, Nearest, Picks
 FEATURES = "/features"
 
 
-def features_of(batch: Batch, rows: Index | None = None) -> dict[str, Array]:
-    """Features of the candidates, or of other rows, in memory."""
+def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Array], Present]:
+    """Features of the candidates, or of other rows, in memory; and who has which modality."""
     rows = batch.candidates if rows is None else rows
-    paths, found = batch.group(FEATURES), {}
+    paths, present = batch.group(FEATURES), batch.present(rows=rows)
+    found = {}
     with batch.engine.phase("reading features") as report:
         for done, path in enumerate(paths, 1):
             found[path] = batch.columns[path][rows]
             report(done, len(paths))
-    return found
+    return found, present
 
 
 def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
     """Run a coverage method over the candidates, given what is labeled."""
     rows = np.union1d(batch.candidates, batch.labeled)
     labeled = np.searchsorted(rows, batch.labeled)
-    features, present = features_of(batch, rows), batch.present(rows=rows)
+    features, present = features_of(batch, rows)
     with located(rows=rows):
         found = method(
             features,
@@ -47,26 +47,27 @@ def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) 
             engine=batch.engine,
             progress=batch.progress,
         )
-    picks = covered(batch, found, rows, unit)
     warnings = mean_row_warnings(features, present, found)
-    return replace(picks, warnings=warnings + picks.warnings)
+    return covered(batch, found, rows, unit, warnings)
 
 
-def covered(batch: Batch, found: Coverage, rows: Index, unit: bool) -> Picks:
+def covered(
+    batch: Batch, found: Coverage, rows: Index, unit: bool, warnings: tuple[str, ...] = ()
+) -> Picks:
     """Translate the picks of a coverage method whose features were `rows` of the pool."""
     positions = np.searchsorted(batch.candidates, rows[found.picks])
     form = {} if found.form == "exact" else {"form": found.form}
-    warnings = (f"computed in the form {found.form!r}, not exactly",) if form else ()
-    return Picks(
-        positions, found.gains, warnings, form, nearest_in_features(batch, positions, unit)
-    )
+    if form:
+        warnings += (f"computed in the form {found.form!r}, not exactly",)
+    nearest = nearest_in_features(batch, positions, unit)
+    return Picks(positions, found.gains, warnings, form, nearest)
 
 
 def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[[], Nearest]:
     """Make what finds each candidate's nearest pick: Euclidean on the concatenated features."""
 
     def nearest() -> Nearest:
-        features, present = features_of(batch), batch.present(rows=batch.candidates)
+        features, present = features_of(batch)
         if unit:
             wide = {path: z.astype(np.float64) for path, z in features.items()}
             scaled = {path: z * inverse(row_norms(z))[:, None] for path, z in wide.items()}

@@ -9,14 +9,15 @@ location in which each candidate counts by its score. Where a score is negative,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from mmselect.arrays import Floats
 from mmselect.core.constraints.highest import shifted
+from mmselect.core.coverage.facility import facility
 from mmselect.core.sampling.points import feature_points
-from mmselect.strategies.covering import FEATURES
-from mmselect.strategies.facility import cover
+from mmselect.strategies.covering import FEATURES, cover_by
 from mmselect.strategies.gradients import sample
 from mmselect.strategies.record import Batch, Picks
 
@@ -54,7 +55,7 @@ def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Pi
 
 
 def _by_facility(batch: Batch, scores: Floats, k: int, _rng: np.random.Generator) -> Picks:
-    return cover(batch, k, scores)
+    return cover_by(partial(facility, weights=scores), batch, k, unit=True)
 
 
 SPREADS: dict[str, Callable[[Batch, Floats, int, np.random.Generator], Picks]] = {

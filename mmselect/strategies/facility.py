@@ -41,14 +41,10 @@ def pick(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     given = batch.parameters
     doubt, notes = doubt_of(batch)
     how = {name: given[name] for name in ("center", "form", "neighbours")}
-    found = cover(batch, k, doubt.weights if doubt.used else None, **how)
+    weighed = partial(facility, weights=doubt.weights if doubt.used else None, **how)
+    found = cover_by(weighed, batch, k, unit=True)
     details = {**found.details, "doubt": list(doubt.used)}
     return Picks(found.positions, found.scores, notes + found.warnings, details, found.nearest)
-
-
-def cover(batch: Batch, k: int, weights: Floats | None, **how: Any) -> Picks:
-    """Run facility location over the candidates, `weights` (n,) being what each counts."""
-    return cover_by(partial(facility, weights=weights, **how), batch, k, unit=True)
 
 
 def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
@@ -61,11 +57,9 @@ def doubt_of(batch: Batch) -> tuple[Doubt, tuple[str, ...]]:
     if not len(batch.labeled):
         return plain, ("doubt: none, since nothing is labeled",)
     sources = {path: batch.columns[path] for path in asked}
-    how = reading(batch.parameters)
-    u = least_confidences(sources, batch.candidates, activation=how, engine=batch.engine)
     present = batch.present(HEADS, batch.candidates)
-    masks = {_name(path): mask for path, mask in present.items()}
-    found = _weights({_name(path): part for path, part in u.items()}, batch.parameters, masks)
+    how: dict[str, Any] = {"activation": reading(batch.parameters), "engine": batch.engine}
+    found = _weights(least_confidences(sources, batch.candidates, **how), batch.parameters, present)
     if not found.used:
         return plain, ("doubt: none, since the heads are sure of every sample",)
     return found, (f"doubt: samples count by how unsure these heads are: {', '.join(found.used)}",)
@@ -104,10 +98,11 @@ def _name(path: str) -> str:
     return "fused" if path == FUSED else path.removeprefix(f"{HEADS}/")
 
 
-def _weights(parts: dict[str, Floats], parameters: Parameters, present: Present) -> Doubt:
-    heads = {name: u for name, u in parts.items() if name != "fused"}
-    fused = {name: u for name, u in parts.items() if name == "fused"}
-    return doubt_weights(fused, heads, present=present, sharpen=parameters["sharpen"])
+def _weights(u: Mapping[str, Floats], parameters: Parameters, present: Present) -> Doubt:
+    heads = {_name(path): part for path, part in u.items()}
+    masks = {_name(path): mask for path, mask in present.items()}
+    fused = {name: heads.pop(name) for name in ("fused",) if name in heads}
+    return doubt_weights(fused, heads, present=masks, sharpen=parameters["sharpen"])
 
 
 _CHOICES = ("auto", "fused", "heads", "fused+heads")

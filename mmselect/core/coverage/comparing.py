@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Rows, Singles, gather
+from mmselect.arrays import Array, Floats, Index, Rows, Singles
 from mmselect.core.features import centred_norms, inverse, row_norms
 from mmselect.engine import SERIAL, Engine, compute_rows, map_rows
 from mmselect.errors import located
+from mmselect.tasks import gather
 
 
 @dataclass(frozen=True)

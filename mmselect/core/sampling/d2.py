@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, check_budget, check_rows, gather
+from mmselect.arrays import Array, Floats, Index, check_budget, check_rows
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.sampling.distances import TILE_ROWS, Tile, Tiles, Units, between, nearest, unit
-from mmselect.core.sampling.points import Points, norms_of
+from mmselect.core.sampling.points import Points, factors, norms_of
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, join_rows, map_rows
 from mmselect.errors import DataError, ParameterError
+from mmselect.tasks import gather
 
 PASS_ROWS = 256
 """Pool rows of one matrix product in a pass over everything."""
@@ -215,8 +216,7 @@ class _Run:
 
     def units(self, at: Index) -> Units:
         """Read some candidates as unit factors."""
-        rows = self.rows[at]
-        return unit(self.points.factors(rows, gather(self.points.sources, rows)))
+        return unit(factors(self.points, self.rows[at]))
 
 
 def _sample(

@@ -20,7 +20,6 @@ from mmselect.arrays import (
     Singles,
     check_finite,
     check_rows,
-    gather,
     native,
     same_length,
 )
@@ -28,6 +27,7 @@ from mmselect.core.presence import Present
 from mmselect.core.side_by_side import Usual, fill_blocks, usual_blocks
 from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
 from mmselect.errors import ParameterError
+from mmselect.tasks import gather
 
 CENTRE_ROWS = 1024
 """Rows whose median is the origin of plain features: any is correct, a central one bounds best."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Rows, Singles, concurrent, same_length
+from mmselect.arrays import Array, Floats, Rows, Singles, same_length
 from mmselect.engine import blas_threads, ranges
 from mmselect.errors import ParameterError
-from mmselect.tasks import portable
+from mmselect.tasks import concurrent, portable
 
 TILE = 64
 """Rows of every product: always the same shape, so that a row's bits do not depend on others."""
