@@ -28,12 +28,12 @@ def own_noise(summary: dict[str, Any]) -> list[str]:
     Examples
     --------
     >>> own_noise({"floor": 0.0123}), own_noise({"floor": 0.0}), own_noise({})
-    (['two equal trainings differed by 1.2 points: smaller differences are not counted'], [], [])
+    (['two equal trainings differ by some 1.2 points: smaller differences do not count'], [], [])
     """
     if not (floor := summary.get("floor", 0.0)):
         return []
     points = f"{100 * floor:.1f} points"
-    return [f"two equal trainings differed by {points}: smaller differences are not counted"]
+    return [f"two equal trainings differ by some {points}: smaller differences do not count"]
 
 
 def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:

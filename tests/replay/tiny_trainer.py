@@ -9,9 +9,7 @@ line in ``DATA.calls``.
 from __future__ import annotations
 
 import csv
-import os
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -41,9 +39,6 @@ def main(data: str, labeled: str, pool: str, out: str, seed: str, *more: str) ->
         sys.exit("no GPU is free")
     if fail == "silent":
         return
-    if fail == "sleep":
-        Path(f"{data}.pid").write_text(str(os.getpid()))
-        time.sleep(300)
     with np.load(data) as known:
         place = {name: row for row, name in enumerate(known["ids"].tolist())}
         z = {m: known[m] for m in sorted(known) if m != "ids"}
