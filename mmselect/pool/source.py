@@ -231,16 +231,16 @@ class Folder:
         shape, dtype = dataset.shape, dataset.dtype
         if shape is None:
             raise SchemaError("expected numbers or text, found an empty dataset")
-        filtered = check_filters(properties)
+        filters = check_filters(properties)
         if properties.get_external_count():
             return self._external(source, dataset, path)
         check_size(found, properties, shape)
-        check_chunks(found, properties)
+        check_chunks(found, filters)
         offset, size = found.get_offset(), prod(shape) * dtype.itemsize
         if offset is None or not size or not is_native(dataset):
             texts = lengths_of(dataset, source.file) if dtype.kind == "O" else None
             room = source.state.st_size
-            return Stored(where, path, shape, dtype, dataset, filtered, texts, room)
+            return Stored(where, path, shape, dtype, dataset, bool(filters), texts, room)
         if offset + size > source.state.st_size:
             held = f"{source.state.st_size:,} bytes of file"
             raise SchemaError(f"expected numbers up to byte {offset + size:,}, found {held}")
