@@ -141,7 +141,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 os.killpg(process.pid, 0)
                 time.sleep(POLL)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.wait()
 
 
