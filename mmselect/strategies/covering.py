@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Index
-from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
+from mmselect.core.coverage.columns import BATCH
+from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
+from mmselect.core.coverage.facility import EXACT_UP_TO
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.features import inverse, row_norms
 from mmselect.core.presence import Present
@@ -117,9 +119,13 @@ def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any,
 
 def facility_footprint(request: Any, k: int) -> int:
     """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
-    n = len(request.candidates)
-    pairs = max(PAIRS, request.parameters.get("neighbours", 64) * n)
+    n, form = len(request.candidates), request.parameters.get("form", "auto")
     matrix = 4 * n * n
-    blocks = 200_000_000  # products of two lists, in each thread
-    own = matrix if matrix <= MATRIX_BYTES else 24 * pairs + blocks
+    if matrix <= MATRIX_BYTES:
+        own = matrix
+    elif form == "exact" or (form == "auto" and n <= EXACT_UP_TO):
+        own = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
+    else:
+        blocks = 200_000_000  # products of two lists, in each thread
+        own = 24 * request.parameters.get("neighbours", 64) * n + blocks
     return holding(6, 110e6)(request, k) + own
