@@ -10,7 +10,8 @@ import numpy as np
 
 from mmselect.arrays import Array, Index
 from mmselect.core.chosen import Chosen, over_blocks
-from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
+from mmselect.core.coverage.columns import BATCH
+from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
 from mmselect.core.coverage.facility import is_exact
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
@@ -145,7 +146,8 @@ def facility_footprint(request: Any, k: int) -> int:
     n, given = len(request.candidates), request.parameters
     if is_exact(given.get("form", "auto"), n):
         matrix = 4 * n * n
-        own = matrix if matrix <= MATRIX_BYTES else 24 * PAIRS + 200_000_000
+        each = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
+        own = matrix if matrix <= MATRIX_BYTES else each
         return holding(6, 110e6)(request, k) + own
     features = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
     n, width = n + len(request.labeled), sum(column.shape[1] for column in features)

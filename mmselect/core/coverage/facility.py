@@ -48,8 +48,10 @@ def facility(
     Minoux, 1978). Ties go to the lower row.
 
     The exact form keeps all gains up to date: a pick changes them only through the clients that it
-    covers better, by rows of similarities that are held for up to some 16,000 clients, else
-    computed, until few pairs are left in which a client could still improve. The sparse form
+    covers better, by rows of similarities that are held for up to some 16,000 clients. Above, first
+    picks are drafted and then proved by bounds from one pass over all pairs
+    (:class:`~mmselect.core.coverage.ahead.Ahead`), until few pairs are left in which a client could
+    still improve. The sparse form
     knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
     those.
 
@@ -76,6 +78,7 @@ def facility(
         Which unlabeled rows may be picked next, by position among them; told of every pick. It
         ends the selection, in place of `k`, and costs divide the gains that are compared.
     engine : Engine
+        Its memory is also what similarities to single candidates may take, where not all are held.
     progress : callable, optional
         Called with the number of picks made and `k`.
 
@@ -83,8 +86,9 @@ def facility(
     -------
     Coverage
         The gain of a pick is what it added to the sum; `form` says how it was computed. `work` of
-        the exact form: clients covered better, each a row of n similarities (``rows``), passes
-        over all pairs (``passes``), and float64 similarities (``decided``).
+        the exact form: clients covered better where all similarities are held, each a row of them
+        (``rows``), else passes over all pairs (``passes``) and candidates whose n similarities were
+        computed beside (``columns``); float64 similarities (``decided``).
 
     Raises
     ------
