@@ -572,6 +572,7 @@ def test_lists_are_searched_as_faiss_does(monkeypatch, memory):
     expected = index.search(x, 30)[1]
     centres = index.quantizer.reconstruct_n(0, 60)
     lists = products.inverted_lists(x, centres, 4, Engine(2))
+    products.put_in_order(x, lists.rows)
     one, many = (products.among_lists(x, lists, 30, Engine(threads)) for threads in (1, 3))
     for first, second in zip(one, many, strict=True):
         assert first.tobytes() == second.tobytes()
