@@ -2,7 +2,8 @@
 
 Both run as processes, in turn, and write a new file beside the source each time; start-up counts.
 ``cp`` copies the source as it is, also where the pool is larger (compressed parquet) or smaller
-(``--dtype``). Peak memory is that of all runs of a kind.
+(``--dtype``). Peak memory is that of a run by itself. Parquet has to be decoded: what pyarrow takes
+for that alone, from start to end of a process that writes nothing, stands beside it.
 """
 
 from __future__ import annotations
@@ -102,6 +103,16 @@ KINDS = {
 }
 
 
+DECODE = """
+import sys, pyarrow.parquet as pq
+for _ in pq.ParquetFile(sys.argv[1], pre_buffer=False, buffer_size=1 << 20).iter_batches(
+    2048, use_threads=False
+):
+    pass
+"""
+"""Reads a parquet file as pack does, and does nothing with it."""
+
+
 def run(command: list[str], target: Path) -> tuple[float, float]:
     """Wall and CPU seconds of a command until what it wrote is on the disk."""
     os.sync()
@@ -126,19 +137,24 @@ def compare(kind: str, rows: int, runs: int, folder: Path) -> str:
     pool, copy = folder / "pool.h5", folder / "copy"
     pack = [sys.executable, "-m", "mmselect", "pack", "-q", "-o", str(pool), *options]
     pack += ["--features", f"image={folder / said}"]
-    times: dict[str, list[tuple[float, float]]] = {"cp": [], "pack": []}
+    decode = [sys.executable, "-c", DECODE, str(source)]
+    times: dict[str, list[tuple[float, float]]] = {"cp": [], "pack": [], "decode": []}
     for _ in range(runs):
         times["cp"].append(run(["cp", "-r", str(source), str(copy)], copy))
         shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
         times["pack"].append(run(pack, pool))
         pool.unlink()
+        if kind == "parquet":
+            times["decode"].append(run(decode, source))
     (wall_cp, cpu_cp), (wall, cpu) = (
         [statistics.median(column) for column in zip(*each, strict=True)]
         for each in (times["cp"], times["pack"])
     )
+    floor = [statistics.median(column) for column in zip(*times["decode"], strict=True)]
+    said_floor = "  decoding alone {:.2f} s ({:.2f} CPU)".format(*floor) if floor else ""
     return (
         f"{kind:8}  cp {wall_cp:6.2f} s ({cpu_cp:5.2f} CPU)  pack {wall:6.2f} s ({cpu:5.2f} CPU)  "
-        f"ratio {wall / wall_cp:4.2f} ({cpu / cpu_cp:4.2f})  peak {peak(pack):4.0f} MB"
+        f"ratio {wall / wall_cp:4.2f} ({cpu / cpu_cp:4.2f})  peak {peak(pack):4.0f} MB" + said_floor
     )
 
 

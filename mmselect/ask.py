@@ -24,6 +24,7 @@ from mmselect.option import (
     between,
     conditions,
     count_or_share,
+    folder,
     id_list,
     names,
     one_of,
@@ -54,6 +55,26 @@ def engine_name(name: str, value: Any) -> str:
     if equals and (not address or kind not in ("dask", "ray")):
         raise refuse(name, "dask=SCHEDULER or ray=ADDRESS", value)
     return str(value)
+
+
+def seconds(name: str, value: Any) -> float:
+    """Take a time: a number of seconds, or text such as ``90s``, ``30m`` or ``2h``.
+
+    Examples
+    --------
+    >>> seconds("timeout", "90"), seconds("timeout", "1.5h"), seconds("timeout", 2)
+    (90.0, 5400.0, 2.0)
+    """
+    expected = "a time above 0 such as 90s, 30m or 2h"
+    said = str(value).strip().lower() if isinstance(value, str) else value
+    unit = {"s": 1, "m": 60, "h": 3600}.get(said[-1:], 0) if isinstance(said, str) else 0
+    try:
+        found = float(said[:-1] if unit else said) * (unit or 1)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if isinstance(value, bool) or not 0 < found < math.inf:
+        raise refuse(name, expected, value)
+    return found
 
 
 def _seed(help: str = "Equal seeds give equal picks.") -> Any:
@@ -159,6 +180,12 @@ class Picking(Costing):
         one_of("d2", "facility"),
     )
     clip_budget: bool = option(False, "Pick all candidates if the budget is larger.")
+    cache: str | None = option(
+        None,
+        f"Keep the neighbours that facility finds in large pools for the next round. {NEUTRAL}",
+        "DIR",
+        folder,
+    )
 
 
 @asking
@@ -310,11 +337,28 @@ class Replaying(Constraining):
         "SHARE",
         between(0, 1, "a share between 0 and 1"),
     )
-    full: bool = option(False, "Also fit heads on all labels, for a line to end at.")
-    jobs: int = option(1, "Processes.", "N", whole(1), ("--jobs", "-j"))
+    full: bool = option(False, "Also train on all labels, for a line to end at.")
+    jobs: int = option(1, "Runs at a time.", "N", whole(1), ("--jobs", "-j"))
+    train: str | None = option(
+        None,
+        "Train with this command, run by the shell, in place of linear heads. {labeled} (CSV) and "
+        "{out} (pool to write) stand in it, unquoted, and {pool} (ids to export), {seed}, {round}, "
+        "{previous}, {dir}, {slot} may.",
+        "COMMAND",
+        text,
+    )
+    timeout: float | None = option(
+        None, "Longest time of one training, such as 90s, 30m, 2h.", "TIME", seconds
+    )
+    train_check: bool = option(
+        False, "First train round 0 twice, and say whether the trainer repeats itself."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("timeout", "train_check"):
+            if self.train is None and getattr(self, name):
+                raise UsageError(f"{name}: expected --train with it")
         if self.rounds:
             for name, given in (("start", self.start), ("budget", self.budget)):
                 if len(given) > 1:

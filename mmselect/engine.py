@@ -24,6 +24,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Index, Rows
 from mmselect.blas import blas_threads as blas_threads
+from mmselect.cache import Cache
 from mmselect.errors import UsageError
 from mmselect.progress import Progress as Progress
 from mmselect.progress import phase
@@ -77,6 +78,8 @@ class Engine:
         given to :func:`map_rows` can. Workers open files themselves.
     progress : callable, optional
         Told of each phase of the work.
+    cache : Cache, optional
+        Keeps what later runs can use.
 
     Raises
     ------
@@ -93,6 +96,7 @@ class Engine:
     memory: int = DEFAULT_MEMORY
     mapper: Mapper | None = None
     progress: Progress | None = None
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:

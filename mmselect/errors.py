@@ -12,6 +12,7 @@
     ├── InputError                a list of ids could not be read
     ├── OutputError               the result could not be written
     ├── EngineError               who should do the work is not there, or was lost
+    ├── TrainingError             a command that trains failed, or wrote no usable pool
     └── UsageError                exit code 2: an argument that is wrong whatever the pool
         ├── ParameterError        a strategy's parameter
         └── BudgetError           a budget that is not a count or a share
@@ -109,6 +110,10 @@ class OutputError(MmselectError):
 
 class EngineError(MmselectError):
     """Who should do the work is not there, or was lost."""
+
+
+class TrainingError(MmselectError):
+    """A command that trains failed, or wrote no pool that can be used."""
 
 
 class UsageError(MmselectError, ValueError):

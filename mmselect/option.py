@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -71,6 +72,11 @@ def text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise refuse(name, "text", value)
     return value
+
+
+def folder(name: str, value: Any) -> str:
+    """Take the path of a folder, as text or as a path."""
+    return text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def flag(name: str, value: Any) -> bool:

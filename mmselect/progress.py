@@ -14,7 +14,7 @@ what is done too, and when it begins and ends.
 """
 
 
-def silent(_done: int, _total: int) -> None:
+def silent(_done: int, _total: int | None) -> None:
     """Stand in for a progress report that nobody asked for."""
 
 

@@ -98,6 +98,11 @@ class Request:
             self.watches[path] = watched(self.pool.columns[path])
         return self.watches[path]
 
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of this run alone: it is no part of what comes out."""
+        return [] if self.engine.cache is None else self.engine.cache.notices
+
     def empty_rows(self) -> list[str]:
         """Say how many candidates, of those that were read, hold nothing."""
         return empty_notices(self.watches.values(), self.candidates)

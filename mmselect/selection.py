@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import pandas
 
 DEALT = "samples that lack a modality get picks in proportion to their number (docs/methods.md)"
+
+UNUSED = "not used: only facility in its sparse form has something to keep"
 
 COPY_ROWS = 1024
 """Picks whose features are read at a time to find copies among them."""
@@ -257,7 +260,10 @@ def select(
     ask = Selecting(strategy=strategy, budget=budget, **joined(asked, constraints))
     with opened_pool(held) as opened:
         request = prepare(opened, ask, progress=progress)
-        return carry_out(request, count_budget(ask, request), ask.seed, nearest)
+        found = carry_out(request, count_budget(ask, request), ask.seed, nearest)
+    for notice in request.notices:
+        warn(notice, stacklevel=2)
+    return found
 
 
 def carry_out(
@@ -272,7 +278,9 @@ def carry_out(
     """
     if nearest:
         require_distance(request)
-    picks = pick(request, budget, seed)
+    picks, cache = pick(request, budget, seed), request.engine.cache
+    if cache is not None and not cache.uses:
+        cache.notices.append(f"cache: {UNUSED}")
     indices = request.candidates[picks.positions]
     scores = np.full(len(indices), np.nan) if picks.scores is None else picks.scores
     made = provenance(request, seed=seed, budget=budget, **picks.details)

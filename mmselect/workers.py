@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from mmselect.cache import Cache
 from mmselect.engine import Engine, Progress, processors
 from mmselect.errors import EngineError, needing
 from mmselect.tasks import Mapper
@@ -29,8 +30,9 @@ Function = Callable[[Any], Any]
 
 def engine_of(ask: Any, progress: Progress | None = None) -> Engine:
     """Make the engine that was asked for, by the fields of :class:`mmselect.ask.Working`."""
-    threads = ask.threads or processors()
-    return Engine(threads, ask.memory, mapper_of(ask.engine, threads), progress)
+    threads, folder = ask.threads or processors(), getattr(ask, "cache", None)
+    kept = None if folder is None else Cache(Path(folder))
+    return Engine(threads, ask.memory, mapper_of(ask.engine, threads), progress, kept)
 
 
 def mapper_of(engine: str, threads: int) -> Mapper | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmselect.cli.completion import PARAMETERS, PLUGINS
+from mmselect.cli.completion import PARAMETERS
 from mmselect.cli.select import SCORE, SELECT
 from mmselect.strategies import registry
 
@@ -87,7 +87,6 @@ def test_lines(line: str, pool: Path) -> None:
 def test_the_names_that_are_completed_are_those_of_the_registry() -> None:
     known = {n: tuple(p.name for p in record.parameters) for n, record in registry.BUILT_IN.items()}
     assert known == PARAMETERS
-    assert PLUGINS == registry.GROUP
     assert {*SCORE} & {*SELECT}
 
 

@@ -59,6 +59,8 @@ REFUSED = {
     ("select", "-b", 2, "-o", "a.csv", "--format", "ids"): (
         "format: expected a name that ends with no other format for ids, found 'a.csv'"
     ),
+    ("select", "-b", 2, "-o", "a.xlsx"): "format: expected a name that ends with .csv or .jsonl or",
+    ("score", "-o", "a.tsv"): "format: expected a name that ends with .csv or .jsonl or",
     ("score", "-o", "a.json"): "format: expected a name that ends with .csv or .jsonl or",
     ("replay", "-o", "a.npy"): "format: expected a name that ends with .csv or .json, found",
     ("select", "-b", 2, "--format", "jsnl"): "found 'jsnl'; did you mean 'jsonl'?",

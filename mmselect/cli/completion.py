@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-PLUGINS = "mmselect.strategies"
-"""The group of entry points by which packages add strategies; the registry has it, too."""
+from mmselect.strategies import PLUGINS
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "random": (),

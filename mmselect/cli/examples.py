@@ -53,10 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mmselect align emoji.h5 -o aligned.h5 --epochs 1 --prototypes 0 --format json",
     ),
     "replay": (
-        "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --runs runs",
-        "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --runs runs \\\n"
-        "    --target 70% -o curves.csv",
+        "mmselect replay emoji.h5 -s smem,random --rounds 1 --seeds 2 --target 70%",
         "mmselect replay emoji.h5 --rounds 0 --start kmeans,random -b 1% --seeds 2",
+        "mmselect replay emoji.h5 -s smem,random --runs trained --dry-run \\\n"
+        "    --train 'python train.py {labeled} {pool} {out} --seed {seed}'",
     ),
 }
 """By command; each line has at most 76 characters, so that none is broken at 80 columns."""

@@ -308,7 +308,7 @@ def told(request: Request, quiet: bool) -> Iterator[None]:
     known = len(request.warnings)
     notices(request.warnings, quiet)
     yield
-    notices(request.warnings[known:], quiet)
+    notices([*request.warnings[known:], *request.notices], quiet)
 
 
 def progress_bar(quiet: bool, text: str = "working") -> contextlib.AbstractContextManager[Any]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from mmselect.cli.options import (
 from mmselect.errors import UsageError, needing
 from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices
+
+if TYPE_CHECKING:
+    from mmselect.replay.plan import Plan
 
 
 def align(
@@ -80,16 +83,24 @@ def replay(
         bool,
         typer.Option(help="Play nothing: count wins over finished replays, given as POOL."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Play nothing: count what --train would train, and how long."
+        ),
+    ] = False,
     output: OutputFile = None,
     form: Annotated[str | None, form_option("text", "csv", "json")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Play active learning on a pool with known labels.
 
-    Which strategy to trust on this data: select, reveal labels, refit linear heads, measure, for
-    every strategy and seed. Says which differences are more than noise.
+    Which strategy to trust on this data: select, reveal labels, refit linear heads or train with
+    your own command, measure, for every strategy and seed. Says which differences are more than
+    noise.
     """
     from mmselect.output.emitting import REPORT_ENDINGS, decide, emit
+    from mmselect.replay.plan import plan
     from mmselect.replay.runs import play_all
     from mmselect.replay.summary import foresight, parse_target, summarize
     from mmselect.replay.tables import FORMS, tables
@@ -97,7 +108,7 @@ def replay(
     form = decide(REPORT_ENDINGS, form, target_of(output))
     command = shlex.join(["mmselect", *context.obj])
     if combine:
-        if vars(ask) != vars(Replaying()) or target is not None or runs:
+        if vars(ask) != vars(Replaying()) or target is not None or runs or dry_run:
             raise UsageError("combine: expected finished replays and nothing to play")
         _combine(pools, report, command, form, target_of(output), quiet)
         return
@@ -105,14 +116,22 @@ def replay(
     if goal is not None and not ask.rounds:
         raise UsageError("target: expected rounds, since first batches have no curve")
     check_targets(targets(output), pools)
+    folder = Path(runs) if runs else Path(report) / "runs" if report else None
+    if dry_run:
+        _count(plan(pools, ask, folder), form, target_of(output))
+        return
     if report:
         make_folder(Path(report))
-    folder = Path(runs) if runs else Path(report) / "runs" if report else None
     if folder is not None:
         make_folder(folder)
     with _kept(folder, quiet), progress_bar(quiet, "playing runs") as progress:
         found = play_all(
-            pools, ask, folder, progress, lambda some: notices(foresight(some, ask.seeds), quiet)
+            pools,
+            ask,
+            folder,
+            progress,
+            lambda some: notices(foresight(some, ask.seeds), quiet),
+            lambda line: notices([line], quiet),
         )
     summary = summarize(found, goal)
     notices(found.warnings, quiet)
@@ -128,6 +147,24 @@ def replay(
         show(tables(found, summary))
     else:
         emit(FORMS[form](found, summary), written)
+
+
+def _count(made: Plan, form: str, target: Path | None) -> None:
+    """Say how much training there is to do."""
+    from mmselect.output.emitting import emit
+    from mmselect.output.layout import aligned
+    from mmselect.output.tables import as_json
+
+    if form == "csv":
+        raise UsageError("dry run: expected text or json as format, found csv")
+    if form == "json":
+        emit(
+            [f"{as_json({**made._asdict(), 'seconds': made.seconds}, indent=1)}\n".encode()], target
+        )
+    elif target is None:
+        show([made.rows()])
+    else:
+        emit(aligned(made.rows()), target)
 
 
 def _combine(

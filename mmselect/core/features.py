@@ -19,6 +19,7 @@ from mmselect.arrays import (
     check_finite,
     check_rows,
 )
+from mmselect.core.chosen import over_blocks
 from mmselect.core.presence import (
     Mask,
     Pairs,
@@ -173,12 +174,17 @@ FAR = 1e4
 """A mean this many times as long as a typical row is the work of a few rows that are far larger."""
 
 
-def column_means(array: Array, there: Mask | None = None) -> Floats:
+def column_means(array: Array, there: Mask | None = None, engine: Engine = SERIAL) -> Floats:
     """Mean of the rows, summed in float64, block after block; see :func:`central`."""
     total = np.zeros(array.shape[1])
-    for start, stop in ranges(0, len(array), compute_rows(array.shape[1])):
-        total += array[start:stop].sum(axis=0, dtype=np.float64)
+    for part in over_blocks(_column_sums, array, engine, "reading features"):
+        total += part
     return central(array, total / counted(array, there), there)
+
+
+def _column_sums(_first: int, block: Array) -> Floats:
+    sums: Floats = block.sum(axis=0, dtype=np.float64)
+    return sums
 
 
 def counted(array: Array, there: Mask | None = None) -> int:
@@ -293,21 +299,19 @@ def join(
 def _fill(
     out: Singles, array: Array, unit: bool, center: bool, there: Mask | None, engine: Engine
 ) -> int:
-    mean = column_means(array, there) if center else None
+    mean = column_means(array, there, engine) if center else None
 
-    def fill(rows: tuple[int, int]) -> int:
-        block = array[slice(*rows)]
-        norms = row_norms(block, rows[0])
+    def fill(first: int, block: Array) -> int:
+        norms = row_norms(block, first)
         if mean is not None:
             block = block - mean
             norms = centred_norms(block, norms, array.dtype)
         scale = inverse(norms)
-        filled = out[slice(*rows)]
+        filled = out[first : first + len(block)]
         filled[:] = block * scale[:, None] if unit else block
         return int((norms == 0).sum())
 
-    blocks = ranges(0, len(array), compute_rows(array.shape[1]))
-    return sum(engine.map(fill, blocks, "normalising rows"))
+    return sum(over_blocks(fill, array, engine, "normalising rows"))
 
 
 def inverse(norms: Floats) -> Floats:

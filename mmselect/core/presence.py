@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.core.chosen import Chosen
 from mmselect.errors import DataError, SchemaError
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -62,6 +63,8 @@ def check_present(present: Present | None, names: Sequence[str], n: int) -> dict
 def blanked(features: Mapping[str, Array], present: Present) -> dict[str, Array]:
     """Features with zeros in rows that lack the modality; copied only where something else stands.
 
+    What is read block by block (:class:`~mmselect.core.chosen.Chosen`) has zeros there already.
+
     Examples
     --------
     >>> x = np.array([[1.0], [np.nan]])
@@ -70,7 +73,7 @@ def blanked(features: Mapping[str, Array], present: Present) -> dict[str, Array]
     """
     found = dict(features)
     for name, mask in present.items():
-        if found[name][~mask].any():  # nan counts too
+        if not isinstance(found[name], Chosen) and found[name][~mask].any():  # nan counts too
             found[name] = np.where(mask[:, None], found[name], found[name].dtype.type(0))
     return found
 

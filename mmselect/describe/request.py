@@ -11,6 +11,7 @@ from mmselect.constraining import amount
 from mmselect.describe.report import Table, plain
 from mmselect.request import Request
 from mmselect.scoring import task_rows
+from mmselect.selection import UNUSED, batch_of
 from mmselect.strategies import covering
 from mmselect.tasks import WINDOW
 
@@ -38,6 +39,7 @@ class RequestReport:
     spread: str | None = None
     joined: list[str] | None = None
     constraints: dict[str, str] | None = None
+    cache: str | None = None
 
     def rows(self) -> Iterator[Table]:
         """One table for people."""
@@ -56,6 +58,7 @@ class RequestReport:
             ("to read", engine.format_bytes(self.bytes_to_read)),
             ("peak memory", f"about {engine.format_bytes(self.peak_memory)}{holds}"),
             ("threads", self.threads),
+            *([("cache", self.cache)] if self.cache else []),
         ]
 
 
@@ -82,7 +85,22 @@ def describe_request(request: Request, budget: int | float, seed: int) -> Reques
         spread=request.spread,
         joined=joined,
         constraints=dict(feasibility.lines(given, budget)) if given else None,
+        cache=_cache(request),
     )
+
+
+def _cache(request: Request) -> str | None:
+    """Say what a cache has of this selection, or would get; it takes a pass over the features."""
+    if request.engine.cache is None:
+        return None
+    covers = request.strategy.name == "facility" or request.spread == "facility"
+    kept = covering.kept_neighbours(batch_of(request)) if covers else None
+    if kept is None:
+        return UNUSED
+    file, size = kept
+    if file.exists():
+        return f"{file}: {engine.format_bytes(file.stat().st_size)} of neighbours to read"
+    return f"{file}: {engine.format_bytes(size)} of neighbours to keep"
 
 
 def _peak_memory(request: Request, k: int) -> int:

@@ -131,7 +131,7 @@ def _pick(pool: Pool, ask: Looking, warnings: list[str], progress: Progress | No
     selecting = Selecting(**said)
     request = prepare(pool, selecting, progress=progress)
     found = carry_out(request, count_budget(selecting, request), ask.seed)
-    warnings.extend(request.warnings)
+    warnings.extend([*request.warnings, *request.notices])
     return found
 
 

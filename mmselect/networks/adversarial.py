@@ -6,18 +6,16 @@ Sinha, Ebrahimi and Darrell, *Variational Adversarial Active Learning*, ICCV 201
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Rows, Singles, check_labels
+from mmselect.arrays import Floats, Index, Singles, check_labels
 from mmselect.core.limits import check_limits
-from mmselect.core.presence import Present
-from mmselect.engine import SERIAL, Engine, Progress
+from mmselect.engine import Progress
 from mmselect.errors import ParameterError
 from mmselect.networks.game import Game
-from mmselect.networks.inputs import Inputs, inputs_of
+from mmselect.networks.inputs import Inputs
 from mmselect.networks.training import check_sound, count_steps, one_thread
 
 EPOCHS, STEPS = 100, 1000
@@ -40,15 +38,11 @@ class Adversaries(NamedTuple):
 
 
 def vaal(
-    features: Mapping[str, Rows],
+    data: Inputs,
     rng: np.random.Generator,
     *,
-    labeled: Index,
-    candidates: Index | None = None,
-    present: Present | None = None,
     epochs: int = EPOCHS,
     steps: int = STEPS,
-    engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Adversaries:
     """How much each candidate looks like a labeled sample to VAAL's discriminator.
@@ -65,21 +59,14 @@ def vaal(
 
     Parameters
     ----------
-    features : mapping of str to (n, d) Rows
-        In memory or on disk; see :func:`~mmselect.networks.inputs.inputs_of` for their scale.
+    data : Inputs
+        Of labeled rows and candidates: :func:`~mmselect.networks.inputs.inputs_of`.
     rng : numpy.random.Generator
         For weights, batches and the noise of the codes.
-    labeled : (l,) ndarray of int
-        Rows; at least one.
-    candidates : (u,) ndarray of int, optional
-        Rows to pick from, increasing; None is all that are not labeled. Others take no part.
-    present : mapping of str to (n,) ndarray of bool, optional
-        Which rows have a modality; in the others its mean stands for it.
     epochs : int
         Passes over the rows, in batches of 128 labeled and 128 unlabeled ones.
     steps : int
         No more steps than this; 0: no bound.
-    engine : Engine, optional
     progress : callable, optional
         Told the steps done.
 
@@ -92,37 +79,29 @@ def vaal(
     ParameterError
         If `epochs` or `steps` is out of range (:mod:`mmselect.core.limits`).
     SelectionError
-        If nothing is labeled, there is no candidate, or the training ran away.
-    DataError
-        If a feature cannot be used.
+        If the training ran away.
 
     Examples
     --------
+    >>> from mmselect.networks.inputs import inputs_of
     >>> x = {"x": np.random.default_rng(0).normal(size=(30, 4))}
-    >>> found = vaal(x, np.random.default_rng(0), labeled=np.arange(5), epochs=2)
+    >>> found = vaal(inputs_of(x, labeled=np.arange(5)), np.random.default_rng(0), epochs=2)
     >>> found.logits.shape, len(found.losses)
     ((25,), 2)
     """
     check_limits(epochs=epochs, steps=steps)
-    data = inputs_of(
-        features, labeled=labeled, candidates=candidates, present=present, engine=engine
-    )
     targets = np.zeros(len(data.x), np.float32)
     return _played(data, targets, None, rng, count_steps(len(data.x), epochs, steps), progress)
 
 
 def sraal(
-    features: Mapping[str, Rows],
+    data: Inputs,
     labels: Index,
     unsure: Floats,
     rng: np.random.Generator,
     *,
-    labeled: Index,
-    candidates: Index | None = None,
-    present: Present | None = None,
     epochs: int = EPOCHS,
     steps: int = STEPS,
-    engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Adversaries:
     """How much each candidate looks like a labeled sample to SRAAL's discriminator.
@@ -133,7 +112,7 @@ def sraal(
 
     Parameters
     ----------
-    features, rng, labeled, candidates, present, epochs, steps, engine, progress
+    data, rng, epochs, steps, progress
         As for :func:`vaal`.
     labels : (l,) ndarray of int
         Classes of the labeled rows, from 0.
@@ -146,20 +125,21 @@ def sraal(
 
     Raises
     ------
-    ParameterError, SelectionError, DataError
-        As :func:`vaal`; and if a labeled row has no class, or `unsure` another length.
+    ParameterError, SelectionError
+        As :func:`vaal`; and if `unsure` has another length.
+    DataError
+        If a labeled row has no class.
 
     Examples
     --------
+    >>> from mmselect.networks.inputs import inputs_of
     >>> x = {"x": np.random.default_rng(0).normal(size=(30, 4))}
     >>> labels, rng = np.arange(6) % 2, np.random.default_rng(0)
-    >>> sraal(x, labels, np.full(24, 0.5), rng, labeled=np.arange(6), epochs=2).logits.shape
+    >>> data = inputs_of(x, labeled=np.arange(6))
+    >>> sraal(data, labels, np.full(24, 0.5), rng, epochs=2).logits.shape
     (24,)
     """
     check_limits(epochs=epochs, steps=steps)
-    data = inputs_of(
-        features, labeled=labeled, candidates=candidates, present=present, engine=engine
-    )
     check_labels(labels, data.rows[data.labeled])
     if unsure.shape != data.candidates.shape:
         found = f"found shape {unsure.shape}"

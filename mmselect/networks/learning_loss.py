@@ -6,7 +6,7 @@ Yoo and Kweon, *Learning Loss for Active Learning*, CVPR 2019.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,12 +16,11 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from mmselect.arrays import Array, Floats, Index, Rows, Singles, check_labels
+from mmselect.arrays import Array, Floats, Index, Singles, check_labels
 from mmselect.core.limits import check_limits
-from mmselect.core.presence import Present
-from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
+from mmselect.engine import Progress, blas_threads, ranges
 from mmselect.errors import SelectionError
-from mmselect.networks.inputs import BLOCK, Inputs, inputs_of
+from mmselect.networks.inputs import BLOCK, Inputs
 from mmselect.networks.training import (
     adam,
     batches,
@@ -72,16 +71,12 @@ class Losses(NamedTuple):
 
 
 def learning_loss(
-    features: Mapping[str, Rows],
+    data: Inputs,
     labels: Index,
     rng: np.random.Generator,
     *,
-    labeled: Index,
-    candidates: Index | None = None,
-    present: Present | None = None,
     epochs: int = EPOCHS,
     steps: int = STEPS,
-    engine: Engine = SERIAL,
     progress: Progress | None = None,
 ) -> Losses:
     """Predict which candidates have the larger loss.
@@ -94,23 +89,16 @@ def learning_loss(
 
     Parameters
     ----------
-    features : mapping of str to (n, d) Rows
-        In memory or on disk; see :func:`~mmselect.networks.inputs.inputs_of` for their scale.
+    data : Inputs
+        Of labeled rows and candidates: :func:`~mmselect.networks.inputs.inputs_of`.
     labels : (l,) ndarray of int
-        Classes of the labeled rows, from 0.
+        Classes of the labeled rows, from 0; at least two of them.
     rng : numpy.random.Generator
         For folds, weights and batches.
-    labeled : (l,) ndarray of int
-        Rows, of at least two classes.
-    candidates : (u,) ndarray of int, optional
-        Rows to pick from, increasing; None is all that are not labeled.
-    present : mapping of str to (n,) ndarray of bool, optional
-        Which rows have a modality; in the others its mean stands for it.
     epochs : int
         Passes over the labeled rows, in batches of 128.
     steps : int
         No more steps than this; 0: no bound.
-    engine : Engine, optional
     progress : callable, optional
         Told the steps done.
 
@@ -123,22 +111,21 @@ def learning_loss(
     ParameterError
         If `epochs` or `steps` is out of range (:mod:`mmselect.core.limits`).
     SelectionError
-        If there is no candidate, or labeled rows are not of two classes.
+        If labeled rows are not of two classes.
     DataError
-        If a feature cannot be used, or a labeled row has no class.
+        If a labeled row has no class.
 
     Examples
     --------
+    >>> from mmselect.networks.inputs import inputs_of
     >>> x = {"x": np.random.default_rng(0).normal(size=(30, 4))}
     >>> labels = np.arange(10) % 2
-    >>> found = learning_loss(x, labels, np.random.default_rng(0), labeled=np.arange(10), epochs=3)
+    >>> data = inputs_of(x, labeled=np.arange(10))
+    >>> found = learning_loss(data, labels, np.random.default_rng(0), epochs=3)
     >>> found.predicted.shape, found.targets.shape
     ((20,), (10,))
     """
     check_limits(epochs=epochs, steps=steps)
-    data = inputs_of(
-        features, labeled=labeled, candidates=candidates, present=present, engine=engine
-    )
     check_labels(labels, data.rows[data.labeled])
     count = count_steps(len(labels), epochs, steps)
     with one_thread():

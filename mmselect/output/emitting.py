@@ -112,6 +112,10 @@ def endings(forms: Mapping[str, Form]) -> dict[str, tuple[str, ...]]:
 KNOWN = {e for forms in (SCORE_FORMS, SELECT_FORMS) for es in endings(forms).values() for e in es}
 
 
+OTHERS = {".feather", ".arrow", ".pkl", ".pt", ".npz", ".safetensors", ".tsv", ".xls", ".xlsx"}
+"""Endings that say a format which nothing here writes; with `--format` a user may give them."""
+
+
 def decide(known: Mapping[str, tuple[str, ...]], said: str | None, target: Path | None) -> str:
     """Find the format: the one that was said, else that of the target's ending, else the first.
 
@@ -133,7 +137,7 @@ def decide(known: Mapping[str, tuple[str, ...]], said: str | None, target: Path 
     if said is not None and said not in known:
         expected = f"format: expected one of {', '.join(known)}"
         raise UsageError(f"{expected}, found {said!r}{suggestion(said, known)}")
-    if ending not in KNOWN:
+    if ending not in KNOWN and (said or ending not in OTHERS):
         return said or next(iter(known))
     able = [said] if said else list(known)
     fitting = [name for name in able if ending in known[name]]

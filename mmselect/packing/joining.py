@@ -99,9 +99,9 @@ class Match:
 
 
 def match(samples: Iterable[Names], n: int, found: Iterable[Names]) -> Match:
-    """Find `n` samples among the ids of a source. In memory are two hashes of each sample.
+    """Find `n` samples among the ids of a source. In memory are 96 bits of hashes of each sample.
 
-    Two names of a pool of 10^8 have both hashes in common with odds of 10^-22.
+    Two names of a pool of 10^8 have all of them in common with odds of 10^-13.
 
     Examples
     --------
@@ -109,9 +109,9 @@ def match(samples: Iterable[Names], n: int, found: Iterable[Names]) -> Match:
     Match(rows=array([-1,  0]), others=1)
     """
     first, second = _all_digests(samples, n)
-    order = np.argsort(first)
-    first = first[order]  # one after the other, so that one is in memory twice at a time
-    second = second[order]
+    order = np.argsort(first).astype(np.int32 if n < 1 << 31 else np.int64)
+    first = _gathered(first, order)  # one after the other, so that one is in memory twice at a time
+    second = _gathered(second, order)
     alike = first[1:] == first[:-1]  # names that only the other hash tells apart
     rows, others, start = np.full(len(order), -1), 0, 0
     for names in found if len(order) else ():
@@ -129,9 +129,17 @@ def match(samples: Iterable[Names], n: int, found: Iterable[Names]) -> Match:
     return Match(rows, others)
 
 
-def _all_digests(samples: Iterable[Names], n: int) -> tuple[Hashes, Hashes]:
-    """Two hashes of each name in all blocks."""
-    one, two, start = np.empty(n, np.int64), np.empty(n, np.int64), 0
+def _gathered(values: NDArray[Any], order: NDArray[Any]) -> NDArray[Any]:
+    """Take values in an order, by blocks: NumPy would make whole numbers of 8 bytes of all."""
+    out = np.empty_like(values)
+    for start, stop in ranges(0, len(order), IDS):
+        out[start:stop] = values[order[start:stop]]
+    return out
+
+
+def _all_digests(samples: Iterable[Names], n: int) -> tuple[Hashes, NDArray[np.uint32]]:
+    """Hashes of 64 and of 32 bits of each name in all blocks."""
+    one, two, start = np.empty(n, np.int64), np.empty(n, np.uint32), 0
     for names in samples:
         stop = start + len(names)
         one[start:stop], two[start:stop] = _digests(names)
@@ -139,11 +147,11 @@ def _all_digests(samples: Iterable[Names], n: int) -> tuple[Hashes, Hashes]:
     return one, two
 
 
-def _digests(names: Names) -> tuple[Hashes, Hashes]:
+def _digests(names: Names) -> tuple[Hashes, NDArray[np.uint32]]:
     """Two hashes of each name; no name of a pool has a NUL in it."""
     again = [name + b"\0" for name in names]
     one, two = (np.fromiter(map(hash, each), np.int64, len(names)) for each in (names, again))
-    return one, two
+    return one, two.astype(np.uint32)
 
 
 def first_difference(samples: Source, found: Source) -> int | None:

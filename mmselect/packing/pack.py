@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,10 +32,12 @@ from mmselect.pool.schema import Axes, axes_of, in_schema_order, per_sample, pla
 from mmselect.pool.writing import PoolWriter
 
 SHARE = 8
-"""Into so many parts memory is divided: a block, what it is made of, and what HDF5 keeps."""
+"""Into so many parts memory is divided: two blocks, what they are made of, and what HDF5 keeps."""
 
 BLOCK = 4 << 20
 """Bytes of a block where any will do: it stays in cache from its reading to its writing."""
+
+Read = TypeVar("Read")
 
 OUTPUTS = (
     "/unimodal_logits",
@@ -229,25 +234,47 @@ def _write(
     chunked = any(item.source.column.chunk_end(1) > 1 for item in items.values())
     size = memory // SHARE if chunked else min(memory // SHARE, BLOCK)
     step = max(size // max(row, 1), 1)
-    rooms = {path: _room(item, min(step, rows)) for path, item in items.items()}
-    with PoolWriter(target, plan.constants, rows=rows, links=links) as writer:
-        for start, stop in ranges(0, rows if items else 0, step):
-            progress(start, rows)
-            for item in items.values():
-                item.announce(stop, stop + step)
-            writer.append(
-                {
-                    path: items[path].read(start, stop, room(rooms[path], stop - start))
-                    for path in items
-                }
-            )
+    rooms = [{path: _room(item, min(step, rows)) for path, item in items.items()} for _ in "ab"]
+
+    def read(start: int, stop: int) -> dict[str, Array]:
+        """Read a block into the memory of the last but one: the last is being written."""
+        memories = rooms[start // step % 2]
+        for item in items.values():
+            item.announce(stop, stop + step)
+        return {
+            path: item.read(start, stop, room(memories[path], stop - start))
+            for path, item in items.items()
+        }
+
+    writing = PoolWriter(target, plan.constants, rows=rows, links=links)
+    reading = ahead(starmap(read, ranges(0, rows if items else 0, step)))
+    with writing as writer, closing(reading) as blocks:
+        for block in blocks:
+            progress(writer.rows, rows)
+            writer.append(block)
         progress(rows, rows)
 
 
+def ahead(blocks: Iterator[Read]) -> Generator[Read, None, None]:
+    """Have another thread make the next item while the last one is used; closing waits for it.
+
+    Examples
+    --------
+    >>> list(ahead(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block
+
+
 def _room(item: Item, rows: int) -> Array | None:
-    """Memory that is used again for every block, of numbers that are stored as they come."""
+    """Memory that is used again for every other block, of numbers that are stored as they come."""
     dtype = item.source.column.dtype
-    if item.rows is not None or item.dtype != dtype or dtype.kind == "O":
+    changed = item.rows is not None or item.dtype != dtype
+    if changed or dtype.kind == "O" or item.source.in_order:
         return None
     return np.empty((rows, *item.shape[1:]), dtype)
 

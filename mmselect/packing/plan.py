@@ -239,7 +239,8 @@ def _matches(
     plan.ids = plan.ids or next(filter(None, carried.values()), None)
     if plan.ids is None:
         raise UsageError("join: expected ids in a source, found none; give them with --id")
-    met = {name: _met(plan.ids, ids) for name, ids in known.items()}
+    others_first = sorted(known, key=lambda name: known[name] is plan.ids)  # while memory is free
+    met = {name: _met(plan.ids, known[name]) for name in others_first}
     found = {}
     for path, ids in carried.items():
         if path != "/id":

@@ -113,16 +113,16 @@ def _close_at_exit() -> None:
         atexit.register(ctypes.CDLL(h5py.defs.__file__).H5close)
 
 
-def check_filters(properties: h5py.h5p.PropDCID) -> bool:
-    """Say whether there are filters; refuse those that HDF5 would load a plugin for or crash in.
+def check_filters(properties: h5py.h5p.PropDCID) -> list[str]:
+    """Name the filters; refuse those that HDF5 would load a plugin for or crash in.
 
     Raises
     ------
     SchemaError
         Naming the filter.
     """
-    count = properties.get_nfilters()
-    for i in range(count):
+    names = []
+    for i in range(properties.get_nfilters()):
         code, _, values, _ = properties.get_filter(i)
         name = FILTERS.get(code)
         if name is None or not h5z.filter_avail(code):
@@ -133,9 +133,10 @@ def check_filters(properties: h5py.h5p.PropDCID) -> bool:
             raise SchemaError(f"{expected}, found filter {named} ({code}); {way}")
         if name == "szip" and not _sound_szip(values):
             raise SchemaError(f"filter szip cannot have the parameters {tuple(values)}")
-        if name == "fletcher32" and i < count - 1:
-            raise SchemaError("expected fletcher32 as the last of the filters")
-    return bool(count)
+        names.append(name)
+    if "fletcher32" in names[:-1]:
+        raise SchemaError("expected fletcher32 as the last of the filters")
+    return names
 
 
 def _sound_szip(values: tuple[int, ...]) -> bool:
@@ -146,15 +147,14 @@ def _sound_szip(values: tuple[int, ...]) -> bool:
     return block in range(2, 33, 2) and 1 <= bits <= 64 and 1 <= line <= 128 * block
 
 
-def check_chunks(dataset: h5d.DatasetID, properties: h5py.h5p.PropDCID) -> None:
+def check_chunks(dataset: h5d.DatasetID, filters: list[str]) -> None:
     """Refuse chunks that are smaller than the checksum in them: HDF5 reads on before their start.
 
     Raises
     ------
     SchemaError
     """
-    codes = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    if h5z.FILTER_FLETCHER32 in codes and dataset.chunk_iter(lambda c: (c.size < 4) or None):
+    if "fletcher32" in filters and dataset.chunk_iter(lambda c: (c.size < 4) or None):
         raise SchemaError("expected chunks with a checksum, found one of less than 4 bytes")
 
 

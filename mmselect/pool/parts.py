@@ -10,7 +10,8 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, BinaryIO
 
@@ -173,6 +174,11 @@ class Plain(Part):
 
     pieces: tuple[tuple[BinaryIO, int, int], ...]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """First byte of each piece, counted from the first row."""
+        return list(accumulate((size for *_, size in self.pieces), initial=0))[:-1]
+
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows from `start` to `stop`; in `out`, if it is given and of the same type."""
         shape = (stop - start, *self.shape[1:])
@@ -197,15 +203,17 @@ class Plain(Part):
 
     def _fill(self, raw: memoryview, begin: int) -> None:
         """Read what lies from byte `begin` of the dataset on."""
-        done = 0
-        for file, place, size in self.pieces:
-            while done < len(raw) and begin + done < size:  # the system may read less than asked
-                here = begin + done
-                got = read_into(file.fileno(), raw[done : done + size - here], place + here)
-                if not got:
-                    raise FormatError("the file has become shorter", file=file.name)
-                done += got
-            begin -= size
+        done, piece = 0, max(bisect_right(self.starts, begin) - 1, 0)
+        while done < len(raw):  # the system may read less than asked
+            file, place, size = self.pieces[piece]
+            here = begin + done - self.starts[piece]
+            if here >= size:
+                piece += 1
+                continue
+            got = read_into(file.fileno(), raw[done : done + size - here], place + here)
+            if not got:
+                raise FormatError("the file has become shorter", file=file.name)
+            done += got
 
     def announce(self, start: int, stop: int) -> None:
         """Tell the system that these rows are read next."""

@@ -23,6 +23,7 @@ from h5py import h5d, h5g, h5l, h5o, h5s
 
 from mmselect.errors import FormatError, SchemaError
 from mmselect.files import read_at, reason
+from mmselect.pool.chunks import whole_rows
 from mmselect.pool.foreign import how_to_pack
 from mmselect.pool.hdf5 import (
     check_chunks,
@@ -231,16 +232,21 @@ class Folder:
         shape, dtype = dataset.shape, dataset.dtype
         if shape is None:
             raise SchemaError("expected numbers or text, found an empty dataset")
-        filtered = check_filters(properties)
+        filters = check_filters(properties)
         if properties.get_external_count():
             return self._external(source, dataset, path)
         check_size(found, properties, shape)
-        check_chunks(found, properties)
+        check_chunks(found, filters)
         offset, size = found.get_offset(), prod(shape) * dtype.itemsize
-        if offset is None or not size or not is_native(dataset):
+        native = bool(size) and is_native(dataset)
+        known = native and not filters and not source.handle.userblock_size
+        if known and (chunks := whole_rows(dataset, source.state.st_size)):
+            pieces = tuple((source.file, *piece) for piece in chunks)
+            return Plain(where, path, shape, dtype, pieces)
+        if offset is None or not native:
             texts = lengths_of(dataset, source.file) if dtype.kind == "O" else None
             room = source.state.st_size
-            return Stored(where, path, shape, dtype, dataset, filtered, texts, room)
+            return Stored(where, path, shape, dtype, dataset, bool(filters), texts, room)
         if offset + size > source.state.st_size:
             held = f"{source.state.st_size:,} bytes of file"
             raise SchemaError(f"expected numbers up to byte {offset + size:,}, found {held}")

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.replay.heads import Features, Head, Present, View, logits
+from mmselect.replay.measures import tested_on
+from mmselect.replay.trainer import Outputs
 
 MOST_CLASSES = 10
 """Classes that are shown on either side, as in the paper."""
 
 
 def recalls(
-    heads: Mapping[View, Head],
-    features: Features,
+    outputs: Outputs,
     labels: NDArray[np.int64],
     classes: int,
     shares: NDArray[np.float32] | None = None,
-    present: Present | None = None,
+    present: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, list[float | None]]:
     """How often each head is right, by the class of the test sample; None where there is none.
 
@@ -29,21 +29,19 @@ def recalls(
 
     Examples
     --------
-    >>> head = Head(np.eye(2), np.zeros(2))
-    >>> z = {"a": np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)}
-    >>> recalls({("a",): head}, z, np.array([0, 0, 0]), 2)
+    >>> logits = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> said = Outputs(logits, {"a": logits}, ("a",), None, np.array([True, True]))
+    >>> recalls(said, np.array([0, 0, 0]), 2)
     {'accuracy': [0.6667, None], 'accuracy.a': [0.6667, None]}
     """
-    fused, found = next(iter(heads)), {}
-    for view in (fused, *((m,) for m in fused)):
-        guess = logits(features, view, heads[view]).argmax(axis=1)
+    found = {}
+    for head, logits in outputs.heads.items():
+        guess, own = logits.argmax(axis=1), tested_on(head, present)
         right = guess == labels if shares is None else shares[np.arange(len(guess)), guess]
-        name = "accuracy" if view is fused else f"accuracy.{view[0]}"
-        own = (present or {}).get(view[0], slice(None)) if view is not fused else slice(None)
         size = np.bincount(labels[own], minlength=classes)
         hits = np.bincount(labels[own], right[own], minlength=classes)
         each = zip(hits.tolist(), size.tolist(), strict=True)
-        found[name] = [round(hit / n, 4) if n else None for hit, n in each]
+        found[f"accuracy{head}"] = [round(hit / n, 4) if n else None for hit, n in each]
     return found
 
 
@@ -73,10 +71,11 @@ def class_gains(
     """
     if not runs or any(run.recalls is None for run in runs):
         return {}
+    heads = [head for head in runs[0].recalls if all(head in run.recalls for run in runs)]
     of = {
         name: {
             head: np.array([run.recalls[head] for run in runs if run.strategy == name], float)
-            for head in runs[0].recalls
+            for head in heads
         }
         for name in names
     }

@@ -55,6 +55,8 @@ class Data(NamedTuple):
         How right each class is, in [0, 1], where the pool says it: several may be.
     names : list of str or None
         Of the classes.
+    ids : sequence of str
+        Where they were asked for.
     """
 
     file: str
@@ -68,6 +70,7 @@ class Data(NamedTuple):
     digest: str
     shares: NDArray[np.float32] | None = None
     names: list[str] | None = None
+    ids: Sequence[str] = ()
 
     def present(self, rows: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
         """Which of some samples have a modality, for those that some of the pool lack."""
@@ -107,7 +110,9 @@ class Oracle:
         return self._targets[self.rows]
 
 
-def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
+def load(
+    pool: Pool, use_split: bool = True, named: Sequence[str] = (), by_id: bool = False
+) -> Data:
     """Read the samples whose label is known, by ``/label`` or else ``/label_share``.
 
     Parameters
@@ -118,6 +123,9 @@ def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
         neither ``train`` nor ``test`` are left out then.
     named : sequence of str
         Columns of the metadata that constraints name, which may be text.
+    by_id : bool
+        Read the ids, too, by which others can say something of the samples; features need not be
+        there then.
 
     Raises
     ------
@@ -126,14 +134,14 @@ def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
     DataError
         If a feature is nan or infinite, or a share outside [0, 1].
     """
-    labels = _labels(pool)
+    labels = _labels(pool, by_id)
     keep, test = labels >= 0, None
     if use_split and SPLIT in pool.columns:
         words = _split_words(pool)
         test = words == "test"
         keep &= test | (words == "train")
     names = pool.names("/features")
-    if pool.present.keys() >= {*names}:
+    if names and pool.present.keys() >= {*names}:
         keep &= np.logical_or.reduce([pool.present[name] for name in names])
     rows = np.flatnonzero(keep)
     if not len(rows):
@@ -160,6 +168,7 @@ def load(pool: Pool, use_split: bool = True, named: Sequence[str] = ()) -> Data:
         digest=_digest(pool, *parts, *([] if split is None else [split]), *kept.values()),
         shares=shares,
         names=_names(pool),
+        ids=pool.ids.text(rows) if by_id else (),
     )
 
 
@@ -168,9 +177,9 @@ def _names(pool: Pool) -> list[str] | None:
     return None if stored is None else [str(name) for name in plain(stored)]
 
 
-def _labels(pool: Pool) -> NDArray[np.int64]:
+def _labels(pool: Pool, bare: bool) -> NDArray[np.int64]:
     """Classes, -1 = unknown; without ``/label`` those of the largest share, if any is above 0."""
-    missing = [] if datasets_of("/features", pool.paths) else ["/features"]
+    missing = [] if bare or datasets_of("/features", pool.paths) else ["/features"]
     if not {LABEL, SHARE} & pool.paths:
         missing.append(f"{LABEL} or {SHARE}")
     if missing:

@@ -5,9 +5,8 @@ MMCSAL's Tables 1, 2 and 6. Every batch stands for itself: larger ones do not ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,59 +17,48 @@ from mmselect.replay.comparison import INTERVAL, Curves, interval, joint_confide
 from mmselect.replay.data import Data
 from mmselect.replay.measures import accuracies
 from mmselect.replay.picked import confidence_bins
+from mmselect.replay.plan import Case
 from mmselect.replay.power import visible
 from mmselect.replay.rounds import Run, begin, play
-from mmselect.replay.storage import Storage, digest
-from mmselect.replay.workers import counter, run_tasks
+from mmselect.replay.trainer import Trainers
+from mmselect.replay.ways import Way
+from mmselect.replay.workers import counter
 
 
 def play_first(
-    data: Data,
-    ask: Replaying,
-    pairs: Sequence[tuple[str, int]],
-    folder: Path | None,
-    played: dict[str, Any],
-    progress: Progress | None,
+    case: Case, progress: Progress | None, way: Way, _early: Callable[[list[Run]], None]
 ) -> list[Run]:
     """Play every start with every seed, one first batch for each budget.
 
     Parameters
     ----------
-    data : Data
-    ask : Replaying
-        With 0 rounds.
-    pairs : sequence of (str, int)
-        Starts and seeds.
-    folder : path or None
-        Where batches are kept, each in a file of its own.
-    played : dict
-        What stored batches must agree with, besides data and budget.
+    case : Case
+        With 0 rounds; every batch is kept in a file of its own.
     progress : callable or None
+    way : Way
+        What trains.
 
     Returns
     -------
     list of Run
         One for each pair; its rounds are the budgets.
     """
-    kept = {
-        budget: Storage(folder, digest({**played, "budget": budget, "data": data.digest}))
-        for budget in ask.budget
-    }
-    triples = [(budget, *pair) for pair in pairs for budget in ask.budget]
-    found = {t: run for t in triples if (run := kept[t[0]].load(*t[1:]))}
-    todo = [t for t in triples if t not in found]
+    found, todo = case.batches()
     step = counter(progress, len(todo))
-    for i, run in run_tasks(_batch, [(data, ask, *t) for t in todo], ask.jobs):
+    tasks = [(case.data, case.ask, *batch, way.trainers) for batch in todo]
+    for i, run in way.run(_batch, tasks, case.ask.jobs):
         found[todo[i]] = run
-        kept[todo[i][0]].save(run)
+        case.kept(todo[i][0]).save(run)
         step()
-    return [_joined([found[(budget, *pair)] for budget in ask.budget]) for pair in pairs]
+    return [_joined([found[(b, *pair)] for b in case.ask.budget]) for pair in case.pairs]
 
 
-def _batch(data: Data, ask: Replaying, budget: int | str, start: str, seed: int) -> Run:
+def _batch(
+    data: Data, ask: Replaying, budget: int | str, start: str, seed: int, trainers: Trainers
+) -> Run:
     """Play the start alone."""
     one = replace(ask, start=(start,), budget=(budget,))
-    return play(data, one, start, seed, begin(data, one, seed))
+    return play(data, one, start, seed, begin(data, one, seed, trainers), trainers)
 
 
 def _joined(runs: Sequence[Run]) -> Run:
@@ -115,14 +103,25 @@ def summarize_first(found: Any) -> dict[str, Any]:
                 "mean": {m: _each(c[name], INTERVAL) for m, c in curves.items()},
                 "difference": {m: _each(c[name] - c[base], confidence) for m, c in curves.items()},
                 "visible": [
-                    visible([d], len(d), confidence)
+                    max(visible([d], len(d), confidence), own_floor(found))
                     for d in (curves["accuracy"][name] - curves["accuracy"][base]).T
                 ],
             }
             for name in names
         },
         "bins": confidence_bins(found.runs, names, 0),
+        **said_floor(found),
     }
+
+
+def own_floor(found: Any) -> float:
+    """Find what two equal trainings differed by, 0 where that is not known."""
+    return float(found.settings.get("repeats", {}).get("floor", 0.0))
+
+
+def said_floor(found: Any) -> dict[str, float]:
+    """Give the same for a summary; nothing where it is not known."""
+    return {"floor": own_floor(found)} if "repeats" in found.settings else {}
 
 
 def _each(values: Curves, confidence: float) -> list[tuple[float, float, float]]:

@@ -14,60 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from mmselect.core.scores.softmax import probability
-from mmselect.replay.heads import Features, Head, View, side_by_side
-
 BINS = 5
 """Groups of equal size, from the least to the most confident samples, as in the paper."""
 
 FINE = 1000
 """Ranks are kept in thousandths."""
 
-BLOCK = 4096
-"""Rows whose probabilities are in memory at a time."""
 
-
-def truth_ranks(
-    features: Features,
-    view: View,
-    head: Head,
-    labels: NDArray[np.int64],
-    known: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """Rank the samples that a head was not fitted on by the probability of their true class.
+def truth_ranks(chances: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rank the samples that a model was not trained on by the probability of their true class.
 
     Parameters
     ----------
-    features : mapping of modality to (n, d) array
-    view, head
-        A head, and the modalities it sees.
-    labels : (n,) integer array
-        The truth.
+    chances : (u,) array
+        That probability, of those samples alone.
     known : (n,) boolean array
-        What the head was fitted on.
+        What the model was trained on; the other u are those.
 
     Returns
     -------
     (n,) array of int64
-        From 0 (least probable) to 1,000, equal ones alike; -1 for what it was fitted on.
+        From 0 (least probable) to 1,000, equal ones alike; -1 for what it was trained on.
 
     Examples
     --------
-    >>> z = {"a": np.array([[3.0], [1.0], [2.0]], np.float32)}
-    >>> head = Head(np.array([[1.0], [0.0]]), np.zeros(2))
-    >>> truth_ranks(z, ("a",), head, np.zeros(3, int), np.array([True, False, False])).tolist()
+    >>> truth_ranks(np.array([0.2, 0.4]), np.array([True, False, False])).tolist()
     [-1, 250, 750]
     """
-    rows = np.flatnonzero(~known)
-    chance = np.empty(len(rows))
-    for first in range(0, len(rows), BLOCK):
-        some = rows[first : first + BLOCK]
-        f = side_by_side(features, view, some) @ head.weight.T + head.bias
-        chance[first : first + BLOCK] = probability(f, labels[some])
-    found = np.full(len(labels), -1, np.int64)
+    found = np.full(len(known), -1, np.int64)
     # rounded: the last digits of a probability are no order
-    place = rankdata(np.round(chance, 9)) - 0.5
-    found[rows] = np.rint(FINE * place / max(len(rows), 1)).astype(np.int64)
+    place = rankdata(np.round(chances, 9)) - 0.5
+    found[~known] = np.rint(FINE * place / max(len(chances), 1)).astype(np.int64)
     return found
 
 

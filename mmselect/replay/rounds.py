@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -17,29 +17,24 @@ from mmselect.option import parse_budget
 from mmselect.pool.memory import hold
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
+from mmselect.pool.schema import modalities_in
 from mmselect.replay.by_class import recalls
 from mmselect.replay.data import TEST_FRACTION, Data, Oracle, part
-from mmselect.replay.heads import (
-    Features,
-    Head,
-    View,
-    by_modality,
-    choose_penalties,
-    fit_heads,
-    logits,
-    scales,
-    views,
-)
 from mmselect.replay.measures import measure
 from mmselect.replay.picked import truth_ranks
+from mmselect.replay.trainer import Labeled, Seen, Trainer, Trainers
 from mmselect.request import Request, prepare
 from mmselect.selection import pick
+from mmselect.strategies import registry
 
 FULL = "all labels"
-"""In place of a strategy: heads that are fitted on all labels. No strategy's name has a blank."""
+"""In place of a strategy: a training on all labels. No strategy's name has a blank."""
 
 LABELED = "labeled"
 """The start from what the pool says is labeled, in place of a strategy."""
+
+_PICKING = threading.Lock()
+"""Held while a strategy picks: some draw from random numbers that a whole process shares."""
 
 
 class Start(NamedTuple):
@@ -51,17 +46,14 @@ class Start(NamedTuple):
         Positions in the data.
     labeled : integer array
         The first labeled samples, as positions in `train`.
-    penalties : dict of view to float
-        scikit-learn's C of each head.
-    heads : dict of view to Head
-        Fitted on the first labeled samples.
+    model
+        Trained on the first labeled samples.
     """
 
     train: NDArray[np.intp]
     test: NDArray[np.intp]
     labeled: NDArray[np.intp]
-    penalties: dict[View, float]
-    heads: dict[View, Head]
+    model: Any
 
 
 @dataclass(frozen=True)
@@ -131,29 +123,28 @@ def parse_strategy(text: str) -> Spec:
     return Spec(name, parameters, spread)
 
 
-def begin(data: Data, ask: Replaying, seed: int) -> Start:
-    """Part the samples, pick the first ones, choose the penalties and fit the first heads.
+def begin(data: Data, ask: Replaying, seed: int, trainers: Trainers) -> Start:
+    """Part the samples, pick the first ones, and train on them.
 
     Raises
     ------
     MmselectError
         If the start cannot be made: too few samples, one class only, or a strategy that needs
-        more than features.
+        more than features; or if strategies cannot play on what was trained.
     """
     train, test = part(data, seed, ask.test_fraction or TEST_FRACTION)
-    features = {name: z[train] for name, z in data.features.items()}
+    trainer = trainers(data, train, test, seed)
     with engine.blas_threads(1):
-        labeled = _first(data, ask, seed, train, features)
-        truth, has = data.targets(train[labeled]), data.present(train)
-        scale, c = scales(features, has), data.classes
-        penalties = choose_penalties(features, labeled, truth, c, scale, seed, has)
-        heads = fit_heads(features, labeled, truth, c, penalties, scale, present=has)
-    return Start(train, test, labeled, penalties, heads)
+        labeled = _first(data, ask, seed, train)
+        model = trainer.fit(Labeled(labeled, data.targets(train[labeled]), 0), None)
+        if trainers.foreseen(data) is None and ask.rounds:
+            known = np.full(len(train), -1, np.int64)
+            known[labeled] = data.labels[train[labeled]]
+            check_rounds(snapshot(data, train, known, trainer.seen(model)), ask)
+    return Start(train, test, labeled, model)
 
 
-def _first(
-    data: Data, ask: Replaying, seed: int, train: NDArray[np.intp], features: Features
-) -> NDArray[np.intp]:
+def _first(data: Data, ask: Replaying, seed: int, train: NDArray[np.intp]) -> NDArray[np.intp]:
     """Positions in `train` of the samples that are labeled first."""
     if ask.start[0] == LABELED:
         found = np.flatnonzero(data.labeled[train])
@@ -164,8 +155,9 @@ def _first(
         return found
     k = parse_budget(ask.start_budget or ask.budget[0], len(train))
     _check_budget(ask, k, len(train), data.file)
-    request = _prepared(_bare(data, features, train), ask.start[0])
-    return pick(request, k, _seed(seed, 0)).positions
+    request = _prepared(_bare(data, train), ask.start[0])
+    with _PICKING:
+        return pick(request, k, _seed(seed, 0)).positions
 
 
 def _check_budget(ask: Replaying, first: int, train: int, file: str) -> None:
@@ -190,119 +182,111 @@ def _seed(seed: int, round_: int) -> int:
     return int(np.random.SeedSequence([seed, round_]).generate_state(1)[0])
 
 
-def play(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> Run:
+def play(
+    data: Data, ask: Replaying, strategy: str, seed: int, start: Start, trainers: Trainers
+) -> Run:
     """Play one strategy with one seed.
 
-    A strategy sees a pool in memory: features, the current heads with their logits, and the labels
-    revealed so far. The other labels are not in it.
+    A strategy sees a pool in memory: what the trainer lets it see, and the labels revealed so far.
+    The other labels are not in it.
 
     Raises
     ------
     MmselectError
-        If the strategy cannot run.
+        If the strategy cannot run, or a training fails.
     """
-    features = {name: z[start.train] for name, z in data.features.items()}
-    held_out = {name: z[start.test] for name, z in data.features.items()}
-    has, held_out_has = data.present(start.train), data.present(start.test)
-    scale, k = scales(features, has), parse_budget(ask.budget[0], len(start.train))
-    oracle, heads = Oracle(data.labels[start.train], data.targets(start.train)), start.heads
-    truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
+    trainer = trainers(data, start.train, start.test, seed)
+    k = parse_budget(ask.budget[0], len(start.train))
+    oracle, model = Oracle(data.labels[start.train], data.targets(start.train)), start.model
+    truth, present = truth_of(data, start), len(np.unique(data.labels))
     picks, seconds = start.labeled, None
     rounds, picked, warnings = [], [], []
-    present = len(np.unique(data.labels))
     ranks = np.zeros((2, int(data.rows.max()) + 1), np.int64)
     with engine.blas_threads(1):
         for number in range(ask.rounds + 1):
             if number:
-                pool = snapshot(data, start.train, features, oracle.known, heads)
+                pool = snapshot(data, start.train, oracle.known, trainer.seen(model))
                 picks, seconds, said = _select(pool, ask, strategy, k, _seed(seed, number))
                 warnings += said
             oracle.reveal(picks)
             rows, known = oracle.rows, oracle.known
             if number:
-                given = (features, rows, oracle.targets, data.classes, start.penalties, scale)
-                heads = fit_heads(*given, heads, has)
-            measured = measure(heads, held_out, *truth, held_out_has)
-            row = {"round": number, "labeled": len(rows), **measured}
+                model = trainer.fit(Labeled(rows, oracle.targets, number), model)
+            row = {"round": number, "labeled": len(rows), **measure(trainer.tested(model), *truth)}
             coverage = len(np.unique(known[picks])) / present
             rounds.append({**row, "coverage": coverage, "seconds": seconds})
             picked.append(data.rows[start.train[picks]].tolist())
-            warnings += _unfinished(heads)
-            ranks[:, data.rows[start.train]] += _ranked(data, start, features, heads, known >= 0)
-        by_class = recalls(heads, held_out, truth[0], data.classes, truth[1], held_out_has)
+            warnings += trainer.problems(model)
+            ranks[:, data.rows[start.train]] += _ranked(data, start, trainer, model, known >= 0)
+        by_class = recalls(trainer.tested(model), truth[0], data.classes, *truth[1:])
     warnings = list(dict.fromkeys(warnings))
     return Run(strategy, seed, rounds, picked, warnings, by_class, *ranks.tolist())
 
 
+def truth_of(data: Data, start: Start) -> tuple[Any, Any, Any]:
+    """Give what test samples are measured by: labels, shares or None, who has which modality."""
+    shares = None if data.shares is None else data.shares[start.test]
+    return data.labels[start.test], shares, data.present(start.test)
+
+
 def _ranked(
-    data: Data,
-    start: Start,
-    features: Features,
-    heads: Mapping[View, Head],
-    known: NDArray[np.bool_],
+    data: Data, start: Start, trainer: Trainer, model: Any, known: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Ranks (n,) of the samples to pick from by the fused head, and whether it can rank them."""
-    view, head = next(iter(heads.items()))
-    ranks = truth_ranks(features, view, head, data.labels[start.train], known)
+    others = np.flatnonzero(~known)
+    chances = trainer.chances(model, others, data.labels[start.train[others]])
+    ranks = truth_ranks(chances, known)
     return np.stack([np.maximum(ranks, 0), ranks >= 0])
 
 
-def play_full(data: Data, seed: int, start: Start) -> Run:
-    """Fit the heads on all labels of what may be picked: where every strategy would end.
+def play_full(data: Data, seed: int, start: Start, trainers: Trainers) -> Run:
+    """Train on all labels of what may be picked: where every strategy would end.
 
-    Penalties are those of the seed's start, as in every round.
+    As if all were picked in the first round.
     """
-    features = {name: z[start.train] for name, z in data.features.items()}
-    held_out = {name: z[start.test] for name, z in data.features.items()}
-    has, every = data.present(start.train), np.arange(len(start.train))
-    truth = data.labels[start.test], None if data.shares is None else data.shares[start.test]
-    given = (data.targets(start.train), data.classes, start.penalties, scales(features, has))
+    trainer, every = trainers(data, start.train, start.test, seed), np.arange(len(start.train))
     with engine.blas_threads(1):
-        heads = fit_heads(features, every, *given, start.heads, has)
-        measured = measure(heads, held_out, *truth, data.present(start.test))
+        model = trainer.fit(Labeled(every, data.targets(start.train), 1), start.model)
+        measured = measure(trainer.tested(model), *truth_of(data, start))
     row = {"round": 0, "labeled": len(every), **measured, "coverage": 1.0, "seconds": None}
-    return Run(FULL, seed, [row], [], _unfinished(heads))
+    return Run(FULL, seed, [row], [], trainer.problems(model))
 
 
 def _select(
     pool: Pool, ask: Replaying, strategy: str, k: int, seed: int
 ) -> tuple[NDArray[np.intp], float, list[str]]:
     """Pick: rows of the pool, the seconds it took, and what the user should know."""
-    began = time.perf_counter()
-    request = _prepared(pool, strategy, ask)
-    picks = request.candidates[pick(request, k, seed).positions]
-    return picks, time.perf_counter() - began, request.warnings
+    with _PICKING:
+        began = time.perf_counter()
+        request = _prepared(pool, strategy, ask)
+        picks = request.candidates[pick(request, k, seed).positions]
+        return picks, time.perf_counter() - began, request.warnings
 
 
-def _unfinished(heads: Mapping[View, Head]) -> list[str]:
-    names = ["+".join(view) for view, head in heads.items() if not head.converged]
-    return [f"head on {name}: the fit did not converge" for name in names]
+def snapshot(data: Data, train: NDArray[np.intp], known: NDArray[np.int64], seen: Seen) -> Pool:
+    """Make the pool that a strategy sees: what an export would hold at this point.
 
-
-def snapshot(
-    data: Data,
-    train: NDArray[np.intp],
-    features: Features,
-    known: NDArray[np.int64],
-    heads: Mapping[View, Head],
-) -> Pool:
-    """Make the pool that a strategy sees: what an export would hold at this point."""
-    everyone = next(iter(heads))
-    arrays: dict[str, NDArray[Any]] = {
-        "/label": known.copy(),
-        "/labeled": known >= 0,
-        "/multimodal_logits": logits(features, everyone, heads[everyone]),
-        "/classifier/bias": heads[everyone].bias,
+    What the pool itself says of the samples stands over what the trainer says.
+    """
+    arrays = {"/label": known.copy(), "/labeled": known >= 0, **seen.arrays}
+    there = modalities_in(seen.arrays)
+    ours = {
+        path: values[train]
+        for path, values in data.columns.items()
+        if not path.startswith(f"{PRESENT}/") or path.removeprefix(f"{PRESENT}/") in there
     }
-    for name, weight in by_modality(features, everyone, heads[everyone]).items():
-        arrays[f"/features/{name}"] = features[name]
-        arrays[f"/unimodal_logits/{name}"] = logits(features, (name,), heads[(name,)])
-        arrays[f"/classifier/weight/{name}"] = weight
-    return hold({**arrays, **{path: v[train] for path, v in data.columns.items()}}, data.file)
+    return hold({**arrays, **ours}, seen.file)
 
 
-def check_strategies(data: Data, ask: Replaying) -> None:
+def check_strategies(data: Data, ask: Replaying, seen: Seen | None) -> None:
     """Refuse, before any work, strategies that a replay cannot play.
+
+    Parameters
+    ----------
+    data : Data
+    ask : Replaying
+    seen : Seen or None
+        What strategies will see; None: that shows later, so names and forms alone are checked.
 
     Raises
     ------
@@ -310,22 +294,27 @@ def check_strategies(data: Data, ask: Replaying) -> None:
         Naming the first that cannot run, and what it lacks.
     """
     train = np.arange(len(data.labels))
-    width = {name: z.shape[1] for name, z in data.features.items()}
-    blank = {
-        view: Head(np.zeros((data.classes, sum(width[m] for m in view))), np.zeros(data.classes))
-        for view in views(list(width))
-    }
-    known = np.full(len(train), -1, np.int64)
-    pool = snapshot(data, train, data.features, known, blank)
-    for strategy in ask.strategies if ask.rounds else ():
-        _prepared(pool, strategy, ask)
+    if seen is None:
+        for strategy in ask.strategies if ask.rounds else ():
+            if (name := parse_strategy(strategy).name) != "auto":
+                registry.find(name)
+    elif ask.rounds:
+        known = np.full(len(train), -1, np.int64)
+        check_rounds(snapshot(data, train, known, seen), ask)
     for start in ask.start:
         if start != LABELED:
-            _prepared(_bare(data, data.features, train), start)
+            _prepared(_bare(data, train), start)
 
 
-def _bare(data: Data, features: Features, train: NDArray[np.intp]) -> Pool:
+def check_rounds(pool: Pool, ask: Replaying) -> None:
+    """Refuse strategies that cannot play on such a pool."""
+    for strategy in ask.strategies:
+        _prepared(pool, strategy, ask)
+
+
+def _bare(data: Data, train: NDArray[np.intp]) -> Pool:
     """Make the pool that the start sees: features, who has them, and nothing else."""
-    arrays: dict[str, NDArray[Any]] = {f"/features/{name}": z for name, z in features.items()}
+    arrays: dict[str, NDArray[Any]] = {"/labeled": np.zeros(len(train), bool)}  # for n, at least
+    arrays |= {f"/features/{m}": z[train] for m, z in data.features.items()}
     masks = {f"{PRESENT}/{name}": mask for name, mask in data.present(train).items()}
     return hold({**arrays, **masks}, data.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,18 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.ask import Replaying
-from mmselect.constraint import as_texts, named_columns
 from mmselect.engine import Progress
-from mmselect.errors import UsageError
 from mmselect.option import accepts
-from mmselect.pool.reading import Pool, PoolPath, opened_pool
-from mmselect.replay.data import TEST_FRACTION, Data, load
+from mmselect.pool.reading import Pool, PoolPath
+from mmselect.replay.data import Data
 from mmselect.replay.first import play_first
-from mmselect.replay.heads import C_GRID
+from mmselect.replay.plan import Case, duration, open_case, plan_of
+from mmselect.replay.repeats import train_twice
 from mmselect.replay.rounds import FULL, Run, Start, begin, check_strategies, play, play_full
-from mmselect.replay.storage import Storage, digest
-from mmselect.replay.workers import counter, run_tasks
-from mmselect.version import __version__
+from mmselect.replay.trainer import Trainers
+from mmselect.replay.ways import Way, way_of
+from mmselect.replay.workers import counter
 
 Midway: TypeAlias = "Callable[[Replay], None]"
 
@@ -41,7 +40,7 @@ class Replay:
         By strategy, then by seed.
     warnings : list of str
     full : list of Run
-        Heads fitted on all labels, one of each seed, where they were asked for.
+        Trainings on all labels, one of each seed, where they were asked for.
     """
 
     settings: dict[str, Any]
@@ -94,18 +93,19 @@ def replay(
 ) -> Replay:
     """Play active learning on a pool whose labels are known.
 
-    Linear heads are fitted on the labeled samples, a strategy picks, the labels of its picks are
-    revealed, and so on. Samples whose label is unknown take no part.
+    Linear heads are fitted on the labeled samples, or a command of yours trains on them (`train`);
+    a strategy picks, the labels of its picks are revealed, and so on. Samples whose label is
+    unknown take no part.
 
     Parameters
     ----------
     pool : Pool, path, or sequence of paths
-        With features and labels; nothing else of it is used.
+        With features and labels; nothing else of it is used. `train` does without features.
     strategies : sequence of str
         Names, with parameters where wanted: ``"smem:spread=d2"``.
         Unused with ``rounds=0``, where first batches are compared.
     folder : path, optional
-        Where finished runs are kept, and found again.
+        Where finished runs are kept, and found again; `train` needs one.
     progress : callable, optional
         Told ``(runs done, runs in all)``.
     {options}
@@ -121,6 +121,8 @@ def replay(
     ------
     MmselectError
         Before any work, where a strategy cannot run or the budget does not suffice.
+    TrainingError
+        Where the command of `train` fails; what is finished stays in `folder`.
 
     Examples
     --------
@@ -138,62 +140,61 @@ def play_all(
     folder: Path | None = None,
     progress: Progress | None = None,
     midway: Midway | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Replay:
     """Play what is asked; see :func:`replay`.
 
-    `midway` is told, once, what the first seeds gave, two at least, while others are to come.
+    `midway` is told, once, what the first seeds gave, two at least, while others are to come;
+    `say` what a command's first training says of the rest, and whether the trainer repeats itself.
     """
-    names = list(ask.strategies if ask.rounds else ask.start)
-    if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
-        which = "strategies" if ask.rounds else "start"
-        raise UsageError(f"{which}: expected each once, found {repeated[0]} again")
-    with opened_pool(pool) as opened:
-        data, files = load(opened, ask.test_fraction is None, named_columns(ask)), opened.files
-    check_strategies(data, ask)
-    numbers = list(range(ask.seed, ask.seed + ask.seeds))
-    pairs = [(strategy, seed) for strategy in names for seed in numbers]
-    played = _played(data, ask)
-    described = {
-        **played,
-        "strategies": names,
-        "seeds": numbers,
-        "pool": {"paths": files, "digest": data.digest, "samples": len(data.labels)},
-        "classes": data.classes,
-        "class_names": data.names,
-        "modalities": sorted(data.features),
-    }
-    if not ask.rounds:
-        runs = play_first(data, ask, pairs, folder, played, progress)
-        described |= {"start": names, "budget": [*ask.budget]}
-        return Replay(described, runs, _merge_warnings(runs))
+    case = open_case(pool, ask, folder)
+    settings = case.settings
+    with way_of(ask, folder, _teller(case, say)) as way:
+        check_strategies(case.data, ask, way.trainers.foreseen(case.data))
+        if ask.train_check and way.again is not None:
+            repeats = train_twice(case.data, ask, way.trainers, way.again)
+            settings["repeats"] = {**repeats._asdict(), "floor": repeats.floor}
+            say(repeats.said())
 
-    def early(runs: list[Run]) -> None:
-        if midway is not None:
-            midway(Replay(described, runs, []))
+        def early(runs: list[Run]) -> None:
+            if midway is not None:
+                midway(_as_replay(settings, runs))
 
-    storage = Storage(folder, digest({**played, "data": data.digest}))
-    wanted = [*pairs, *((FULL, seed) for seed in numbers if ask.full)]
-    runs = _play_pairs(data, ask, wanted, storage, progress, early)
-    runs, full = runs[: len(pairs)], runs[len(pairs) :]
-    return Replay(described, runs, _merge_warnings([*runs, *full]), full)
+        play_what = _play_pairs if ask.rounds else play_first
+        runs = play_what(case, progress, way, early)
+    return _as_replay(settings, runs[: len(case.pairs)], runs[len(case.pairs) :])
 
 
-def _played(data: Data, ask: Replaying) -> dict[str, Any]:
-    """Collect what stored runs must agree with besides the data and, for first batches, budget."""
-    played: dict[str, Any] = {
-        "mmselect": __version__,
-        "grid": C_GRID,
-        "rounds": ask.rounds,
-        # applies only where the pool has no split of its own
-        "test_fraction": None if data.test is not None else ask.test_fraction or TEST_FRACTION,
-    }
-    if ask.rounds:
-        budget = ask.budget[0]
-        more = {"start": ask.start[0], "start_budget": ask.start_budget or budget}
-        played |= {**more, "budget": budget}
-    if demanded := as_texts(ask):
-        played["constraints"] = demanded
-    return played
+def _teller(case: Case, say: Callable[[str], None]) -> Callable[[float], None]:
+    """Make what says, after the first training that was run, how long all may take."""
+    first = iter([True])
+
+    def told(seconds: float) -> None:
+        if next(first, False):
+            rest = plan_of(case)._replace(mean=seconds)
+            say(f"the first training took {duration(seconds)}; {rest.said}")
+
+    return told
+
+
+def _as_replay(settings: dict[str, Any], runs: list[Run], full: Sequence[Run] = ()) -> Replay:
+    """Put runs together, with the same measures in all: what a training did not say is None.
+
+    Modalities are those that have a head of their own.
+    """
+    names = dict.fromkeys(name for run in [*runs, *full] for row in run.rounds for name in row)
+    heads = [n.removeprefix(HEAD) for n in names if n.startswith(HEAD)]
+    blank = dict.fromkeys([*names, *(f"contribution.{m}" for m in heads)])
+    runs, full = (
+        [replace(run, rounds=[{**blank, **row} for row in run.rounds]) for run in some]
+        for some in (runs, full)
+    )
+    said = {**settings, "modalities": sorted(heads)}
+    return Replay(said, runs, _merge_warnings([*runs, *full]), full)
+
+
+HEAD = "accuracy.balanced."
+"""What the name of a measure begins with that every head of one modality has."""
 
 
 def _merge_warnings(runs: Sequence[Run]) -> list[str]:
@@ -213,25 +214,23 @@ def _merge_warnings(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _play_one(data: Data, ask: Replaying, strategy: str, seed: int, start: Start) -> Run:
+def _play_one(
+    data: Data, ask: Replaying, strategy: str, seed: int, start: Start, trainers: Trainers
+) -> Run:
     if strategy == FULL:
-        return play_full(data, seed, start)
-    return play(data, ask, strategy, seed, start)
+        return play_full(data, seed, start, trainers)
+    return play(data, ask, strategy, seed, start, trainers)
 
 
 def _play_pairs(
-    data: Data,
-    ask: Replaying,
-    pairs: list[tuple[str, int]],
-    storage: Storage,
-    progress: Progress | None,
-    early: Callable[[list[Run]], None],
+    case: Case, progress: Progress | None, way: Way, early: Callable[[list[Run]], None]
 ) -> list[Run]:
     """Play the pairs of strategy and seed that are not stored, ``jobs`` seeds at a time.
 
     All strategies share a seed's start, so that it is made once. Before the first seeds after two,
     `early` is told the runs of those.
     """
+    data, ask, pairs, storage = case.data, case.ask, [*case.pairs, *case.full], case.storage
     runs = {pair: run for pair in pairs if (run := storage.load(*pair))}
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
@@ -244,12 +243,13 @@ def _play_pairs(
             told = True
         some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
-        for i, start in run_tasks(begin, [(data, ask, seed) for seed in some], ask.jobs):
+        tasks: list[tuple[Any, ...]] = [(data, ask, seed, way.trainers) for seed in some]
+        for i, start in way.run(begin, tasks, ask.jobs):
             starts[some[i]] = start
             step()
         now = [(strategy, seed) for strategy, seed in todo if seed in starts]
-        tasks = [(data, ask, strategy, seed, starts[seed]) for strategy, seed in now]
-        for i, run in run_tasks(_play_one, tasks, ask.jobs):
+        tasks = [(data, ask, *pair, starts[pair[1]], way.trainers) for pair in now]
+        for i, run in way.run(_play_one, tasks, ask.jobs):
             runs[now[i]] = run
             storage.save(run)
             step()

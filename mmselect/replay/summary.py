@@ -21,7 +21,7 @@ from mmselect.replay.comparison import (
     labels_to_reach,
     wins,
 )
-from mmselect.replay.first import summarize_first
+from mmselect.replay.first import own_floor, said_floor, summarize_first
 from mmselect.replay.forecast import Fit, fit, labels_for, parameters
 from mmselect.replay.measures import accuracies
 from mmselect.replay.picked import confidence_bins
@@ -68,6 +68,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         ``bins``: see `mmselect.replay.picked.confidence_bins`;
         ``full``: per measure the mean of heads fitted on all labels with its interval; None where
         they were not asked for;
+        ``floor``: what two equal trainings of a command differ by, where that was asked for
+        (`mmselect.replay.repeats`): no smaller difference counts as seen or beyond noise;
         ``forecast``: ``targets`` (the one given, or the next two multiples of 5 %), and per
         strategy ``parameters`` of the curve that fits best and ``labels`` for each target: median
         and bounds (`mmselect.replay.forecast`), all equal where it was reached.
@@ -90,7 +92,8 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         m: {name: area(labeled[name], values) for name, values in found.curves(m).items()}
         for m in measures
     }
-    rows = {name: _row(found, name, goal, areas, confidence) for name in names}
+    floor = own_floor(found)
+    rows = {name: _row(found, name, goal, areas, confidence, floor) for name in names}
     for name, row in rows.items():
         row["relative_labels"] = _relative(found, name, rows, confidence)
     won = {m: _wins(found.curves(m), names) for m in measures}
@@ -104,11 +107,12 @@ def summarize(found: Replay, target: float | None = None) -> dict[str, Any]:
         "wins": won,
         "beaten": {m: beaten(matrix) for m, matrix in won.items()},
         "differences": {m: _differences(areas[m], names) for m in measures},
-        "visible": _visible(areas["accuracy"], names, confidence),
+        "visible": _visible(areas["accuracy"], names, confidence, floor),
         "classes": class_gains(found.runs, base, names, found.settings.get("class_names")),
         "bins": confidence_bins(found.runs, names, 1),
         "full": _full(found, measures),
         "forecast": _forecast(found, target),
+        **said_floor(found),
     }
 
 
@@ -143,6 +147,7 @@ def _row(
     goal: float,
     areas: dict[str, dict[str, Curves]],
     confidence: float,
+    floor: float,
 ) -> dict[str, Any]:
     """Sum one strategy up."""
     accuracy, labeled = found.curves("accuracy")[name], found.curves("labeled")[name]
@@ -151,7 +156,7 @@ def _row(
         "area": {m: interval(of[name]) for m, of in areas.items()},
         "area_difference": {m: interval(d, confidence) for m, d in less.items()},
         "more_seeds": more_seeds(less["accuracy"], confidence),
-        "visible": _smallest(areas["accuracy"], name, found.baseline, confidence),
+        "visible": _smallest(areas["accuracy"], name, found.baseline, confidence, floor),
         "last": interval(accuracy[:, -1]),
         "labels_to_target": labels_to_reach(labeled.mean(axis=0), accuracy.mean(axis=0), goal),
         "seconds": float(np.nanmean(found.curves("seconds")[name])),
@@ -243,14 +248,18 @@ def _differences(
     return [[interval(areas[a] - areas[b]) for b in names] for a in names]
 
 
-def _visible(areas: dict[str, Curves], names: list[str], confidence: float) -> list[list[float]]:
+def _visible(
+    areas: dict[str, Curves], names: list[str], confidence: float, floor: float
+) -> list[list[float]]:
     """Entry i, j: the smallest difference between i and j that the seeds played can see."""
-    return [[_smallest(areas, a, b, confidence) for b in names] for a in names]
+    return [[_smallest(areas, a, b, confidence, floor) for b in names] for a in names]
 
 
-def _smallest(areas: dict[str, Curves], one: str, other: str, confidence: float) -> float:
+def _smallest(
+    areas: dict[str, Curves], one: str, other: str, confidence: float, floor: float
+) -> float:
     differences = areas[one] - areas[other]
-    return visible([differences], len(differences), confidence)
+    return max(visible([differences], len(differences), confidence), floor)  # nan stays nan
 
 
 def foresight(found: Replay, seeds: int) -> list[str]:
@@ -289,7 +298,7 @@ def noteworthy(summary: dict[str, Any]) -> list[str]:
     ...     "bmmal": {"area_difference": {"accuracy": (0.02, 0.01, 0.03)}}}})
     ['better than random, beyond noise: bmmal (+2.0)', 'worse than random, beyond noise: none']
     """
-    base = summary["baseline"]
+    base, floor = summary["baseline"], summary.get("floor", 0.0)
     differences = {
         name: row["area_difference"]["accuracy"]
         for name, row in summary["strategies"].items()
@@ -302,7 +311,7 @@ def noteworthy(summary: dict[str, Any]) -> list[str]:
         names = [
             f"{name} ({100 * mean:+.1f})"
             for name, (mean, low, high) in differences.items()
-            if sign * (low if sign > 0 else high) > 0
+            if sign * (low if sign > 0 else high) > 0 and abs(mean) >= floor
         ]
         lines.append(f"{word} than {base}, beyond noise: {', '.join(names) or 'none'}")
     if len(differences) > 1:

@@ -18,7 +18,22 @@ ALONE = "One seed, or seeds that are alike: differences cannot be told from nois
 
 def verdict(summary: dict[str, Any], baseline: bool = True) -> list[str]:
     """Say who is better and worse than the baseline, or why nothing can be said, and what would."""
-    return [*(noteworthy(summary) or [ALONE]), *undecided(summary, baseline)]
+    said = [*(noteworthy(summary) or [ALONE]), *undecided(summary, baseline)]
+    return said + own_noise(summary)
+
+
+def own_noise(summary: dict[str, Any]) -> list[str]:
+    """Say what a trainer that does not repeat itself leaves unseen.
+
+    Examples
+    --------
+    >>> own_noise({"floor": 0.0123}), own_noise({"floor": 0.0}), own_noise({})
+    (['two equal trainings differ by some 1.2 points: smaller differences do not count'], [], [])
+    """
+    if not (floor := summary.get("floor", 0.0)):
+        return []
+    points = f"{100 * floor:.1f} points"
+    return [f"two equal trainings differ by some {points}: smaller differences do not count"]
 
 
 def summary_rows(summary: dict[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -64,7 +79,8 @@ def head_rows(
     for name in names:
         area = summary["strategies"][name]["area"]
         pairs = [(area[f"accuracy{head}"], area[f"accuracy.balanced{head}"]) for head in heads]
-        rows.append((name, *(f"{100 * a[0]:.1f} / {100 * b[0]:.1f}" for a, b in pairs)))
+        cells = ("–" if a != a else f"{100 * a:.1f} / {100 * b:.1f}" for (a, *_), (b, *_) in pairs)
+        rows.append((name, *cells))
     return rows
 
 
@@ -160,11 +176,12 @@ def settings_rows(found: Replay) -> list[tuple[str, str]]:
     return [
         ("pool", ", ".join(s["pool"]["paths"])),
         ("samples", f"{s['pool']['samples']:,} with a known label, {s['classes']} classes"),
-        ("modalities", ", ".join(s["modalities"])),
+        ("modalities", ", ".join(s["modalities"]) or "–"),
         ("tested on", split),
         ("start", start),
         ("rounds", f"{s['rounds']} of {s['budget']}" if s["rounds"] else "none: first batches"),
         ("seeds", ", ".join(map(str, s["seeds"]))),
+        *([("trained by", s["train"])] if "train" in s else []),
         ("mmselect", s["mmselect"]),
     ]
 
@@ -197,7 +214,7 @@ def class_table(
     heads = ["", *(f".{m}" for m in modalities if len(modalities) > 1)]
     rows = [("class", "accuracy", "difference", *(f"{head[1:]} alone" for head in heads[1:]))]
     for row in [*gains["improved"], *gains["dropped"][::-1]]:
-        less = (100 * row[f"difference{head}"] for head in heads)
+        less = (100 * row.get(f"difference{head}", math.nan) for head in heads)
         shown = ("–" if x != x else f"{x:+.1f}" for x in less)
         rows.append((row["class"], f"{100 * row['accuracy']:.1f}", *shown))
     return rows
@@ -252,6 +269,7 @@ def first_verdict(found: Replay, summary: dict[str, Any]) -> list[str]:
     """Say which first batches are better and worse than the baseline's by more than noise."""
     base, budgets = summary["baseline"], found.settings["budget"]
     rows = {n: r["difference"]["accuracy"] for n, r in summary["strategies"].items() if n != base}
+    floor = summary.get("floor", 0.0)
     if all(low != low for row in rows.values() for _, low, _ in row):
         return [ALONE]
     lines = []
@@ -259,8 +277,8 @@ def first_verdict(found: Replay, summary: dict[str, Any]) -> list[str]:
         beyond = {
             name: [
                 str(budget)
-                for budget, (_, low, high) in zip(budgets, row, strict=True)
-                if sign * (low if sign > 0 else high) > 0
+                for budget, (mean, low, high) in zip(budgets, row, strict=True)
+                if sign * (low if sign > 0 else high) > 0 and abs(mean) >= floor
             ]
             for name, row in rows.items()
         }
@@ -270,7 +288,7 @@ def first_verdict(found: Replay, summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"intervals against {base} hold for all {len(rows)} starts of a budget at once"
         )
-    return lines
+    return lines + own_noise(summary)
 
 
 def tables(found: Replay, summary: dict[str, Any]) -> Iterator[Sequence[tuple[str, ...]]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +41,36 @@ def run_tasks(
         return
     calls = (delayed(_in_worker)(os.getpid(), i, function, task) for i, task in enumerate(tasks))
     yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+
+
+def run_in_threads(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int
+) -> Iterator[tuple[int, Any]]:
+    """Do the same in threads of this process: for tasks that wait for commands."""
+    if jobs == 1:
+        yield from run_tasks(function, tasks, 1)
+        return
+    todo = iter([*enumerate(tasks)])  # next() of a list's iterator is one step: nothing is lost
+    done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        for i, task in todo:
+            try:
+                done.put((i, function(*task), None))
+            except BaseException as error:
+                done.put((i, None, error))
+                return
+
+    for _ in range(min(jobs, len(tasks))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in tasks:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                i, result, error = done.get(timeout=1)  # Windows hears Ctrl-C only in between
+                break
+        if error is not None:
+            raise error
+        yield i, result
 
 
 def _in_worker(

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmselect.arrays import Array, Index
-from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS
+from mmselect.core.chosen import Chosen, over_blocks
+from mmselect.core.coverage.columns import BATCH
+from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
+from mmselect.core.coverage.facility import is_exact
 from mmselect.core.coverage.matching import Coverage
+from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
 from mmselect.core.features import inverse, row_norms
-from mmselect.core.presence import Present
+from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.d2 import nearest_picks
 from mmselect.core.sampling.points import feature_points
+from mmselect.engine import SERIAL
 from mmselect.errors import located
 from mmselect.strategies.record import Batch, Nearest, Picks
 
 FEATURES = "/features"
+
+SEARCHING = 400_000_000
+"""Bytes that each thread takes while it looks for the neighbours of some samples."""
 
 
 def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Array], Present]:
@@ -32,11 +41,22 @@ def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Arra
     return found, present
 
 
-def cover_by(method: Callable[..., Coverage], batch: Batch, k: int, unit: bool) -> Picks:
-    """Run a coverage method over the candidates, given what is labeled."""
+def streamed(batch: Batch, rows: Index) -> tuple[dict[str, Any], Present]:
+    """Give what :func:`features_of` gives, to be read block by block."""
+    found = {path: Chosen(batch.columns[path], rows) for path in batch.group(FEATURES)}
+    return found, batch.present(rows=rows)
+
+
+def cover_by(
+    method: Callable[..., Coverage], batch: Batch, k: int, unit: bool, stream: bool = False
+) -> Picks:
+    """Run a coverage method over the candidates, given what is labeled.
+
+    With `stream` the method gets features that it reads block by block, as it needs them.
+    """
     rows = np.union1d(batch.candidates, batch.labeled)
     labeled = np.searchsorted(rows, batch.labeled)
-    features, present = features_of(batch, rows)
+    features, present = (streamed if stream else features_of)(batch, rows)
     with located(rows=rows):
         found = method(
             features,
@@ -80,17 +100,23 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
 
 
 def mean_row_warnings(
-    features: Mapping[str, Array], present: Present, found: Coverage
+    features: Mapping[str, Any], present: Present, found: Coverage
 ) -> tuple[str, ...]:
     """Say which modalities have rows that are nothing without the mean: equal rows above all."""
     warnings = []
     for path, count in found.zero_rows.items():
-        there = present.get(path, slice(None))
-        equal = count - int((~features[path][there].any(axis=1)).sum()) if count else 0
+        equal = count - _zeros(features[path], present.get(path)) if count else 0
         if equal:
             what = f"{equal:,} rows equal the mean of all rows"
             warnings.append(f"{path}: {what}, so less the mean they are similar to nothing")
     return tuple(warnings)
+
+
+def _zeros(array: Any, there: Mask | None) -> int:
+    """Count rows of zeros, of those that have the modality."""
+    zeros = over_blocks(lambda _first, block: ~block.any(axis=1), array, SERIAL, "counting rows")
+    found = np.concatenate(list(zeros))
+    return int(found.sum() if there is None else found[there].sum())
 
 
 def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any, int], int]:
@@ -117,9 +143,27 @@ def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any,
 
 def facility_footprint(request: Any, k: int) -> int:
     """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
-    n = len(request.candidates)
-    pairs = max(PAIRS, request.parameters.get("neighbours", 64) * n)
-    matrix = 4 * n * n
-    blocks = 200_000_000  # products of two lists, in each thread
-    own = matrix if matrix <= MATRIX_BYTES else 24 * pairs + blocks
-    return holding(6, 110e6)(request, k) + own
+    n, given = len(request.candidates), request.parameters
+    if is_exact(given.get("form", "auto"), n):
+        matrix = 4 * n * n
+        each = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
+        own = matrix if matrix <= MATRIX_BYTES else each
+        return holding(6, 110e6)(request, k) + own
+    features = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
+    n, width = n + len(request.labeled), sum(column.shape[1] for column in features)
+    pairs = n * min(given.get("neighbours", NEIGHBOURS), n)
+    search = 4 * n * width + 8 * pairs + request.engine.threads * SEARCHING
+    return int(max(search, 16 * pairs)) + 80_000_000  # faiss, and blocks of pairs
+
+
+def kept_neighbours(batch: Batch) -> tuple[Path, int] | None:
+    """File in which facility location would keep neighbours, and its bytes; None: none of them."""
+    given, cache = batch.parameters, batch.engine.cache
+    if cache is None or is_exact(given.get("form", "auto"), len(batch.candidates)):
+        return None
+    rows = np.union1d(batch.candidates, batch.labeled)
+    features, present = streamed(batch, rows)
+    masks = check_present(present, [*features], len(rows))
+    count = min(given.get("neighbours", NEIGHBOURS), len(rows))
+    digest = neighbours_digest(features, masks, count, given.get("center", True), batch.engine)
+    return cache.file(KEPT, digest), 8 * count * len(rows)

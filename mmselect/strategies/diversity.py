@@ -55,7 +55,7 @@ def _by_d2(batch: Batch, scores: Floats, k: int, rng: np.random.Generator) -> Pi
 
 
 def _by_facility(batch: Batch, scores: Floats, k: int, _rng: np.random.Generator) -> Picks:
-    return cover_by(partial(facility, weights=scores), batch, k, unit=True)
+    return cover_by(partial(facility, weights=scores), batch, k, unit=True, stream=True)
 
 
 SPREADS: dict[str, Callable[[Batch, Floats, int, np.random.Generator], Picks]] = {

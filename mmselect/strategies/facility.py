@@ -13,6 +13,7 @@ import numpy as np
 
 from mmselect.arrays import Floats
 from mmselect.core.coverage.facility import facility
+from mmselect.core.coverage.sparse import NEIGHBOURS
 from mmselect.core.presence import Present
 from mmselect.core.scores.confidence import least_confidence
 from mmselect.core.scores.doubt import Doubt, doubt_weights, least_confidences
@@ -42,7 +43,7 @@ def pick(batch: Batch, k: int, _rng: np.random.Generator) -> Picks:
     doubt, notes = doubt_of(batch)
     how = {name: given[name] for name in ("center", "form", "neighbours")}
     weighed = partial(facility, weights=doubt.weights if doubt.used else None, **how)
-    found = cover_by(weighed, batch, k, unit=True)
+    found = cover_by(weighed, batch, k, unit=True, stream=True)
     details = {**found.details, "doubt": list(doubt.used)}
     return Picks(found.positions, found.scores, notes + found.warnings, details, found.nearest)
 
@@ -130,7 +131,7 @@ STRATEGIES = (
             MULTILABEL,
             Parameter("center", True, "remove each modality's mean over the pool first"),
             limited("form", "auto", "exact up to 50,000 rows, sparse above"),
-            limited("neighbours", 64, "candidates known of each sample when sparse"),
+            limited("neighbours", NEIGHBOURS, "candidates known of each sample when sparse"),
         ),
         conditions=conditions,
         reference="Nemhauser, Wolsey and Fisher, Mathematical Programming 1978",

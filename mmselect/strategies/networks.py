@@ -13,10 +13,11 @@ from mmselect.core.constraints.highest import top
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.engine import compute_rows, join_rows, map_rows
 from mmselect.errors import located
+from mmselect.networks.inputs import Inputs, inputs_of
 from mmselect.strategies.covering import holding
 from mmselect.strategies.gradients import FEATURES, FUSED
 from mmselect.strategies.record import Batch, Picks, Strategy, limited, need
-from mmselect.strategies.systems import LABEL, feature_columns, require_labeled, told
+from mmselect.strategies.systems import LABEL, feature_columns, require_labeled
 
 
 def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
@@ -24,7 +25,7 @@ def hide_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     from mmselect.networks.adversarial import vaal
 
     require_labeled(batch, "vaal", "which it learns to tell from the others")
-    found = vaal(feature_columns(batch), rng, **told(batch, "progress"))
+    found = vaal(_inputs(batch), rng, **batch.parameters, progress=batch.progress)
     return _least_familiar(found, k, batch.allowed)
 
 
@@ -37,8 +38,9 @@ def relabel_and_seek(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
     with located(dataset=LABEL):
         check_labels(batch.labels, batch.labeled, batch.columns[FUSED].shape[1])
     unsure = indicators(batch)
+    how = {**batch.parameters, "progress": batch.progress}
     with located(dataset=LABEL):  # errors about features name those
-        found = sraal(feature_columns(batch), batch.labels, unsure, rng, **told(batch, "progress"))
+        found = sraal(_inputs(batch), batch.labels, unsure, rng, **how)
     return _least_familiar(found, k, batch.allowed)
 
 
@@ -48,10 +50,22 @@ def predict_loss(batch: Batch, k: int, rng: np.random.Generator) -> Picks:
 
     require_labeled(batch, "learning-loss", "whose losses it learns")
     assert batch.labels is not None  # it needs /label
+    how = {**batch.parameters, "progress": batch.progress}
     with located(dataset=LABEL):  # errors about features name those
-        found = learning_loss(feature_columns(batch), batch.labels, rng, **told(batch, "progress"))
+        found = learning_loss(_inputs(batch), batch.labels, rng, **how)
     best = top(found.predicted, k, batch.allowed)
     return Picks(best, found.predicted[best], details=_details(found.losses))
+
+
+def _inputs(batch: Batch) -> Inputs:
+    """Features of the labeled rows and of the candidates, as networks see them."""
+    return inputs_of(
+        feature_columns(batch),
+        labeled=batch.labeled,
+        candidates=batch.candidates,
+        present=batch.present(),
+        engine=batch.engine,
+    )
 
 
 def indicators(batch: Batch) -> Floats:

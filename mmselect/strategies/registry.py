@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from mmselect.errors import UsageError, suggestion
 from mmselect.strategies import (
+    PLUGINS,
     baselines,
     coldstart,
     facility,
@@ -22,8 +23,6 @@ from mmselect.strategies import (
     uncertainty,
 )
 from mmselect.strategies.record import Strategy
-
-GROUP = "mmselect.strategies"
 
 BUILT_IN: dict[str, Strategy] = {
     strategy.name: strategy
@@ -42,7 +41,7 @@ def installed() -> tuple[dict[str, Strategy], list[str]]:
     """Strategies of other packages by name, and a line for each that had to be skipped."""
     found: dict[str, Strategy] = {}
     skipped = []
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+    for point in sorted(entry_points(group=PLUGINS), key=lambda point: (point.name, point.value)):
         try:
             for strategy in _load(point):
                 if strategy.name in BUILT_IN or strategy.name in found:

@@ -18,6 +18,7 @@ from slow_constraints import Rules, Slow, random_rules
 from mmselect.core.constraints.caps import first_of_each
 from mmselect.core.constraints.highest import shifted, take_at_random, take_highest
 from mmselect.core.constraints.quotas import Cheapest
+from mmselect.core.coverage import ahead, exact
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.matching import match_distinct
@@ -72,8 +73,19 @@ def cosines(x: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=80)
-@given(SEEDS, st.sampled_from(["exact", "sparse"]))
+@given(SEEDS, st.sampled_from(["exact", "drafted", "sparse"]))
 def test_facility_takes_the_best_that_is_allowed(seed: int, form: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if form == "drafted":
+            form = "exact"
+            patch.setattr(exact, "MATRIX_BYTES", 0)
+            patch.setattr(exact, "PAIRS", seed % 100)
+            patch.setattr(exact, "PAIRS_EACH", 0)
+            patch.setattr(ahead, "STEPS", 1 + seed % 4)
+        cover_what_is_allowed(seed, form)
+
+
+def cover_what_is_allowed(seed: int, form: str) -> None:
     rng = np.random.default_rng(seed)
     rules = random_rules(rng, int(rng.integers(2, 14)))
     x = rng.integers(-3, 4, (rules.n, 3)) + np.array([0.5, 0.25, 0.125])

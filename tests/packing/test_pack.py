@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from conftest import Result, arrays
 
 import mmselect
 from mmselect.errors import MmselectError
+from mmselect.packing.pack import ahead
 from mmselect.pool.checking import check
 
 N, C = 60, 5
@@ -237,3 +240,34 @@ def test_a_pool_has_the_order_of_bytes_that_computes(here: Path, dtype: str) -> 
     with mmselect.open_pool("pool.h5") as pool:
         assert pool.columns["/features/a"][:].tolist() == x.tolist()
         assert pool.columns["/metadata/k"][:].tolist() == [0, 1, 2]
+
+
+def test_the_next_block_is_read_meanwhile_and_no_longer_than_wanted() -> None:
+    read: list[int] = []
+    second = threading.Event()
+
+    def blocks() -> Iterator[int]:
+        for i in range(100):
+            read.append(i)
+            if i == 1:
+                second.set()
+            yield i
+
+    with pytest.raises(KeyError), closing(ahead(blocks())) as coming:
+        for block in coming:
+            assert second.wait(60) and block == 0  # the next one comes while this one is used
+            raise KeyError
+    assert read == [0, 1]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+
+
+def test_what_fails_in_reading_fails_in_its_place() -> None:
+    def blocks() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError
+
+    found = []
+    with pytest.raises(ValueError):
+        found.extend(ahead(blocks()))
+    assert found == [1, 2]

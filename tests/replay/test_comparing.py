@@ -14,20 +14,22 @@ import mmselect
 from mmselect import engine
 from mmselect.ask import Replaying
 from mmselect.core.scores.coalitions import linear_shapley
-from mmselect.core.scores.shapley import contributions
+from mmselect.core.scores.shapley import contributions, shapley_values
 from mmselect.demo import EMOJI
 from mmselect.replay.comparison import area, interval, joint_confidence, labels_to_reach, wins
 from mmselect.replay.data import load
 from mmselect.replay.heads import (
     C_GRID,
     Head,
+    by_modality,
     choose_penalties,
     fit_heads,
     logits,
     scales,
     views,
 )
-from mmselect.replay.measures import accuracies, measure, truth_contributions
+from mmselect.replay.linear import LinearTrainer, coalition_values, outputs
+from mmselect.replay.measures import accuracies, measure
 from mmselect.replay.rounds import Run, begin
 from mmselect.replay.runs import Replay
 from mmselect.replay.summary import noteworthy, summarize
@@ -109,6 +111,14 @@ def test_the_penalty_suits_the_noise() -> None:
     assert strong < 0.1 < weak
 
 
+def truth_contributions(
+    head: Head, features: dict[str, np.ndarray], labels: np.ndarray
+) -> np.ndarray:
+    blocks = by_modality(features, tuple(features), head)
+    partial = [features[m] @ block.T for m, block in blocks.items()]
+    return contributions(shapley_values(coalition_values(partial, head.bias, labels)))
+
+
 def test_measures_by_hand() -> None:
     """Head a is right on three of four, head b on two, both together on all."""
     z = {"a": np.array([[2.0], [2.0], [-2.0], [1.0]]), "b": np.array([[0.5], [-1], [-1], [-3]])}
@@ -120,7 +130,7 @@ def test_measures_by_hand() -> None:
         ("b",): Head(-pair, np.zeros(2)),
     }
     labels = np.array([0, 0, 1, 1])
-    found = measure(heads, features, labels)
+    found = measure(outputs(features, heads), labels)
     assert found["accuracy"] == 1.0 and found["macro_f1"] == 1.0
     assert found["accuracy.a"] == 0.75 and found["accuracy.b"] == 0.25
     share = truth_contributions(heads["a", "b"], features, labels).mean(axis=0)
@@ -214,7 +224,7 @@ def test_balanced_accuracy_counts_every_class_the_same() -> None:
     z = np.array([1.0] * 6 + [1.0, -1.0])
     features = {"a": z[:, None].astype(np.float32)}
     head = Head(np.array([[1.0], [-1.0], [0.0]]), np.array([0.0, 0.0, -9.0]))
-    found = measure({("a",): head}, features, np.array([0] * 6 + [1, 1]))
+    found = measure(outputs(features, {("a",): head}), np.array([0] * 6 + [1, 1]))
     assert found["accuracy"] == found["accuracy.a"] == 7 / 8
     assert found["accuracy.balanced"] == found["accuracy.balanced.a"] == (1 + 1 / 2) / 2
     assert set(accuracies(["a"])) <= found.keys()
@@ -225,14 +235,14 @@ def test_contributions_leave_out_classes_without_a_label() -> None:
     rows = np.flatnonzero(labels != 3)
     scale, penalties = scales(features), dict.fromkeys(views(["a", "b"]), 0.1)
     heads = fit_heads(features, rows, labels[rows], 4, penalties, scale)
-    found = measure(heads, features, labels)
+    found = measure(outputs(features, heads), labels)
     known = {m: z[labels != 3] for m, z in features.items()}
     share = truth_contributions(heads["a", "b"], known, labels[labels != 3]).mean(axis=0)
     assert found["contribution.a"] == pytest.approx(share[0])
     assert found["contribution_difference"] == pytest.approx(abs(share[0] - share[1]))
     everyone = truth_contributions(heads["a", "b"], features, labels).mean(axis=0)
     assert abs(everyone[0] - share[0]) > 0.01  # the others would look balanced
-    alone = measure(heads, features, np.full(len(labels), 3))
+    alone = measure(outputs(features, heads), np.full(len(labels), 3))
     assert alone["contribution.a"] is None and alone["contribution_difference"] is None
 
 
@@ -241,7 +251,7 @@ def test_the_grid_is_wide_enough_for_real_features() -> None:
     with mmselect.open_pool(EMOJI) as pool:
         data = load(pool)
     for seed in (0, 1):
-        penalties = begin(data, Replaying(), seed).penalties
+        penalties = begin(data, Replaying(), seed, LinearTrainer).model.penalties
         assert len(penalties) == 3
         assert all(C_GRID[0] < c < C_GRID[-1] for c in penalties.values())
 

@@ -11,7 +11,7 @@ from test_playing import labeled_pool
 
 import mmselect
 from mmselect.errors import InputError, UsageError
-from mmselect.replay import runs
+from mmselect.replay import plan, runs
 from mmselect.replay.data import load
 from mmselect.replay.plots import contribution_curves, learning_curves, render
 from mmselect.replay.rounds import Run, parse_strategy
@@ -45,7 +45,7 @@ def test_runs_of_another_grid_are_not_taken(
 ) -> None:
     path = labeled_pool(tmp_path / "pool.h5")
     replay(path, ["random"], folder=tmp_path / "runs", **SMALL)
-    monkeypatch.setattr(runs, "C_GRID", (1.0,))
+    monkeypatch.setattr(plan, "C_GRID", (1.0,))
     replay(path, ["random"], folder=tmp_path / "runs", **SMALL)
     assert len(list((tmp_path / "runs").iterdir())) == 4
 

@@ -22,6 +22,7 @@ from mmselect.replay import replay, summarize
 from mmselect.replay.by_class import class_gains
 from mmselect.replay.data import load
 from mmselect.replay.heads import fit_heads, logits, scales
+from mmselect.replay.linear import LinearTrainer, outputs
 from mmselect.replay.measures import measure
 from mmselect.replay.picked import confidence_bins, truth_ranks
 from mmselect.replay.rounds import Run, begin
@@ -80,7 +81,7 @@ def test_ranks_are_those_of_the_samples_that_a_head_has_not_seen() -> None:
     penalties, scale = {("a",): 1.0}, scales(z)
     head = fit_heads(z, rows, labels[rows], 3, penalties, scale)[("a",)]
     chance = softmax(logits(z, ("a",), head), axis=1)[np.arange(30), labels]
-    ranks = truth_ranks(z, ("a",), head, labels, seen)
+    ranks = truth_ranks(chance[~seen], seen)
     for i in range(30):
         others = [j for j in range(30) if not seen[j]]
         below = sum(chance[j] < chance[i] for j in others) + 0.5
@@ -122,13 +123,12 @@ def test_the_line_of_all_labels(known: Path) -> None:
         data = load(pool)
     for seed, run in enumerate(found.full):
         ask = Replaying(start_budget=12, budget=8)
-        start = begin(data, ask, seed)
+        start = begin(data, ask, seed, LinearTrainer)
         z = {m: x[start.train] for m, x in data.features.items()}
         every = np.arange(len(start.train))
-        heads = fit_heads(z, every, data.labels[start.train], 4, start.penalties, scales(z))
-        cold = measure(
-            heads, {m: x[start.test] for m, x in data.features.items()}, data.labels[start.test]
-        )
+        heads = fit_heads(z, every, data.labels[start.train], 4, start.model.penalties, scales(z))
+        held = {m: x[start.test] for m, x in data.features.items()}
+        cold = measure(outputs(held, heads), data.labels[start.test])
         assert run.rounds[0]["labeled"] == 120
         assert run.rounds[0]["accuracy"] == pytest.approx(cold["accuracy"], abs=0.04)
     assert summarize(found)["full"]["accuracy"][0] == pytest.approx(

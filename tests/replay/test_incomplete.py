@@ -12,6 +12,7 @@ from conftest import Result
 import mmselect
 from mmselect.replay.data import load
 from mmselect.replay.heads import fit_heads, logits, scales, views
+from mmselect.replay.linear import outputs
 from mmselect.replay.measures import measure
 
 N = 240
@@ -49,7 +50,7 @@ def test_a_head_is_fitted_and_tested_on_those_who_have_its_modality(tmp_path: Pa
     some = scales(data.features, {"text": np.isin(np.arange(N), own)})
     assert np.isclose(some["text"], wide**-0.5)
     held = {m: z[rest] for m, z in data.features.items()}
-    found = measure(heads, held, data.labels[rest], None, data.present(rest))
+    found = measure(outputs(held, heads), data.labels[rest], None, data.present(rest))
     seen = rest[has["text"][rest]]
     guess = logits(data.features, ("text",), heads[("text",)])[seen].argmax(axis=1)
     assert found["accuracy.text"] == (guess == data.labels[seen]).mean()

@@ -20,6 +20,7 @@ from mmselect.ask import Replaying
 from mmselect.errors import MmselectError, NeedsError, SelectionError, UsageError
 from mmselect.replay import rounds
 from mmselect.replay.data import Oracle, load, part
+from mmselect.replay.linear import LinearTrainer
 from mmselect.replay.runs import Replay, replay
 from mmselect.strategies import registry
 from mmselect.strategies.record import Batch, Picks, Strategy, need
@@ -280,15 +281,16 @@ def test_what_a_strategy_sees_is_one_model(known: Path) -> None:
     """The logits of the snapshot are those of the classifier in it."""
     with mmselect.open_pool(known) as pool:
         data = load(pool)
-    start = rounds.begin(data, Replaying(start_budget=30, budget=5), 0)
+    start = rounds.begin(data, Replaying(start_budget=30, budget=5), 0, LinearTrainer)
+    trainer = LinearTrainer(data, start.train, start.test, 0)
     features = {m: z[start.train] for m, z in data.features.items()}
     oracle = Oracle(data.labels[start.train])
     oracle.reveal(start.labeled)
-    seen = rounds.snapshot(data, start.train, features, oracle.known, start.heads)
+    seen = rounds.snapshot(data, start.train, oracle.known, trainer.seen(start.model))
     weights = [seen.constants[f"/classifier/weight/{m}"] for m in ("a", "b")]
     f = features["a"] @ weights[0].T + features["b"] @ weights[1].T
     f += seen.constants["/classifier/bias"]
     assert np.allclose(seen.columns["/multimodal_logits"][:], f, atol=1e-4)
-    head = start.heads[("a",)]
+    head = start.model.heads[("a",)]
     alone = features["a"] @ head.weight.T + head.bias
     assert np.allclose(seen.columns["/unimodal_logits/a"][:], alone, atol=1e-4)

@@ -15,6 +15,7 @@ import mmselect
 from mmselect.engine import blas_threads
 from mmselect.errors import DataError, MmselectError
 from mmselect.replay.heads import UNSEEN, Head, choose_penalties, fit_heads, scales
+from mmselect.replay.linear import outputs
 from mmselect.replay.measures import measure
 from mmselect.replay.runs import Replay, replay
 
@@ -83,10 +84,10 @@ def test_a_guess_is_as_right_as_its_class() -> None:
     features = {"a": np.array([[2.0], [2.0], [-2.0], [-2.0]], np.float32)}
     share = np.array([[1, 0.3, 0], [0.3, 1, 0], [0, 0.6, 1], [1, 0, 0]], np.float32)
     labels = share.argmax(axis=1)
-    found = measure({("a",): head}, features, labels, share)
+    found = measure(outputs(features, {("a",): head}), labels, share)
     assert found["accuracy"] == pytest.approx((1 + 0.3 + 0.6 + 0) / 4)
     assert found["accuracy.balanced"] == pytest.approx(((1 + 0) / 2 + 0.3 + 0.6) / 3)
-    assert measure({("a",): head}, features, labels)["accuracy"] == 0.25
+    assert measure(outputs(features, {("a",): head}), labels)["accuracy"] == 0.25
 
 
 def test_hidden_shares_change_nothing(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def two_lands(n: int = 600, seed: int = 0) -> tuple[dict[str, np.ndarray], np.nd
 
 def test_vaal_finds_the_land_without_labels() -> None:
     features, labeled, abroad = two_lands()
-    found = vaal(features, np.random.default_rng(0), labeled=labeled, steps=100)
+    found = vaal(inputs_of(features, labeled=labeled), np.random.default_rng(0), steps=100)
     candidates = np.setdiff1d(np.arange(600), labeled)
     first = candidates[np.argsort(found.logits)[:200]]
     assert abroad[first].mean() > 0.95  # 300 of the 500 candidates are: chance gives 0.6
@@ -154,11 +154,11 @@ def test_sraal_counts_the_certain_as_labeled() -> None:
     candidates = np.setdiff1d(np.arange(600), labeled)
     labels = np.arange(len(labeled)) % 2
     uncertain = features["x"][candidates, 0] > features["x"][candidates, 0].mean()
-    how = {"labeled": labeled, "steps": 100}
+    data = inputs_of(features, labeled=labeled)
     # Where all are certain there is nothing to tell apart: the discriminator says 1 of everybody.
-    none = sraal(features, labels, np.zeros(len(candidates)), np.random.default_rng(0), **how)
+    none = sraal(data, labels, np.zeros(len(candidates)), np.random.default_rng(0), steps=100)
     assert expit(none.logits).min() > 0.9
-    some = sraal(features, labels, 0.9 * uncertain, np.random.default_rng(0), **how)
+    some = sraal(data, labels, 0.9 * uncertain, np.random.default_rng(0), steps=100)
     assert some.logits[uncertain].mean() < some.logits[~uncertain].mean() - 1
     assert abroad[candidates[uncertain]].mean() > 0.9  # the numbers above are of the other land
 
@@ -226,9 +226,8 @@ def test_learning_loss_ranks_samples_whose_labels_are_noise_first() -> None:
     noisy = x[:, 5] > 0.5
     labels = np.where(noisy, rng.integers(0, 2, n), (x[:, 0] > 0).astype(int))
     labeled = np.arange(0, n, 2)
-    found = learning_loss.learning_loss(
-        {"a": x[:, :3], "b": x[:, 3:]}, labels[labeled], np.random.default_rng(0), labeled=labeled
-    )
+    data = inputs_of({"a": x[:, :3], "b": x[:, 3:]}, labeled=labeled)
+    found = learning_loss.learning_loss(data, labels[labeled], np.random.default_rng(0))
     candidates = np.setdiff1d(np.arange(n), labeled)
     first = candidates[np.argsort(-found.predicted)[:100]]
     assert noisy[first].mean() > 2 * noisy[candidates].mean()
@@ -238,9 +237,9 @@ def test_learning_loss_ranks_samples_whose_labels_are_noise_first() -> None:
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [2, 2, 2, 2]])
 def test_learning_loss_needs_two_classes(labels: list[int]) -> None:
     x = {"x": np.random.default_rng(0).normal(size=(9, 2))}
-    rng = np.random.default_rng(0)
+    data, rng = inputs_of(x, labeled=np.arange(4)), np.random.default_rng(0)
     with pytest.raises(SelectionError, match="at least 2 classes, to learn what a loss is"):
-        learning_loss.learning_loss(x, np.array(labels), rng, labeled=np.arange(4))
+        learning_loss.learning_loss(data, np.array(labels), rng)
 
 
 # --- the core's refusals ----------------------------------------------------------------------
@@ -248,17 +247,18 @@ def test_learning_loss_needs_two_classes(labels: list[int]) -> None:
 
 def test_bad_arrays_are_refused() -> None:
     x = {"x": np.random.default_rng(0).normal(size=(9, 2))}
-    rng, labeled, labels = np.random.default_rng(0), np.arange(4), np.array([0, 1, 0, 1])
+    rng, labels = np.random.default_rng(0), np.array([0, 1, 0, 1])
+    data = inputs_of(x, labeled=np.arange(4))
     with pytest.raises(SelectionError, match="labeled samples and candidates, found 0 and 9"):
-        vaal(x, rng, labeled=np.arange(0))
+        inputs_of(x, labeled=np.arange(0))
     with pytest.raises(ParameterError, match="epochs: expected a whole number of at least 1"):
-        vaal(x, rng, labeled=labeled, epochs=0)
+        vaal(data, rng, epochs=0)
     with pytest.raises(ParameterError, match="unsure: expected 5, found shape"):
-        sraal(x, labels, np.zeros(4), rng, labeled=labeled)
+        sraal(data, labels, np.zeros(4), rng)
     with pytest.raises(DataError, match="row 2: expected a class from 0 on, found -1"):
-        sraal(x, np.array([0, 1, -1, 1]), np.zeros(5), rng, labeled=labeled)
+        sraal(data, np.array([0, 1, -1, 1]), np.zeros(5), rng)
     with pytest.raises(ParameterError, match="labels: expected 4, found shape"):
-        learning_loss.learning_loss(x, labels[:3], rng, labeled=labeled)
+        learning_loss.learning_loss(data, labels[:3], rng)
 
 
 def test_a_training_that_runs_away_is_an_error_of_one_line(
@@ -267,7 +267,7 @@ def test_a_training_that_runs_away_is_an_error_of_one_line(
     monkeypatch.setattr(game, "RATE", 1e4)
     x, rng = np.random.default_rng(0).normal(size=(400, 2)), np.random.default_rng(0)
     with pytest.raises(SelectionError, match=r"expected a loss that is a number, found .* in step"):
-        vaal({"x": x}, rng, labeled=np.arange(20), steps=20)
+        vaal(inputs_of({"x": x}, labeled=np.arange(20)), rng, steps=20)
 
 
 # --- through the front door -------------------------------------------------------------------
@@ -355,12 +355,13 @@ def test_the_same_bytes_whatever_threads_memory_shards_and_storage(
 OTHER_PROCESSOR = """
 import sys, numpy as np, torch
 from mmselect.networks.adversarial import vaal
+from mmselect.networks.inputs import inputs_of
 from mmselect.networks.learning_loss import learning_loss
 x = np.random.default_rng(0).normal(size=(300, 8))
-how = {"labeled": np.arange(60), "steps": 40}
+data = inputs_of({"x": x}, labeled=np.arange(60))
 labels = (x[:60, 0] + 0.3 * x[:60, 1] > 0).astype(int)
-logits = vaal({"x": x}, np.random.default_rng(1), **how).logits
-predicted = learning_loss({"x": x}, labels, np.random.default_rng(1), **how).predicted
+logits = vaal(data, np.random.default_rng(1), steps=40).logits
+predicted = learning_loss(data, labels, np.random.default_rng(1), steps=40).predicted
 print(torch.backends.cpu.get_cpu_capability(), *np.argsort(logits)[:80])
 print(*np.argsort(-predicted)[:80])
 """
@@ -427,12 +428,10 @@ def test_the_strategy_hands_sraal_the_indicator_of_the_logits(tmp_path: Path) ->
     labeled = np.flatnonzero(data["labeled"])
     candidates = np.flatnonzero(~data["labeled"])
     found = sraal(
-        data["features"],
+        inputs_of(data["features"], labeled=labeled, engine=Engine(threads=1)),
         data["labels"][labeled],
         sraal_indicator(data["multimodal_logits"][candidates]),
         np.random.default_rng(4),
-        labeled=labeled,
-        engine=Engine(threads=1),
         **FEW,
     )
     expected = candidates[np.argsort(found.logits, kind="stable")[:25]]

@@ -85,13 +85,27 @@ def test_the_refresh_is_k_means_on_unit_features() -> None:
     )
 
 
+class Rows:
+    """Features that are made when asked for: a length, and rows by a slice or by row numbers."""
+
+    def __init__(self, z: torch.Tensor) -> None:
+        self.z = z
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> torch.Tensor:
+        assert isinstance(rows, slice | np.ndarray)
+        return self.z[rows].clone()
+
+
 def test_blocks_give_what_the_whole_gives(monkeypatch) -> None:
     z = torch.tensor(groups())
     whole, blocks, short = (UnimodalPrototypes(5, seed=3) for _ in range(3))
     whole.refresh(z)
-    blocks.refresh(iter(z.split(7)), z, len(z))
+    blocks.refresh(Rows(z))
     monkeypatch.setattr(prototypes, "ROWS", 5)
-    short.refresh(z)
+    short.refresh(Rows(z))
     for other in (blocks, short):
         assert torch.equal(whole.assigned, other.assigned)
         assert torch.allclose(whole.centroids, other.centroids)
@@ -152,21 +166,18 @@ def test_fewer_rows_than_prototypes() -> None:
     z[1] = 0
     with pytest.raises(SelectionError, match="at least 4 rows with a direction, found 3"):
         UnimodalPrototypes(4).refresh(z)
-    with pytest.raises(ParameterError, match="expected a sample to cluster"):
-        UnimodalPrototypes(2).refresh(iter([z]))
-    for n in (3, 5):
-        with pytest.raises(ParameterError, match=f"expected blocks with {n} rows, found 4"):
-            UnimodalPrototypes(2).refresh(iter([z]), z, n)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_numbers_that_are_none(bad: float) -> None:
+def test_numbers_that_are_none(bad: float, monkeypatch) -> None:
     z = torch.eye(4)
     z[2, 1] = bad
     with pytest.raises(DataError, match="expected finite features, found nan or inf"):
         UnimodalPrototypes(2).refresh(z)
+    monkeypatch.setattr(UnimodalPrototypes, "sampled_rows", lambda *_: np.array([0, 1, 3]))
     with pytest.raises(DataError, match="expected finite features, found nan or inf"):
-        UnimodalPrototypes(2).refresh(iter([z]), torch.eye(4), 4)  # not among those clustered
+        UnimodalPrototypes(2).refresh(z)  # not among those clustered
+    monkeypatch.undo()
     with pytest.raises(ParameterError, match=r"expected features \(n, d\), found shape \(4,\)"):
         UnimodalPrototypes(2).refresh(z[0])
 

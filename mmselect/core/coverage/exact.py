@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.coverage.gains import (
-    WIDENED,
-    all_gains,
-    all_pairs,
-    all_products,
-    covered_sum,
-)
+from mmselect.core.coverage.ahead import Ahead
+from mmselect.core.coverage.columns import Columns, Mask, settle
+from mmselect.core.coverage.gains import WIDENED, all_products, covered_sum
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
+from mmselect.core.coverage.survey import Edges
 from mmselect.core.features import Given, centred_norms, column_means, inverse, row_norms
-from mmselect.core.presence import Pairs, similarities
+from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -29,11 +26,11 @@ MATRIX_BYTES = 1 << 30
 TILE = 2048
 """Side of a block of similarities between clients and candidates."""
 
-PAIRS = 12_000_000
-"""Once no more pairs than this can still matter, they are held, and nothing else is."""
+PAIRS, PAIRS_EACH = 12_000_000, 400
+"""Once no more pairs than this, or this for each client, can still matter, they alone are held."""
 
-SAMPLED = 256
-"""Clients from which the number of such pairs is estimated."""
+GUESSED = 16
+"""Candidates that are evaluated first where no draft says which."""
 
 NOISE = 1e-6
 """Gains below it are float32 rounding and count as 0."""
@@ -55,6 +52,10 @@ class Similarity:
             column_means(array, mask) if center else None
             for array, mask in zip(self.arrays, there, strict=True)
         ]
+        self.scales = [
+            _scales(array, mean, self.clients)
+            for array, mean in zip(self.arrays, self.means, strict=True)
+        ]
         self.pairs = pairs
 
     def between(self, rows: Index, point: int) -> Floats:
@@ -71,23 +72,40 @@ class Similarity:
     def _rows(self, index: Index) -> Floats:
         """Put the unit rows of all modalities side by side."""
         parts = []
-        for array, mean in zip(self.arrays, self.means, strict=True):
-            part = array[index].astype(np.float64)
-            norms = row_norms(part)
-            if mean is not None:
-                part -= mean
-                norms = centred_norms(part, norms, array.dtype)
-            parts.append(part * inverse(norms)[:, None])
+        for array, mean, scale in zip(self.arrays, self.means, self.scales, strict=True):
+            part = _less(array[index], mean)
+            part *= scale[index, None]
+            parts.append(part)
         return np.concatenate(parts, axis=1)
+
+
+def _less(rows: Array, mean: Floats | None) -> Floats:
+    """Rows in float64, less the mean."""
+    wide: Floats = rows.astype(np.float64)
+    if mean is not None:
+        wide -= mean
+    return wide
+
+
+def _scales(array: Array, mean: Floats | None, rows: Index) -> Floats:
+    """One over the length of rows less the mean, (n,); nan for rows not asked for."""
+    scales = np.full(len(array), np.nan)
+    for start, stop in ranges(0, len(rows), TILE):
+        some = rows[start:stop]
+        norms = row_norms(array[some].astype(np.float64))
+        if mean is not None:
+            norms = centred_norms(_less(array[some], mean), norms, array.dtype)
+        scales[some] = inverse(norms)
+    return scales
 
 
 class ExactGreedy:
     """The exact greedy, all gains up to date after every pick.
 
     A pick changes gains only through the clients that it covers better, and by their similarities
-    to the candidates. While picks cover many clients better, whole rows of similarities are taken
-    from the matrix of all, if it may be held, or computed. Else, once few pairs are left in which
-    a client can still improve, those are held.
+    to the candidates. Where the matrix of all may be held, rows of it are all it takes. Else, the
+    first picks, each of which changes most gains, are drafted and proved (:class:`Ahead`), until
+    few pairs are left in which a client can still improve; from then on those are held.
 
     Two samples that know each other best have exactly the same gain, so ties are common: float32
     gains choose who may win, float64 similarities decide.
@@ -110,31 +128,40 @@ class ExactGreedy:
         self.weights = np.ones(n) if weights is None else weights
         # The rounding errors of n similarities are independent, so their sum grows like √n.
         self.spread = float(np.linalg.norm(self.weights))
-        self.work = {"rows": 0, "passes": 0, "decided": 0}
+        self.work = {"rows": 0, "passes": 0, "columns": 0, "decided": 0}
         self.best, self.exact_best = best, best.astype(np.float64)
-        self.rounding = np.float32((d / 8 + 16) * 2.0**-23)
+        self.rounding: np.float32 = np.float32((d / 8 + 16) * 2.0**-23)
         self.matrix = (
             all_products(x, engine, pairs=self.pairs) if 4 * n * n <= MATRIX_BYTES else None
         )
         self.edges: csr_array | None = None
-        self.since = 0  # clients covered better since pairs were counted
+        self.ahead: Ahead | None = None
+        self.latest: int | None = None
+        self.taken, self.fresh = np.zeros(n, bool), np.zeros(n, bool)
+        if self.matrix is None:
+            self.columns = Columns(x, self.weights, engine, self.pairs)
 
     def run(self, progress: Progress | None) -> tuple[Index, Floats]:
         """Pick until the budget is spent: picks in order, and what each added."""
         size = self.k if self.allowed is None else self.allowed.most
         picks, gains = np.empty(size, dtype=np.int64), np.zeros(size)
-        self.gain = self._all_gains()
+        self.gain = np.full(len(self.x), np.inf)
+        if self.matrix is not None:
+            every = np.arange(len(self.x))
+            self.gain = self._sums(self.matrix, every, self.best, np.full_like(self.best, np.inf))
         step = 0
         while step < self.k if self.allowed is None else not self.allowed.done:
-            self._hold_pairs_if_few()
-            pick, gain = self._choose()
-            if gain < NOISE and self.allowed is None:
+            if self.matrix is None and self.edges is None and (pairs := self._prove(size - step)):
+                self._hold(pairs)
+            pick = self._choose()
+            worth = self.gain[pick] >= NOISE
+            if not worth and self.allowed is None:
                 # Everything is covered: the rest of the budget goes to the lowest rows.
                 picks[step:] = np.flatnonzero(self.gain > -np.inf)[: self.k - step]
                 step = self.k
                 break
-            picks[step], gains[step] = pick, gain
-            self._cover(pick)
+            picks[step], added = pick, self._cover(pick)
+            gains[step] = added if worth else 0.0
             if self.allowed is not None:
                 self.allowed.take(pick)
             step += 1
@@ -144,90 +171,99 @@ class ExactGreedy:
             progress(self.k, self.k)
         return picks[:step], gains[:step]
 
-    def _window(self, gain: float) -> float:
+    def _window(self, gain: Any) -> Any:
         """Difference of two gains that float32 similarities may turn round."""
         return 4e-7 * (gain + self.spread)
 
-    def _all_gains(self) -> Floats:
-        self.work["passes"] += 1
-        if self.matrix is None:
-            return all_gains(self.x, self.best, self.weights, self.engine, self.pairs)
-        return self._sums(np.arange(len(self.x)), self.best, np.full_like(self.best, np.inf))
+    def _prove(self, left: int) -> list[Edges]:
+        """Know the gains of all that may be the next pick, and that the others' are lower.
 
-    def _hold_pairs_if_few(self) -> None:
-        """Hold the pairs that still matter and nothing else, if they are few enough."""
-        if self.matrix is None and self.edges is None and 8 * self.since >= len(self.x):
-            self.since = 0
-            if self._few_pairs():
-                self._hold_pairs()
-
-    def _few_pairs(self) -> bool:
-        """Whether the pairs in which a client can still improve may be kept."""
-        n = len(self.x)
-        rows = np.arange(0, n, max(n // SAMPLED, 1))
-        matter = [
-            np.count_nonzero(
-                similarities(self.x, part, slice(None), self.pairs) > self.best[part, None]
+        Or return all pairs that still matter, once they are few.
+        """
+        ahead = self.ahead
+        if ahead is not None and self.latest is not None:
+            ahead.told(self.latest, self.best, self.taken, self.allowed)
+        if self.fresh.any() and not len(self._stale()):
+            return []
+        pairs = [] if ahead is None else ahead.pairs(self.best)
+        if not pairs and (ahead is None or ahead.worn):
+            state = (self.columns, self.best, self.taken, left, self.allowed)
+            self.ahead = ahead = Ahead(
+                *state, self.rounding, 0.9 * max(PAIRS, PAIRS_EACH * len(self.x))
             )
-            for part in np.array_split(rows, max(len(rows) // 16, 1))
-        ]
-        return sum(matter) / len(rows) * n < 0.9 * PAIRS
+            self.work["passes"] += 1
+            pairs = ahead.pairs(self.best)
+        if not pairs and ahead is not None:
+            self._settle(ahead)
+        return pairs
 
-    def _hold_pairs(self) -> None:
-        least = self.best - self.rounding
-        self.edges = all_pairs(self.x, least, self.engine, self.pairs)
+    def _settle(self, ahead: Ahead) -> None:
+        self._bound(np.arange(len(self.best)), ahead.bounds(self.best))
+        free = len(self.taken) - np.count_nonzero(self.taken)
+        guess = ahead.picks[:1] or np.argsort(-self.gain, kind="stable")[: min(free, GUESSED)]
+        rows = np.asarray(guess, dtype=np.intp)
+        self.gain[rows], self.fresh[rows] = self.columns.gains(rows, self.best), True
+        ahead.tighten(self.best, self._stale, self._bound)
+        settle(self.gain, self.fresh, self._near, lambda rows: self.columns.gains(rows, self.best))
+        self.work["columns"] = self.columns.computed
+
+    def _bound(self, rows: Index, bounds: Floats) -> None:
+        """Gains of some candidates are at most `bounds`, float32 similarities apart."""
+        stale = rows[~self.fresh[rows]]
+        least = (bounds + self._window(bounds))[~self.fresh[rows]]
+        self.gain[stale] = np.minimum(self.gain[stale], least)
+
+    def _stale(self) -> Index:
+        near = self._near(self.gain, self.fresh)
+        return near[~self.fresh[near]]
+
+    def _hold(self, pairs: list[Edges]) -> None:
+        """Hold the pairs that still matter, and nothing else."""
+        from scipy.sparse import coo_array
+
+        n = len(self.x)
+        self.ahead = None
+        del self.columns
+        clients, candidates, values = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        pairs.clear()
+        edges = coo_array((values, (clients, candidates)), shape=(n, n))
+        edges.has_canonical_format = True  # every pair is there once
+        self.edges = edges.tocsr()
         self.by_candidate = self.edges.tocsc()
         gain = first_gains(self.edges, self.best.astype(np.float64), self.weights)
         self.gain = np.where(np.isneginf(self.gain), -np.inf, gain)
-        self.work["passes"] += 1
 
-    def _sums(self, clients: Index, old: Singles, new: Singles) -> Floats:
+    def _sums(self, matrix: Singles, clients: Index, old: Singles, new: Singles) -> Floats:
         """Sum, for every candidate, what it gives these clients beyond `old`, up to `new`."""
-        step = TILE if self.matrix is None else WIDENED
 
         def sums(columns: tuple[int, int]) -> Floats:
             total, part = np.zeros(columns[1] - columns[0]), slice(*columns)
-            for chosen in (slice(a, b) for a, b in ranges(0, len(clients), step)):
+            for chosen in (slice(a, b) for a, b in ranges(0, len(clients), WIDENED)):
                 rows = clients[chosen]
-                products = self._products(rows, part)
+                products = matrix[rows, part]
                 total += covered_sum(products, old[chosen], new[chosen], self.weights[rows])
             return total
 
         return np.concatenate(list(self.engine.map(sums, ranges(0, len(self.x), TILE))))
 
-    def _products(self, clients: Index, candidates: slice) -> Singles:
-        if self.matrix is not None:
-            return self.matrix[clients, candidates]
-        return similarities(self.x, clients, candidates, self.pairs)
+    def _near(self, gain: Floats, fresh: Mask) -> Index:
+        """Candidates that may be as good as the best of the fresh ones; those allowed, per cost."""
+        free = gain > -np.inf if self.allowed is None else self.allowed.mask()
+        cost = 1.0 if self.allowed is None else self.allowed.cost
+        key = np.where(free, np.where(gain < NOISE, 0.0, gain) / cost, -np.inf)
+        best = np.where(fresh, key, -np.inf)
+        pick = int(np.argmax(best))
+        window = self._window(max(gain[pick], 0.0)) if best[pick] > 0 else 0.0
+        return np.flatnonzero(key + window / cost >= max(best[pick], 0.0))
 
-    def _choose(self) -> tuple[int, float]:
+    def _choose(self) -> int:
         """Choose the best candidate; near-ties by float64 similarities, then the lower row."""
-        if self.allowed is not None:
-            return self._choose_allowed(self.allowed)
-        pick = int(np.argmax(self.gain))
-        top = float(self.gain[pick])
-        near = np.flatnonzero(self.gain >= top - self._window(top))[:NEAR_TIES]
-        if len(near) == 1 or top < NOISE:
-            return pick, top
-        total = np.array([self._exact_gain(int(candidate)) for candidate in near])
-        pick = int(near[np.argmax(total >= total.max() - TIE * (1 + total.max()))])
-        return pick, float(self.gain[pick])
-
-    def _choose_allowed(self, allowed: Allowed) -> tuple[int, float]:
-        """Choose the best of the allowed candidates, per cost where there are costs."""
-        mask, cost = allowed.mask(), allowed.cost
-        worth = np.where(self.gain < NOISE, 0.0, self.gain)  # all covered: the lowest row
-        key = np.where(mask, worth / cost, -np.inf)
-        pick = int(np.argmax(key))
-        if not key[pick]:
-            return pick, 0.0
-        window = self._window(float(self.gain[pick]))
-        near = np.flatnonzero(key + window / cost >= key[pick])[:NEAR_TIES]
-        if len(near) > 1:
-            total = np.array([self._exact_gain(int(candidate)) for candidate in near]) / cost[near]
-            least = total.max() - TIE * (1 / cost[near] + total.max())
-            pick = int(near[np.argmax(total >= least)])
-        return pick, float(self.gain[pick])
+        near = self._near(self.gain, np.ones(len(self.gain), bool))[:NEAR_TIES]
+        if len(near) == 1 or self.gain[near].max() < NOISE:
+            return int(near[0])
+        cost = np.ones(len(near)) if self.allowed is None else self.allowed.cost[near]
+        total = np.array([self._exact_gain(int(candidate)) for candidate in near]) / cost
+        return int(near[np.argmax(total >= total.max() - TIE * (1 / cost + total.max()))])
 
     def _improvable(self, candidate: int) -> Index:
         """Clients to which the candidate may be closer than what they have."""
@@ -246,30 +282,31 @@ class ExactGreedy:
 
     def _column(self, candidate: int) -> Singles:
         """Similarities of all clients to one candidate."""
-        if self.matrix is not None:
-            held: Singles = self.matrix[candidate]
-            return held
-        column: Singles = self.x @ self.x[candidate]
-        if self.pairs is not None:
-            column *= self.pairs.of([candidate], slice(None))[0]
+        if self.matrix is None:
+            return self.columns.of(candidate)
+        column: Singles = self.matrix[candidate]
         return column
 
     def _likeness(self, rows: Index, candidate: int) -> Floats:
         self.work["decided"] += len(rows)
         return self.exactly.between(rows, candidate)
 
-    def _cover(self, pick: int) -> None:
+    def _cover(self, pick: int) -> float:
+        """Make a pick, and return what it adds, in float64."""
         better = self._improvable(pick)
         likeness = self._likeness(better, pick)
         rises = likeness > self.exact_best[better]
-        better = better[rises]
-        self.exact_best[better] = likeness[rises]
-        old, new = self.best[better], self.exact_best[better].astype(np.float32)
+        better, likeness = better[rises], likeness[rises]
+        added = float(self.weights[better] @ (likeness - self.exact_best[better]))
+        self.exact_best[better] = likeness
+        old, new = self.best[better], likeness.astype(np.float32)
         self.best[better] = new
         if self.edges is not None:
             subtract_covered(self.edges, self.gain, better, old, new, self.weights)
-        else:
-            self.gain -= self._sums(better, old, new)
-            self.since += len(better)
+        elif self.matrix is not None:
+            self.gain -= self._sums(self.matrix, better, old, new)
             self.work["rows"] += len(better)
-        self.gain[pick] = -np.inf
+        elif (new > old).any():
+            self.fresh[:] = False
+        self.gain[pick], self.taken[pick], self.latest = -np.inf, True, pick
+        return added

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.chosen import held
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
 from mmselect.core.coverage.matching import Coverage
-from mmselect.core.coverage.neighbours import nearest_neighbours, sparse_greedy
+from mmselect.core.coverage.neighbours import sparse_greedy
+from mmselect.core.coverage.sparse import NEIGHBOURS, edges_among, known_neighbours
 from mmselect.core.features import Features, Given, checked, join
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present, similarities
@@ -31,7 +34,7 @@ def facility(
     weights: Floats | None = None,
     center: bool = True,
     form: Literal["auto", "exact", "sparse"] = "auto",
-    neighbours: int = 64,
+    neighbours: int = NEIGHBOURS,
     allowed: Allowed | None = None,
     engine: Engine = SERIAL,
     progress: Progress | None = None,
@@ -45,8 +48,10 @@ def facility(
     Minoux, 1978). Ties go to the lower row.
 
     The exact form keeps all gains up to date: a pick changes them only through the clients that it
-    covers better, by rows of similarities that are held for up to some 16,000 clients, else
-    computed, until few pairs are left in which a client could still improve. The sparse form
+    covers better, by rows of similarities that are held for up to some 16,000 clients. Above, first
+    picks are drafted and then proved by bounds from one pass over all pairs
+    (:class:`~mmselect.core.coverage.ahead.Ahead`), until few pairs are left in which a client could
+    still improve. The sparse form
     knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
     those.
 
@@ -73,6 +78,7 @@ def facility(
         Which unlabeled rows may be picked next, by position among them; told of every pick. It
         ends the selection, in place of `k`, and costs divide the gains that are compared.
     engine : Engine
+        Its memory is also what similarities to single candidates may take, where not all are held.
     progress : callable, optional
         Called with the number of picks made and `k`.
 
@@ -80,8 +86,9 @@ def facility(
     -------
     Coverage
         The gain of a pick is what it added to the sum; `form` says how it was computed. `work` of
-        the exact form: clients covered better, each a row of n similarities (``rows``), passes
-        over all pairs (``passes``), and float64 similarities (``decided``).
+        the exact form: clients covered better where all similarities are held, each a row of them
+        (``rows``), else passes over all pairs (``passes``) and candidates whose n similarities were
+        computed beside (``columns``); float64 similarities (``decided``).
 
     Raises
     ------
@@ -99,23 +106,47 @@ def facility(
     check_limits(form=form, neighbours=neighbours)
     given = checked(features, k, labeled, present)
     scale = _scaled(weights, len(given.candidates))
-    exact = form == "exact" or (form == "auto" and len(given.candidates) <= EXACT_UP_TO)
     with blas_threads():
-        x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
-        x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
-        best = _covered(x, given, engine)
-        clients = _moved_up(x, given.candidates)
-        pairs = given.pairs(given.candidates)
-        if exact:
-            similarity = Similarity(given, pairs, center)
-            greedy = ExactGreedy(clients, similarity, best, k, scale, engine, allowed)
-            picks, gains = greedy.run(progress)
-            name, work = "exact", greedy.work
-        else:
-            edges, name = nearest_neighbours(clients, neighbours, engine, pairs)
-            picks, gains = sparse_greedy(edges, best, k, scale, progress, allowed)
-            work = {}
-    return Coverage(given.candidates[picks], gains, name, zero_rows, work)
+        if is_exact(form, len(given.candidates)):
+            return _exactly(given, scale, center, allowed, engine, progress)
+        known = known_neighbours(given, neighbours, center, engine)
+        name, zero_rows = str(known["name"]), known["zero_rows"].tolist()
+        edges, best = edges_among(known, given.candidates)
+        del known
+        picks, gains = sparse_greedy(edges, best, k, scale, progress, allowed)
+    named = dict(zip(given.features, zero_rows, strict=True))
+    return Coverage(given.candidates[picks], gains, name, named)
+
+
+def is_exact(form: str, clients: int) -> bool:
+    """Whether so many unlabeled samples are covered by all similarities.
+
+    Examples
+    --------
+    >>> is_exact("auto", 50_000), is_exact("auto", 50_001), is_exact("sparse", 10)
+    (True, False, False)
+    """
+    return form == "exact" or (form == "auto" and clients <= EXACT_UP_TO)
+
+
+def _exactly(
+    given: Given,
+    scale: Floats | None,
+    center: bool,
+    allowed: Allowed | None,
+    engine: Engine,
+    progress: Progress | None,
+) -> Coverage:
+    """Pick by all similarities, from features in memory."""
+    given = replace(given, features={name: held(part) for name, part in given.features.items()})
+    x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
+    x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
+    best = _covered(x, given, engine)
+    clients = _moved_up(x, given.candidates)
+    similarity = Similarity(given, given.pairs(given.candidates), center)
+    greedy = ExactGreedy(clients, similarity, best, given.k, scale, engine, allowed)
+    picks, gains = greedy.run(progress)
+    return Coverage(given.candidates[picks], gains, "exact", zero_rows, greedy.work)
 
 
 def _scaled(weights: Floats | None, clients: int) -> Floats | None:

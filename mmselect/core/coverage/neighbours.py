@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import Highest
-from mmselect.core.coverage.products import among_all, among_lists, inverted_lists
+from mmselect.core.coverage.products import among_all, among_lists, inverted_lists, put_in_order
 from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, Progress, ranges
 
@@ -25,7 +26,10 @@ PROBES = 32
 TRAINING = 39
 """Rows for each list from which its centre is found."""
 
-CLIENTS = 1 << 16
+STEPS = 6
+"""Steps of the clustering."""
+
+CLIENTS = 1 << 13
 """Clients whose first gains are added up together."""
 
 BLOCK = 256
@@ -37,38 +41,37 @@ TIE = 1e-7
 
 def nearest_neighbours(
     x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
-) -> tuple[csr_array, str]:
-    """Similarities of each row to its most similar rows, negative ones left out.
+) -> tuple[Singles, NDArray[np.int32], str]:
+    """Most similar rows of each row; the row itself is always among them.
 
-    Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists (centres by
-    faiss); the row itself is always among them.
+    Exhaustive for up to 50,000 rows, else from the 32 nearest of 4√n inverted lists.
 
     Parameters
     ----------
     x : float32 array, shape (n, d)
+        Afterwards its rows may stand in another order.
     count : int
+        At most n.
     engine : Engine
     pairs : Pairs, optional
         What makes products similarities where modalities lack; None: nothing.
 
     Returns
     -------
-    edges : sparse array, shape (n, n)
-        Row i holds the similarities of client i.
+    similar : float32 array, shape (n, count)
+        -inf where a row's lists hold fewer rows.
+    found : int32 array, shape (n, count)
     name : str
         How the neighbours were found, for provenance.
 
     Examples
     --------
     >>> from mmselect.engine import SERIAL
-    >>> edges, name = nearest_neighbours(np.eye(3, dtype=np.float32), 1, SERIAL)
-    >>> edges.toarray().tolist() == np.eye(3).tolist(), name
-    (True, 'sparse: 1 nearest neighbours, exhaustive search')
+    >>> similar, found, name = nearest_neighbours(np.eye(3, dtype=np.float32), 1, SERIAL)
+    >>> found.tolist(), name
+    ([[0], [1], [2]], 'sparse: 1 nearest neighbours, exhaustive search')
     """
-    from scipy.sparse import csr_array
-
     n = len(x)
-    count = min(count, n)
     if n <= FLAT_UP_TO:
         (similar, found), name = among_all(x, count, engine, pairs), "exhaustive search"
     else:
@@ -76,12 +79,10 @@ def nearest_neighbours(
         with engine.phase("clustering"):
             centres = _centres(_complete(x, lists_count, pairs), lists_count)
         lists = inverted_lists(x, centres, PROBES, engine)
+        put_in_order(x, lists.rows)
         similar, found = among_lists(x, lists, count, engine, pairs)
         name = f"searched in {PROBES} of {len(centres)} inverted lists"
-    valid = similar > 0
-    starts = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
-    edges = csr_array((similar[valid], found[valid], starts), shape=(n, n))
-    return edges, f"sparse: {count} nearest neighbours, {name}"
+    return similar, found, f"sparse: {count} nearest neighbours, {name}"
 
 
 def _complete(x: Singles, lists: int, pairs: Pairs | None) -> Singles:
@@ -106,13 +107,26 @@ def _centres(x: Singles, count: int) -> Singles:
     faiss.omp_set_num_threads(1)  # centres do not depend on the number of threads
     try:
         clustering = faiss.Clustering(x.shape[1], count)
-        clustering.niter, clustering.max_points_per_centroid, clustering.seed = 6, TRAINING, 1
+        clustering.niter, clustering.max_points_per_centroid, clustering.seed = STEPS, TRAINING, 1
         clustering.spherical = True
         clustering.train(x, faiss.IndexFlatIP(x.shape[1]))
     finally:
         faiss.omp_set_num_threads(before)
     centres: Singles = faiss.vector_to_array(clustering.centroids).reshape(count, -1)
-    return centres
+    return centres[_grouped(centres)]
+
+
+def _grouped(centres: Singles) -> Index:
+    """Order in which similar centres stand together, so that rows of a block look into few lists.
+
+    Examples
+    --------
+    >>> x = np.array([[1, 0], [0, 1], [0.1, 0.9], [0.9, 0.1]], dtype=np.float32)
+    >>> _grouped(x).tolist()
+    [0, 3, 1, 2]
+    """
+    some = centres[:: max(int(len(centres) ** 0.5), 1)] if len(centres) > 4 else centres[:2]
+    return np.argsort((centres @ some.T).argmax(axis=1), kind="stable")
 
 
 def sparse_greedy(

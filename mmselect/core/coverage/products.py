@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import Index, Singles
 from mmselect.core.presence import Pairs, similarities
-from mmselect.engine import Engine, ranges
+from mmselect.engine import Engine, join_rows, ranges
 
 SEARCH = "finding neighbours"
 """What progress is told while rows look for their neighbours."""
@@ -26,6 +26,9 @@ TILE = 4096
 
 GROUPS = 512
 """Groups of columns, at least: four times as many as numbers are sought."""
+
+PADDED = 256
+"""Rows whose largest numbers are parted from the rest together."""
 
 PRODUCTS = 1 << 25
 """Products with the rows of inverted lists that are held together, for each thread."""
@@ -72,9 +75,16 @@ def largest(products: Singles, count: int) -> NDArray[np.int64]:
     >>> largest(np.array([[3, 9, 9, 1, 9]], dtype=np.float32), 2).tolist()
     [[1, 2]]
     """
+    columns = _largest(products, count)
+    order = np.argsort(-np.take_along_axis(products, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
+
+
+def _largest(products: Singles, count: int) -> NDArray[np.int64]:
+    """Columns of the `count` largest numbers of every row, in ascending order."""
     least = _least(_group_maxima(products, None, count), count)
     row, column = np.nonzero(products >= least[:, None])
-    return column[_first(row, column, products[row, column], len(products), count)]
+    return column[_first(row, products[row, column], len(products), count)]
 
 
 def _group_maxima(products: Singles, known: Singles | None, count: int) -> Singles:
@@ -96,19 +106,32 @@ def _least(maxima: Singles, count: int) -> Singles:
     return least
 
 
-def _first(row: Index, column: Index, value: Singles, rows: int, count: int) -> Index:
-    """Places of the `count` largest values of each row, (rows, count)."""
-    order = np.lexsort((column, -value, row))
-    starts = np.searchsorted(row[order], np.arange(rows))
-    first: Index = order[starts[:, None] + np.arange(count)]
-    return first
+def _first(row: Index, value: Singles, rows: int, count: int) -> Index:
+    """Places of the `count` largest values of each row, ascending, (rows, count); `row` ascends.
+
+    Of equals the first ones. Every row has at least so many.
+    """
+    starts = np.searchsorted(row, np.arange(rows + 1))
+    found = np.empty((rows, count), dtype=np.int64)
+    for a, b in ranges(0, rows, PADDED):
+        part = slice(starts[a], starts[b])
+        place = np.arange(starts[a], starts[b]) - starts[row[part]]
+        padded = np.full((b - a, place.max(initial=0) + 1), -np.inf, dtype=np.float32)
+        padded[row[part] - a, place] = value[part]
+        border = _least(padded, count)[:, None]
+        more, equal = padded > border, padded == border
+        equal &= np.arange(padded.shape[1]) < np.diff(starts[a : b + 1])[:, None]  # no padding
+        wanted = count - more.sum(axis=1)
+        more |= equal & (np.cumsum(equal, axis=1) <= wanted[:, None])
+        found[a:b] = np.nonzero(more)[1].reshape(b - a, count) + starts[a:b, None]
+    return found
 
 
 def _with_own(
-    x: Singles, own: Index, similar: Singles, found: Index, pairs: Pairs | None
+    own_x: Singles, own: Index, similar: Singles, found: Index, pairs: Pairs | None
 ) -> Neighbours:
     """Add to its neighbours each row itself, and put them in ascending order."""
-    itself = np.vecdot(x[own], x[own])
+    itself = np.vecdot(own_x, own_x)
     if pairs is not None:
         itself *= pairs.factor.diagonal()[pairs.code[own]].astype(np.float32)
     similar = np.concatenate([itself[:, None], similar], axis=1)
@@ -157,15 +180,18 @@ def among_all(x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
             parts.append((row, column + start, products[row, column]))
         if maxima is None:
             nobody = np.empty((len(own), 0), np.float32)
-            return _with_own(x, own, nobody, own[:, None][:, :0], pairs)
+            return _with_own(x[slice(*rows)], own, nobody, own[:, None][:, :0], pairs)
         row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
         left = value >= _least(maxima, others)[row]
         row, column, value = row[left], column[left], value[left]
-        first = _first(row, column, value, len(own), others)
-        return _with_own(x, own, value[first], column[first], pairs)
+        order = np.argsort(row, kind="stable")  # tiles came one after the other
+        row, column, value = row[order], column[order], value[order]
+        first = _first(row, value, len(own), others)
+        return _with_own(x[slice(*rows)], own, value[first], column[first], pairs)
 
-    blocks = list(engine.map(search, ranges(0, n, QUERIES), SEARCH))
-    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+    found = engine.map(search, ranges(0, n, QUERIES), SEARCH)
+    similar, rows = join_rows(found, n)
+    return similar, rows
 
 
 def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) -> Lists:
@@ -198,20 +224,43 @@ def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) ->
     return Lists(rows, starts, np.sort(near, axis=1))
 
 
+def put_in_order(x: Singles, rows: Index) -> None:
+    """Put the rows of `x` in this order, in place: what is read together lies together.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [1.0], [2.0]], dtype=np.float32)
+    >>> put_in_order(x, np.array([2, 0, 1]))
+    >>> x.ravel().tolist()
+    [2.0, 0.0, 1.0]
+    """
+    sources, done = rows.tolist(), np.zeros(len(rows), dtype=bool)
+    for first in range(len(sources)):
+        if done[first]:
+            continue
+        saved, at = x[first].copy(), first
+        while (source := sources[at]) != first:
+            x[at] = x[source]
+            done[at], at = True, source
+        x[at], done[at] = saved, True
+
+
 def among_lists(
     x: Singles, lists: Lists, count: int, engine: Engine, pairs: Pairs | None = None
 ) -> Neighbours:
     """Find the `count` most similar rows of every row among the lists that it looks into.
 
     Rows of the same lists are searched together: one product for each list that any of them looks
-    into. Returns what :func:`among_all` returns; where the lists hold too few rows, the missing
-    ones are similar -inf.
+    into. `x` is in the order of the lists (:func:`put_in_order`); what is returned is not. It is
+    what :func:`among_all` returns; where the lists hold too few rows, the missing ones are similar
+    -inf.
 
     Examples
     --------
     >>> from mmselect.engine import SERIAL
     >>> x = np.array([[1, 0], [0, 1], [0.9, 0.1]], dtype=np.float32)
     >>> lists = inverted_lists(x, x[:2], 1, SERIAL)
+    >>> put_in_order(x, lists.rows)
     >>> among_lists(x, lists, 2, SERIAL)[1][0].tolist()
     [0, 2]
     """
@@ -225,12 +274,13 @@ def among_lists(
         begins = np.column_stack([np.zeros(len(own), dtype=np.int64), ends[own]])
         width = max(begins[:, -1].max(), count - 1)
         products = np.full((len(own), width), -np.inf, dtype=np.float32)
-        _multiply(x, lists, own, begins, products, pairs)
+        queries = x[slice(*block)]
+        _multiply(x, lists, own, queries, begins, products, pairs)
         _leave_out_own(lists, block, begins, products)
-        columns = largest(products, count - 1) if count > 1 else own[:, None][:, :0]
+        columns = _largest(products, count - 1) if count > 1 else own[:, None][:, :0]
         likeness = np.take_along_axis(products, columns, axis=1)
         listed = _listed(lists, own, begins, columns)
-        similar[own], found[own] = _with_own(x, own, likeness, listed, pairs)
+        similar[own], found[own] = _with_own(queries, own, likeness, listed, pairs)
 
     list(engine.map(search, _blocks(ends[lists.rows, -1]), SEARCH))
     return similar, found
@@ -252,22 +302,23 @@ def _multiply(
     x: Singles,
     lists: Lists,
     own: Index,
+    queries: Singles,
     begins: Index,
     products: Singles,
     pairs: Pairs | None,
 ) -> None:
     """Fill in the similarities of some rows to all in their lists, list after list."""
-    queries, probes, flat = x[own], lists.probes[own], products.ravel()
+    probes, flat = lists.probes[own], products.ravel()
     order = np.argsort(probes, axis=None, kind="stable")
     present, first = np.unique(probes.ravel()[order], return_index=True)
     for number, asking in zip(present, np.split(order, first[1:]), strict=True):
         query, slot = np.divmod(asking, probes.shape[1])
-        rows = lists.rows[lists.starts[number] : lists.starts[number + 1]]
+        part = slice(lists.starts[number], lists.starts[number + 1])
         places = query * products.shape[1] + begins[query, slot]
-        likeness = queries[query] @ x[rows].T
+        likeness = queries[query] @ x[part].T
         if pairs is not None:
-            likeness *= pairs.of(own[query], rows)
-        flat[places[:, None] + np.arange(len(rows))] = likeness
+            likeness *= pairs.of(own[query], lists.rows[part])
+        flat[places[:, None] + np.arange(likeness.shape[1])] = likeness
 
 
 def _leave_out_own(lists: Lists, block: tuple[int, int], begins: Index, products: Singles) -> None:
@@ -280,7 +331,9 @@ def _leave_out_own(lists: Lists, block: tuple[int, int], begins: Index, products
 
 def _listed(lists: Lists, own: Index, begins: Index, columns: Index) -> Index:
     """Rows that stand in these columns of the products."""
-    slot = (columns[:, :, None] >= begins[:, None, 1:]).sum(axis=2)
+    apart = np.arange(len(own))[:, None] * (1 + max(begins.max(), columns.max(initial=0)))
+    ended = np.searchsorted((begins[:, 1:] + apart).ravel(), columns + apart, side="right")
+    slot = ended - np.arange(len(own))[:, None] * (begins.shape[1] - 1)
     slot = np.minimum(slot, begins.shape[1] - 2)  # columns behind all lists: similar -inf
     within = columns - np.take_along_axis(begins, slot, axis=1)
     starts = lists.starts[np.take_along_axis(lists.probes[own], slot, axis=1)]

@@ -12,11 +12,12 @@ import torch
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
 from mmselect.option import accepts
+from mmselect.progress import silent
+from mmselect.terminal import bar
 from mmselect.torch.export.batches import order_problem, own_generators, promised_rows
 from mmselect.torch.export.loop import Export
 from mmselect.torch.export.modes import evaluating, same_numbers_after
 from mmselect.torch.export.plan import Exporting, Plan
-from mmselect.torch.export.progress import reporter
 from mmselect.torch.export.running import hooked
 from mmselect.torch.export.shards import growing
 from mmselect.torch.export.trees import shown
@@ -129,14 +130,15 @@ def export_pool(
     ask, target = Exporting(**asked), Path(path)
     plan, rows = Plan(model, ask), promised_rows(loader, ask.n)
     _check(plan, loader, target)
+    told = ask.progress if callable(ask.progress) else None
     with (
         evaluating(model),
         same_numbers_after([*plan.sources, *own_generators(loader)]),
         hooked(plan) as runs,
         growing(target, plan.settings(), ask.part, ask.resume) as shards,
-        reporter(ask.progress) as report,
+        bar("rows exported", hidden=told is not None or not ask.progress) as drawn,
     ):
-        Export(runs, shards, target, rows, report).run(loader)
+        Export(runs, shards, target, rows, told or drawn or silent).run(loader)
         shards.finish(ask.join)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
@@ -20,9 +20,10 @@ from mmselect.pool.values import like_probabilities
 from mmselect.torch.export.batches import column
 from mmselect.torch.export.blocks import Arrays, Block, arrived, leaving, stored_text
 from mmselect.torch.export.classifier import constants
-from mmselect.torch.export.progress import Report
 from mmselect.torch.export.running import Runs
 from mmselect.torch.export.shards import Shards
+
+Report = Callable[[int, int | None], object]
 
 
 @dataclass

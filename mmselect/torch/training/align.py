@@ -151,11 +151,11 @@ def align_features(
         rng = np.random.default_rng(how.seed)
         with opened.located():
             maps = {
-                path: Projector(opened, path, how.dim or 0, rng, device, how.memory)
+                path: Projector(opened.columns[path], how.dim or 0, rng, device, engine)
                 for path in paths
             }
             try:
-                losses = train(opened, maps, how, progress)
+                losses = train(maps, how, progress)
             except torch.cuda.OutOfMemoryError:
                 message = "expected room for a batch and the prototypes, found none left"
                 raise MmselectError(f"{how.device}: {message}; try fewer of both") from None

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from mmselect.arrays import native
 from mmselect.ask import Aligning
-from mmselect.engine import Progress, ranges
+from mmselect.engine import Engine, Progress, map_rows, ranges
 from mmselect.errors import DataError, MmselectError, NeedsError, located
-from mmselect.pool.reading import Pool
+from mmselect.pool.column import Column
+from mmselect.tasks import take
 from mmselect.torch.training.losses import info_nce, prototypical_loss
 from mmselect.torch.training.prototypes import UnimodalPrototypes
 
@@ -55,22 +56,20 @@ class Projector:
 
     Parameters
     ----------
-    pool : Pool
-    path : str
+    column : Column
         Features (n, d).
     dim : int
     rng : numpy.random.Generator
         Draws the first W, with orthonormal rows or columns.
     device : torch.device
-    memory : int
-        Bytes to read at a time.
+    engine : Engine
     """
 
     def __init__(
-        self, pool: Pool, path: str, dim: int, rng: np.random.Generator, device: Any, memory: int
+        self, column: Column, dim: int, rng: np.random.Generator, device: Any, engine: Engine
     ) -> None:
-        self.pool, self.path, self.device, self.memory = pool, path, device, memory
-        self.mean, self.scale = _moments(pool, path, memory)
+        self.column, self.device = column, device
+        self.mean, self.scale = _moments(column, engine)
         d = len(self.mean)
         first = np.linalg.qr(rng.standard_normal((max(d, dim), min(d, dim))))[0]
         first = first if dim >= d else first.T
@@ -85,17 +84,15 @@ class Projector:
         centred = torch.from_numpy(block.astype(np.float32, copy=False)).to(self.device)
         return functional.normalize(centred @ self.weight.T, dim=1)
 
-    @torch.no_grad()
-    def blocks(self) -> Iterator[Tensor]:
-        """Project all rows, in blocks of `STEP`."""
-        for _, block in self.pool.blocks([self.path], STEP, self.memory):
-            yield self(block[self.path])
+    def __len__(self) -> int:
+        return len(self.column)
 
     @torch.no_grad()
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Project some rows."""
-        column = self.pool.columns[self.path]
-        return torch.cat([self(column[rows[a:b]]) for a, b in ranges(0, len(rows), STEP)])
+    def __getitem__(self, rows: Any) -> Tensor:
+        """Project the pool's rows, by a slice or by row numbers, in blocks of `STEP`."""
+        at = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        blocks = (take(self.column, at[a:b]) for a, b in ranges(0, len(at), STEP))
+        return torch.cat([self(block) for block in blocks])
 
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weight (dim, d) and bias (dim,) of the whole map, before the normalisation."""
@@ -103,24 +100,27 @@ class Projector:
         return weight, -weight @ self.mean
 
 
-def _moments(pool: Pool, path: str, memory: int) -> tuple[NDArray[np.float64], float]:
+def _sums(_rows: Array, blocks: list[Array]) -> tuple[Array, float, int]:
+    """Sum of the rows, of their squares, and how many are not zero."""
+    rows = blocks[0].astype(np.float64)
+    return rows.sum(axis=0), float((rows**2).sum()), int(rows.any(axis=1).sum())
+
+
+def _moments(column: Column, engine: Engine) -> tuple[NDArray[np.float64], float]:
     """Mean and spread of the rows that are not zero."""
-    total, squares, count = np.zeros(pool.columns[path].shape[1]), 0.0, 0
-    for _, block in pool.blocks([path], STEP, memory):
-        rows = block[path].astype(np.float64)
-        total += rows.sum(axis=0)
-        squares += float((rows**2).sum())
-        count += int(rows.any(axis=1).sum())
-    mean = total / max(count, 1)
-    size = squares / max(count, 1)
+    sums = map_rows(_sums, [column], np.arange(len(column)), step=STEP, engine=engine)
+    totals, squares, counts = zip(*sums, strict=True)
+    count = max(sum(counts), 1)
+    mean = sum(totals, np.zeros(column.shape[1])) / count
+    size = sum(squares) / count
     spread = size - float(mean @ mean)
     if spread <= SPREAD * size:
-        raise DataError("expected rows that differ, found all the same", dataset=path)
+        raise DataError("expected rows that differ, found all the same", dataset=column.path)
     return mean, float(np.sqrt(spread))
 
 
 def train(
-    pool: Pool, projectors: Mapping[str, Projector], how: Aligning, progress: Progress | None = None
+    projectors: Mapping[str, Projector], how: Aligning, progress: Progress | None = None
 ) -> list[Losses]:
     """Fit the projectors: AdamW on ``L_cm``, and after the warm-up on ``L_cm + L_um``.
 
@@ -139,7 +139,7 @@ def train(
     NeedsError
         If no sample has two modalities.
     """
-    rng = np.random.default_rng(how.seed)
+    n, rng = len(next(iter(projectors.values()))), np.random.default_rng(how.seed)
     weights = [projector.weight for projector in projectors.values()]
     optimizer = torch.optim.AdamW(weights, lr=how.rate, **OPTIMIZER)
     warmup = how.warmup or 0
@@ -152,27 +152,23 @@ def train(
     for epoch in range(how.epochs):
         active = prototypes if epoch >= warmup else {}
         for path, own in active.items():
-            _refresh(own, projectors[path])
+            with located(dataset=path):
+                own.refresh(projectors[path])
         weighed = []
-        for done, rows, arrays in _batches(pool, projectors, how.batch_size, rng):
-            position = epoch + (done - len(rows) / 2) / pool.n
+        for done, rows, arrays in _batches(n, projectors, how.batch_size, rng):
+            position = epoch + (done - len(rows) / 2) / n
             for group in optimizer.param_groups:
                 group["lr"] = how.rate * schedule(position, warmup, how.epochs)
             losses = _step(optimizer, projectors, arrays, active, rows, how.tau)
-            counts = losses.new_tensor([_paired(arrays), len(rows)])
+            paired = np.sum([x.any(axis=1) for x in arrays.values()], axis=0) >= 2
+            counts = losses.new_tensor([paired.sum(), len(rows)])
             weighed.append(torch.stack([losses * counts, counts]))
             if progress:
-                progress(epoch * pool.n + done, how.epochs * pool.n)
+                progress(epoch * n + done, how.epochs * n)
         cross_modal, unimodal = _means(weighed)
         _check_sound(cross_modal + unimodal, weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
         history.append(Losses(cross_modal, unimodal if active else None))
     return history
-
-
-def _paired(arrays: Mapping[str, Array]) -> int:
-    """Count the samples of a batch that have two modalities or more."""
-    present = np.stack([array.any(axis=1) for array in arrays.values()])
-    return int((present.sum(axis=0) >= 2).sum())
 
 
 def _means(weighed: Sequence[Tensor]) -> tuple[float, float]:
@@ -254,16 +250,8 @@ def _mean(losses: Sequence[Tensor], z: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(losses).mean() if losses else next(iter(z.values())).new_zeros(())
 
 
-def _refresh(prototypes: UnimodalPrototypes, projector: Projector) -> None:
-    """Make prototypes again; of a large pool, from a part of the projected rows."""
-    n = projector.pool.n
-    with located(dataset=projector.path):
-        sample = projector.take(prototypes.sampled_rows(n))
-        prototypes.refresh(projector.blocks(), sample, n)
-
-
 def _batches(
-    pool: Pool, projectors: Mapping[str, Projector], size: int, rng: np.random.Generator
+    n: int, projectors: Mapping[str, Projector], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, NDArray[np.int64], dict[str, Array]]]:
     """Shuffle all rows once; yield rows done so far, row numbers, and their raw features.
 
@@ -272,8 +260,8 @@ def _batches(
     chunks are dealt to windows, and the rows of a window are shuffled.
     """
     done = 0
-    for rows in _windows(pool.n, rng):
-        window = {name: pool.columns[p.path][rows] for name, p in projectors.items()}
+    for rows in _windows(n, rng):
+        window = {name: p.column[rows] for name, p in projectors.items()}
         order = rng.permutation(len(rows))
         for part in np.array_split(order, -(-len(rows) // size)):
             done += len(part)

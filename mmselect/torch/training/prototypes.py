@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
 from mmselect.core.limits import check_limits
-from mmselect.engine import Engine
+from mmselect.engine import Engine, ranges
 from mmselect.errors import DataError, ParameterError, SelectionError
 from mmselect.torch.training.losses import TAU, unit
 
@@ -21,6 +22,9 @@ SAMPLED = 64
 
 ROWS = 8192
 """Rows whose prototypes are looked for at a time."""
+
+Features: TypeAlias = Any
+"""A tensor, or what has a length and gives rows as one, by a slice or an array of row numbers."""
 
 COPIES = 1e-5
 """Mean distance to the centre below which a cluster holds copies of one point, up to rounding."""
@@ -83,43 +87,28 @@ class UnimodalPrototypes:
         self._rng = np.random.default_rng(seed)
 
     @torch.no_grad()
-    def refresh(
-        self,
-        features: Tensor | Iterable[Tensor],
-        sample: Tensor | None = None,
-        n: int | None = None,
-    ) -> None:
+    def refresh(self, features: Features) -> None:
         """Cluster the features as they are now; no gradient passes.
+
+        Of more than 64 rows for each prototype, a random part is clustered.
 
         Parameters
         ----------
-        features : (n, d) tensor, or iterable of (b, d) tensors
-            All samples, in one tensor or block after block. Normalised here.
-        sample : (s, d) tensor, optional
-            Rows to cluster. Default, for one tensor: `features`, or a random part of them if there
-            are more than 64 for each prototype.
-        n : int, optional
-            Rows in all blocks together.
+        features : (n, d) tensor, or what gives (b, d) tensors
+            All samples: a tensor or anything that has a length and returns rows by a slice and by
+            an array of row numbers. Normalised here.
 
         Raises
         ------
         SelectionError
             If fewer rows than prototypes have a direction.
         ParameterError
-            If blocks come without a sample, or with other than `n` rows; or rows are no matrix.
+            If rows are no matrix.
         DataError
             If there is nan or inf.
         """
-        if isinstance(features, Tensor):
-            _check_matrix(features)
-            n = len(features)
-            if sample is None:
-                sample = features[torch.from_numpy(self.sampled_rows(n)).to(features.device)]
-            features = features.split(ROWS)
-        if sample is None or n is None:
-            raise ParameterError("expected a sample to cluster, and n, beside blocks")
-        centres = self._cluster(sample)
-        self.assigned, distance = _nearest_of_all(features, centres, n)
+        centres = self._cluster(features[self.sampled_rows(len(features))])
+        self.assigned, distance = _nearest_of_all(features, centres)
         _check_finite(distance)
         self.centroids = functional.normalize(centres, dim=1)
         found, owner = distance.cpu().numpy(), self.assigned.cpu().numpy()
@@ -133,7 +122,8 @@ class UnimodalPrototypes:
         return np.sort(self._rng.choice(n, SAMPLED * self.k, replace=False))
 
     def _cluster(self, sample: Tensor) -> Tensor:
-        _check_matrix(sample)
+        if sample.ndim != 2:
+            raise ParameterError(f"expected features (n, d), found shape {tuple(sample.shape)}")
         z = unit(sample).float()
         _check_finite(z)
         z = z[z.any(dim=1)]
@@ -146,33 +136,22 @@ class UnimodalPrototypes:
         return torch.from_numpy(centres).to(z.device)
 
 
-def _check_matrix(features: Tensor) -> None:
-    if features.ndim != 2:
-        raise ParameterError(f"expected features (n, d), found shape {tuple(features.shape)}")
-
-
 def _check_finite(found: Tensor) -> None:
     """Refuse what comes of nan and inf: a unit vector or a distance that is no number."""
     if not bool(found.isfinite().all()):
         raise DataError("expected finite features, found nan or inf")
 
 
-def _nearest_of_all(blocks: Iterable[Tensor], centres: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def _nearest_of_all(features: Features, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Find the nearest centre of every row, and the distance to it.
 
     Room is made once: small results kept between large temporary ones would hold on to the memory
     of these, a gigabyte for a million rows.
     """
-    assigned = torch.empty(n, dtype=torch.int64, device=centres.device)
-    distance = torch.empty(n, device=centres.device)
-    done = 0
-    for block in blocks:
-        here = slice(done, done + len(block))
-        done = here.stop
-        if done <= n:
-            assigned[here], distance[here] = nearest(unit(block).float(), centres)
-    if done != n:
-        raise ParameterError(f"expected blocks with {n:,} rows, found {done:,}")
+    assigned = torch.empty(len(features), dtype=torch.int64, device=centres.device)
+    distance = torch.empty(len(features), device=centres.device)
+    for here in itertools.starmap(slice, ranges(0, len(features), ROWS)):
+        assigned[here], distance[here] = nearest(unit(features[here]).float(), centres)
     return assigned, distance
 
 

@@ -1,0 +1,138 @@
+"""Facility location that knows, of each sample, its nearest neighbours only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmselect.arrays import Array, Index, Singles
+from mmselect.core.chosen import over_blocks
+from mmselect.core.coverage import neighbours
+from mmselect.core.features import Given, join
+from mmselect.core.presence import Present
+from mmselect.engine import Engine, ranges
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+FORM = 1
+"""Version of what :func:`known_neighbours` finds: a larger one ignores what was kept before."""
+
+NEIGHBOURS = 256
+"""Most similar samples known of each, where nothing else is said."""
+
+KEPT = "neighbours"
+"""What files of neighbours in a cache begin with."""
+
+BLOCK = 8192
+"""Samples whose neighbours are sorted into a sparse array at a time."""
+
+Known = dict[str, Array]
+"""``similar`` (n, count) and ``found`` (n, count), as :func:`nearest_neighbours` has them, its
+``name``, and ``zero_rows``, of each modality."""
+
+
+def known_neighbours(given: Given, count: int, center: bool, engine: Engine) -> Known:
+    """Find the most similar samples of every sample, labeled ones included, or take kept ones.
+
+    They depend on features alone, neither on labels nor on logits: what is kept of a pool
+    (:class:`mmselect.cache.Cache`) holds for every round in which labeled and unlabeled samples
+    together are the same.
+    """
+    n = len(given.labeled) + len(given.candidates)
+    count = min(count, n)
+
+    def search() -> Known:
+        x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
+        x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
+        similar, found, name = neighbours.nearest_neighbours(x, count, engine, given.pairs())
+        zeros = np.array([*zero_rows.values()])
+        return {"similar": similar, "found": found, "name": np.array(name), "zero_rows": zeros}
+
+    def valid(known: Known) -> bool:
+        return bool(
+            known.keys() == {"similar", "found", "name", "zero_rows"}
+            and known["similar"].shape == known["found"].shape == (n, count)
+            and known["similar"].dtype == np.float32
+            and known["found"].dtype == np.int32
+            and not np.isnan(known["similar"].max())
+            and 0 <= known["found"].min() <= known["found"].max() < n
+            and known["zero_rows"].shape == (len(given.features),)
+        )
+
+    if engine.cache is None:
+        return search()
+    digest = neighbours_digest(given.features, given.present, count, center, engine)
+    known: Known = engine.cache.kept(KEPT, digest, valid, search)
+    return known
+
+
+def neighbours_digest(
+    features: Mapping[str, Array], present: Present, count: int, center: bool, engine: Engine
+) -> str:
+    """Digest of all that neighbours depend on: every byte of the features, and how they are found.
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> x = np.ones((2, 1), np.float32)
+    >>> one, two = (neighbours_digest({"a": z}, {}, 9, True, SERIAL) for z in (x, 2 * x))
+    >>> len(one), one == two
+    (64, False)
+    """
+    how = [neighbours.FLAT_UP_TO, neighbours.PROBES, neighbours.TRAINING, neighbours.STEPS]
+    digest = hashlib.sha256(f"{FORM} {np.__version__} {count} {center} {how}".encode())
+    for name, array in features.items():
+        digest.update(f" {array.shape} {array.dtype.str}".encode())
+        if name in present:
+            digest.update(present[name].tobytes())
+        for part in over_blocks(_digest, array, engine, "comparing features with the cache"):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _digest(_first: int, block: Array) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(block).data).digest()
+
+
+def edges_among(known: Known, clients: Index) -> tuple[csr_array, Singles]:
+    """Positive similarities of some samples to each other, and their largest ones to the others.
+
+    Parameters
+    ----------
+    known : Known
+    clients : (m,) ndarray of int
+        Increasing.
+
+    Returns
+    -------
+    edges : sparse array, shape (m, m)
+    best : (m,) ndarray of float32
+        At least 0.
+
+    Examples
+    --------
+    >>> known = {"similar": np.array([[1, 0.5], [1, 0.75], [0.75, 1]], np.float32),
+    ...     "found": np.array([[0, 1], [1, 2], [1, 2]], np.int32)}
+    >>> edges, best = edges_among(known, np.array([1, 2]))
+    >>> edges.toarray().round(2).tolist(), best.tolist()
+    ([[1.0, 0.75], [0.75, 1.0]], [0.0, 0.0])
+    """
+    from scipy.sparse import csr_array
+
+    similar, found, m = known["similar"], known["found"], len(clients)
+    position = np.full(len(similar), -1, np.int32)
+    position[clients] = np.arange(m, dtype=np.int32)
+    blocks, best = [clients[a:b] for a, b in ranges(0, m, BLOCK)], np.zeros(m, np.float32)
+    counts = [((similar[c] > 0) & (position[found[c]] >= 0)).sum(axis=1) for c in blocks]
+    starts = np.concatenate([[0], *counts]).cumsum()
+    values, columns = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
+    for (a, b), rows in zip(ranges(0, m, BLOCK), blocks, strict=True):
+        near, among = similar[rows], position[found[rows]]
+        inside = (near > 0) & (among >= 0)
+        values[starts[a] : starts[b]], columns[starts[a] : starts[b]] = near[inside], among[inside]
+        best[a:b] = np.where(among < 0, near, 0).max(axis=1, initial=0)
+    return csr_array((values, columns, starts), shape=(m, m)), best

@@ -1,0 +1,118 @@
+"""One pass over all pairs: gains of all candidates given several covers, and pairs that matter."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmselect.arrays import Floats, Singles
+from mmselect.core.coverage.gains import TILE, Tiles, triangle
+from mmselect.core.presence import Pairs, similarities
+from mmselect.engine import Engine, ranges
+
+STRIP = 64
+"""Rows of a tile that are in cache together."""
+
+ROUNDING = 2.0**-13
+"""Relative error of gains at most: float32 sums of up to 1,024 terms, none of them negative."""
+
+Edges: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], Singles]
+"""Clients, candidates, similarities."""
+
+
+def survey(
+    x: Singles,
+    covers: Singles,
+    least: Singles | None,
+    weights: Floats,
+    engine: Engine,
+    pairs: Pairs | None = None,
+) -> tuple[Floats, Edges]:
+    """Σ_i w_i max(0, s_ij - b_i) for every j and every cover b, and similarities above `least`.
+
+    Each similarity is computed once and used twice, as s_ij and as s_ji.
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, d)
+        Products of rows are similarities.
+    covers : float32 array, shape (covers, n)
+        What clients have, for each cover.
+    least : float32 array, shape (n,), or None
+        Pairs with ``s_ij > least_i`` are returned; None: no pairs.
+    weights : float64 array, shape (n,)
+    engine : Engine
+    pairs : Pairs, optional
+        What makes products similarities where modalities lack; None: nothing.
+
+    Returns
+    -------
+    gains : float64 array, shape (covers, n)
+        Up to a relative error of `ROUNDING`, beside that of the similarities.
+    edges : clients, candidates, similarities, each of shape (pairs,)
+
+    Examples
+    --------
+    >>> from mmselect.engine import SERIAL
+    >>> x, covers = np.eye(2, dtype=np.float32), np.array([[0, 0], [0, 0.5]], dtype=np.float32)
+    >>> gains, edges = survey(x, covers, covers[1], np.ones(2), SERIAL)
+    >>> gains.tolist(), edges[0].tolist()
+    ([[1.0, 1.0], [1.0, 0.5]], [0, 1])
+    """
+    n, counts = len(x), weights.astype(np.float32)
+
+    def row_of_tiles(tiles: Tiles) -> tuple[Floats, list[Edges]]:
+        (a, b), gains, edges = tiles[0], np.zeros((len(covers), n)), []
+        for start, stop in tiles:
+            products = similarities(x, slice(a, b), slice(start, stop), pairs)
+            by_columns = tile_gains(products, covers[:, a:b, None], counts[a:b], rows=True)
+            gains[:, start:stop] += by_columns
+            if start > a:
+                others = covers[:, None, start:stop]
+                gains[:, a:b] += tile_gains(products, others, counts[start:stop], rows=False)
+            if least is not None:
+                edges.append(_above(products, least[a:b, None], a, start))
+                if start > a:
+                    candidate, client, value = _above(products, least[start:stop], a, start)
+                    edges.append((client, candidate, value))
+        return gains, edges
+
+    total = np.zeros((len(covers), n))
+    found: list[Edges] = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))]
+    for gains, edges in engine.map(row_of_tiles, triangle(n, TILE), "comparing all pairs"):
+        total += gains
+        found += edges
+    clients, candidates, values = (np.concatenate(part) for part in zip(*found, strict=True))
+    return total, (clients, candidates, values)
+
+
+def tile_gains(products: Singles, covers: Singles, weights: Singles, rows: bool) -> Floats:
+    """Gains of a tile's candidates, whose clients are its rows or its columns, (covers, c).
+
+    Covers only rise, so what is above one is taken from what is above the one before.
+    """
+    steps = np.diff(covers, axis=0, prepend=np.float32(0))
+    gains = np.zeros((len(covers), products.shape[rows]))
+    spare = np.empty((STRIP, products.shape[1]), np.float32)
+    zeros = np.zeros(products.shape[1], np.float32)
+    for start, stop in ranges(0, len(products), STRIP):
+        over, part = spare[: stop - start], slice(start, stop)
+        source = products[part]
+        for gain, step in zip(gains, steps, strict=True):
+            np.subtract(source, step[part] if rows else step, out=over)
+            np.maximum(over, zeros, out=over)
+            if rows:
+                gain += weights[part] @ over
+            else:
+                gain[part] = over @ weights
+            source = over
+    return gains
+
+
+def _above(products: Singles, least: Singles, row: int, column: int) -> Edges:
+    """Rows, columns and values above `least` of a tile that begins at (row, column)."""
+    at = np.flatnonzero(products > least)
+    rows, columns = np.divmod(at.astype(np.int32), np.int32(products.shape[1]))
+    return rows + np.int32(row), columns + np.int32(column), products.ravel()[at]
