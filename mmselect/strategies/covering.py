@@ -25,8 +25,8 @@ from mmselect.strategies.record import Batch, Nearest, Picks
 
 FEATURES = "/features"
 
-SEARCHING = 400_000_000
-"""Bytes that each thread takes while it looks for the neighbours of some samples."""
+SEARCHING, SEARCHING_EACH = 150_000_000, 400
+"""Bytes that each thread takes while it looks for neighbours: anyway, and for each sample."""
 
 
 def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Array], Present]:
@@ -152,8 +152,9 @@ def facility_footprint(request: Any, k: int) -> int:
     features = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
     n, width = n + len(request.labeled), sum(column.shape[1] for column in features)
     pairs = n * min(given.get("neighbours", NEIGHBOURS), n)
-    search = 4 * n * width + 8 * pairs + request.engine.threads * SEARCHING
-    return int(max(search, 16 * pairs)) + 80_000_000  # faiss, and blocks of pairs
+    searching = request.engine.threads * (SEARCHING + SEARCHING_EACH * n)
+    search = 4 * n * width + 8 * pairs + searching
+    return int(max(search, 27 * pairs)) + 80_000_000  # faiss, and pairs in two orders
 
 
 def kept_neighbours(batch: Batch) -> tuple[Path, int] | None:
