@@ -6,9 +6,9 @@
 Each pool is replayed in three regimes, with five rounds and every strategy that the pool has the
 data for: few labels (2 % of the training samples at the start and in each round), many (5 %), and
 one label per class (a random sample of each class at the start, as many picks in each round). Every
-cold start is tried at three sizes. ``--regimes one`` makes that part alone. Writes what the page has
-between ``<!-- begin evidence POOL-REGIME -->`` and its end, the figures in ``docs/images``, and every
-round's measures in ``docs/evidence/*.csv``.
+cold start is tried at three sizes. ``--regimes one`` makes that part alone. Writes what the page
+has between ``<!-- begin evidence POOL-REGIME -->`` and its end, the figures in ``docs/images``, and
+every round's measures in ``docs/evidence/*.csv``.
 """
 
 from __future__ import annotations
