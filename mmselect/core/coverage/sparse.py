@@ -18,7 +18,7 @@ from mmselect.engine import Engine, ranges
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-FORM = 1
+FORM = 2
 """Version of what :func:`known_neighbours` finds: a larger one ignores what was kept before."""
 
 NEIGHBOURS = 256
