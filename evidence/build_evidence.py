@@ -6,9 +6,9 @@
 Each pool is replayed in three regimes, with five rounds and every strategy that the pool has the
 data for: few labels (2 % of the training samples at the start and in each round), many (5 %), and
 one label per class (a random sample of each class at the start, as many picks in each round). Every
-cold start is tried at three sizes. Writes the parts of the page between
-``<!-- begin evidence POOL -->`` and its end, the figures in ``docs/images``, and every round's
-measures in ``docs/evidence/*.csv``.
+cold start is tried at three sizes. ``--regimes one`` makes that part alone. Writes what the page
+has between ``<!-- begin evidence POOL-REGIME -->`` and its end, the figures in ``docs/images``, and
+every round's measures in ``docs/evidence/*.csv``.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ COMPARED = (OURS, "facility:doubt=none", "facility:doubt=fused", "margin", "badg
 STARTS = ("random", OURS, "kmeans", "coreset", "activeft", "mmcsal", "mmcsal:alignment=0.3")
 REGIMES = {"few": "2%", "many": "5%"}
 ONE = "one"
+START = "start"
 TITLES = {"few": "Few labels", "many": "Many labels", ONE: "One label per class"}
 START_BUDGETS = ("1%", "2%", "5%")
 ROUNDS = 5
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("pools", nargs="+", metavar="NAME=POOL")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--regimes", nargs="+", default=[*TITLES], choices=TITLES)
+    parser.add_argument("--regimes", nargs="+", default=[*TITLES, START], choices=[*TITLES, START])
     parser.add_argument("--trained", action="store_true", help="with few labels, those too")
     parser.add_argument("--runs", type=Path, help="keep finished runs here, and go on from them")
     given = parser.parse_args()
@@ -77,34 +78,33 @@ def main() -> None:
     for pair in given.pools:
         name, _, path = pair.partition("=")
         how = {"seeds": given.seeds, "jobs": given.jobs, "folder": kept / name}
-        trained = TRAINED if given.trained else ()
-        fill(f"evidence {name}", "\n".join(evidence(name, path, given.regimes, trained, how)))
+        strategies = able(path, (*STRATEGIES, *FORMS))
+        for regime in given.regimes:
+            if regime == START:
+                starts = [name for name in STARTS if name in strategies]
+                lines = start_table(path, starts, how)
+            else:
+                more = TRAINED if given.trained and regime == "few" else ()
+                lines = evidence(name, played(path, [*strategies, *more], regime, how), regime)
+            fill(f"evidence {name}-{regime}", "\n".join(lines))
     fill("evidence overview", "\n".join(overview()))
 
 
-def evidence(
-    name: str, path: str, regimes: Sequence[str], trained: Sequence[str], how: dict[str, Any]
-) -> Iterator[str]:
-    """Make the tables of one pool, and its figures."""
-    strategies = able(path, (*STRATEGIES, *FORMS))
-    for regime in regimes:
-        title = TITLES[regime]
-        more = trained if regime == "few" else ()
-        found = played(path, [*strategies, *more], regime, how)
-        columns = {key: v for key, v in found.columns.items() if key != "seconds"}
-        (DOCS / "evidence").mkdir(exist_ok=True)
-        emit(as_csv({**columns}), DOCS / "evidence" / f"{name}-{regime}.csv")
-        kept = [run for run in found.runs if run.strategy in DRAWN]
-        drawn = Replay({**found.settings, "strategies": list(DRAWN)}, kept, [])
-        place = DOCS / "images" / f"evidence-{name}-{regime}.svg"
-        emit([plots.render(plots.learning_curves(drawn), "svg")], place)
-        yield from query_table(found, title)
-        yield ""
-        yield f"![Learning curves, {title.lower()}](images/evidence-{name}-{regime}.svg)"
-        yield ""
-        yield from heads_table(found, title)
-        yield ""
-    yield from start_table(path, [name for name in STARTS if name in strategies], how)
+def evidence(name: str, found: Replay, regime: str) -> Iterator[str]:
+    """Make the tables of one regime of a pool, its figure, and its rounds."""
+    title = TITLES[regime]
+    columns = {key: v for key, v in found.columns.items() if key != "seconds"}
+    (DOCS / "evidence").mkdir(exist_ok=True)
+    emit(as_csv({**columns}), DOCS / "evidence" / f"{name}-{regime}.csv")
+    kept = [run for run in found.runs if run.strategy in DRAWN]
+    drawn = Replay({**found.settings, "strategies": list(DRAWN)}, kept, [])
+    place = DOCS / "images" / f"evidence-{name}-{regime}.svg"
+    emit([plots.render(plots.learning_curves(drawn), "svg")], place)
+    yield from query_table(found, title)
+    yield ""
+    yield f"![Learning curves, {title.lower()}](images/evidence-{name}-{regime}.svg)"
+    yield ""
+    yield from heads_table(found, title)
 
 
 def played(path: str, strategies: Sequence[str], regime: str, how: dict[str, Any]) -> Replay:

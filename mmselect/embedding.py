@@ -16,7 +16,7 @@ from mmselect.core.sampling.gradients import GradientPoints, full
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
 from mmselect.engine import Progress, compute_rows, format_bytes, map_rows
 from mmselect.errors import OutputError
-from mmselect.option import accepts
+from mmselect.keywords import accepts
 from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.pool.storage import created

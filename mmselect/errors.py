@@ -246,3 +246,15 @@ def suggestion(found: object, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     near = get_close_matches(str(found)[:LONGEST_NAME].lower(), names, n=1)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def unexpected(name: str, known: Iterable[str], function: str = "") -> TypeError:
+    """Say that there is no such keyword, as Python does, and which one was perhaps meant.
+
+    Examples
+    --------
+    >>> unexpected("joni", ["ids", "join"], "pack")
+    TypeError("pack: unexpected keyword argument 'joni'; did you mean 'join'?")
+    """
+    where = f"{function}: " if function else ""
+    return TypeError(f"{where}unexpected keyword argument {name!r}{suggestion(name, known)}")

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, NamedTuple, dataclass_transform
 
 from mmselect.errors import BudgetError, UsageError, suggestion
 from mmselect.lists import ListFile
@@ -29,8 +29,6 @@ BUDGET = "a count of at least 1, or a share above 0% and up to 100%"
 
 Parser = Callable[[str, Any], Any]
 """Turns what was said for an option of this name, as text or in Python, into its value."""
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Condition(NamedTuple):
@@ -374,26 +372,3 @@ def options(ask: type[Asked]) -> dict[str, Option]:
     """Options by field: those of the class itself first, then those of its bases."""
     known = {each.name: each.metadata["option"] for each in fields(ask)}
     return {name: known[name] for kind in ask.__mro__ for name in inspect.get_annotations(kind)}
-
-
-def accepts(ask: type[Asked]) -> Callable[[Function], Function]:
-    """Show the fields of `ask` as keyword arguments of a function that takes ``**asked``.
-
-    They stand in its signature, and in its docstring in place of ``{options}``.
-    """
-
-    def decorate(function: Function) -> Function:
-        signature, known = inspect.signature(function), options(ask)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        types, kind = get_type_hints(ask), inspect.Parameter.KEYWORD_ONLY
-        more = [
-            inspect.Parameter(name, kind, default=getattr(ask, name), annotation=types[name])
-            for name in known
-            if name not in signature.parameters
-        ]
-        shown = "\n    ".join(f"{p.name}\n        {known[p.name].help}" for p in more)
-        function.__doc__ = (function.__doc__ or "").replace("{options}", shown)
-        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-        return function
-
-    return decorate

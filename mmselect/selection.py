@@ -19,7 +19,8 @@ from mmselect.core.constraints.highest import top
 from mmselect.core.presence import cut, patterns_of
 from mmselect.engine import ranges
 from mmselect.errors import NeedsError, SelectionError, few, needing
-from mmselect.option import accepts
+from mmselect.keywords import accepts
+from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.memory import held_pool
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.progress import Progress, counted
@@ -145,7 +146,7 @@ def _frame(fields: dict[str, Any]) -> pandas.DataFrame:
     return pandas.DataFrame(fields, copy=True)
 
 
-@accepts(Scoring)
+@accepts(Scoring, ARGUMENTS)
 def score(
     pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",
@@ -205,7 +206,7 @@ def carry_out_scores(request: Request) -> Scores:
     )
 
 
-@accepts(Selecting)
+@accepts(Selecting, ARGUMENTS)
 def select(
     pool: Pool | PoolPath | Sequence[PoolPath] | None = None,
     strategy: str = "auto",

@@ -129,8 +129,19 @@ def test_python_refuses_what_only_python_can_say() -> None:
     assert ask.Selecting(threads=None).threads is None
     (condition,) = ask.Selecting(where="loss<3").where or ()
     assert ask.Selecting(where=condition).where == (condition,)
-    with pytest.raises(TypeError, match="bugdet"):
-        mmselect.select("pool.h5", bugdet=3)
+
+
+def test_unknown_keyword_names_the_one_that_was_meant(tmp_path: Path) -> None:
+    for call, meant in (
+        (lambda: mmselect.select("pool.h5", bugdet=3), "'bugdet'; did you mean 'budget'"),
+        (lambda: mmselect.select(featurse={"image": []}), "did you mean 'features'"),
+        (lambda: mmselect.score("pool.h5", strateyg="smem"), "did you mean 'strategy'"),
+        (lambda: mmselect.pack(tmp_path / "p.h5", joni="id"), "did you mean 'join'"),
+        (lambda: mmselect.look("pool.h5", outptu="page.html"), "did you mean 'output'"),
+        (lambda: mmselect.write_pool(tmp_path / "p.h5", lables=[0]), "did you mean 'labels'"),
+    ):
+        with pytest.raises(TypeError, match=meant):
+            call()
 
 
 def test_python_takes_what_the_command_line_takes(pool: Path) -> None:

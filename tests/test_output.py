@@ -118,6 +118,15 @@ def test_columns_go_along(pool: Path, cli, tmp_path: Path, picks: mmselect.Selec
     assert [CAPTIONS[i] for i in records["index"]] == records["caption"].tolist()
 
 
+def test_npy_holds_many_columns_without_a_warning(tmp_path: Path, cli) -> None:
+    path, target = tmp_path / "pool.h5", tmp_path / "scores.npy"
+    heads = {name: np.eye(9, 3) for name in ("image", "long" * 20_000)}
+    mmselect.write_pool(path, unimodal_logits=heads, multimodal_logits=np.eye(9, 3))
+    found = cli("score", path, "-s", "smem", "-q", "-o", target)
+    assert (found.code, found.err) == (0, "")
+    assert len(np.load(target, max_header_size=10**6)) == 9
+
+
 def test_a_column_whose_name_is_taken_is_renamed(tmp_path: Path, cli) -> None:
     path = tmp_path / "pool.h5"
     metadata = {"score": np.arange(9), "metadata_score": np.arange(9, 18)}

@@ -13,10 +13,11 @@ from mmselect.ask import Looking, Picking, Selecting
 from mmselect.constraint import joined
 from mmselect.engine import Progress
 from mmselect.errors import UsageError
+from mmselect.keywords import accepts
 from mmselect.lists import ListFile
 from mmselect.looking.data import View, page_data
 from mmselect.looking.picks import Shown, of_list, of_selection
-from mmselect.option import accepts, conditions
+from mmselect.option import conditions
 from mmselect.output.emitting import emit
 from mmselect.output.page import assemble
 from mmselect.pool.reading import Pool, PoolPath, opened_pool

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -182,7 +183,9 @@ def as_lines(values: Iterable[Any]) -> Iterator[bytes]:
 def as_npy(array: NDArray[Any]) -> Iterator[bytes]:
     """Turn an array into an npy file."""
     buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
+    with warnings.catch_warnings():  # a later format, for names that are long or not Latin
+        warnings.simplefilter("ignore", UserWarning)
+        np.save(buffer, array, allow_pickle=False)
     yield buffer.getvalue()
 
 

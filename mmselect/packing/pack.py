@@ -16,7 +16,7 @@ from mmselect.arrays import Array
 from mmselect.engine import Progress, ranges, silent
 from mmselect.errors import SchemaError, UsageError, few, located
 from mmselect.files import check_targets
-from mmselect.option import accepts
+from mmselect.keywords import accepts
 from mmselect.packing.asking import Packing
 from mmselect.packing.gathering import gather
 from mmselect.packing.kinds import keys_of

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, SchemaError
+from mmselect.errors import DataError, SchemaError, unexpected
 from mmselect.pool.schema import SCHEMA, Kind, by_path, match
 
 Tensor = Any
@@ -35,7 +35,7 @@ def arrays_of(arguments: Mapping[str, Tensor | Mapping[str, Tensor] | None]) -> 
     {'/features/image': array([[1., 2.]]), '/label': array([-1])}
     """
     if unknown := sorted(arguments.keys() - {*ARGUMENTS}):
-        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
+        raise unexpected(unknown[0], ARGUMENTS)
     for dataset in SCHEMA:
         values = arguments.get(dataset.argument)
         if dataset.named and not isinstance(values, Mapping | None):

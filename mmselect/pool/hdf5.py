@@ -148,14 +148,22 @@ def _sound_szip(values: tuple[int, ...]) -> bool:
 
 
 def check_chunks(dataset: h5d.DatasetID, filters: list[str]) -> None:
-    """Refuse chunks that are smaller than the checksum in them: HDF5 reads on before their start.
+    """Refuse chunks over which HDF5 would read before their start, or take any memory they ask for.
 
     Raises
     ------
     SchemaError
+        If one is smaller than the checksum in it, or szip is told another size than the chunk's.
     """
     if "fletcher32" in filters and dataset.chunk_iter(lambda c: (c.size < 4) or None):
         raise SchemaError("expected chunks with a checksum, found one of less than 4 bytes")
+    if "szip" in filters:
+        size = prod(dataset.get_create_plist().get_chunk()) * dataset.get_type().get_size()
+        for i in range(dataset.get_num_chunks()):
+            skipped, stored = dataset.read_direct_chunk(dataset.get_chunk_info(i).chunk_offset)
+            told = int.from_bytes(stored[:4], "little")
+            if not skipped and told != size:
+                raise SchemaError(f"expected chunks of {size:,} bytes, found one of {told:,}")
 
 
 def check_size(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmselect.ask import Replaying
 from mmselect.engine import Progress
-from mmselect.option import accepts
+from mmselect.keywords import accepts
 from mmselect.pool.reading import Pool, PoolPath
 from mmselect.replay.data import Data
 from mmselect.replay.first import play_first

@@ -227,7 +227,7 @@ def footprint(request: Any, k: int) -> int:
     """Estimate what the sampler keeps: the picks' factors, and some numbers per candidate."""
     columns = request.pool.columns
     widths = [c.shape[1] for p, c in columns.items() if p in request.reads and len(c.shape) == 2]
-    return int(4 * k * sum(widths) + 100 * len(request.candidates))
+    return int(4 * k * sum(widths) + 60 * len(request.candidates))
 
 
 _HEAD = need(CLASSIFIER, COALITIONS)

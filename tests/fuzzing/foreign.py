@@ -86,7 +86,6 @@ def make(rng: random.Random, whole: Mapping[str, bytes], folder: Path) -> list[s
         data = rewritten(rng, data)
     if rng.random() < 0.6:
         data = spoil(rng, data)
-    folder.mkdir()
     (folder / name).write_bytes(data)
     np.save(folder / WHOLE, np.ones((N, D), np.float32))
     more = [] if rng.random() < 0.8 else ["--link"]

@@ -79,8 +79,6 @@ class TooLongError(BaseException):
 
 def make(rng: random.Random, seeds: Sequence[dict[str, bytes]], folder: Path) -> None:
     """Make an input: a whole pool whose structure, or bytes, or both are changed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
     for name, data in rng.choice(seeds).items():
         (folder / name).write_bytes(data)
     pool, level = folder / POOL, rng.random()
@@ -189,17 +187,16 @@ def prepare(
 ) -> list[str]:
     """Make input `number` in `folder`, and go there; return the command that it is for."""
     rng = random.Random(f"{seed} {number}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.chdir(folder)  # before it is made: HDF5 puts external storage where the process is
     if rng.random() < FOREIGN:
-        shutil.rmtree(folder, ignore_errors=True)
-        found = foreign.make(rng, others, folder)
-        os.chdir(folder)
-        return found
+        return foreign.make(rng, others, folder)
     command = list(rng.choice(COMMANDS))
     if command[0] in ("select", "score", "embed"):
         command += ["--threads", "1"]
     command += ["--budget", "2"] if command[0] == "select" else []
     make(rng, seeds, folder)
-    os.chdir(folder)
     return [*command[:1], POOL, *command[1:]]
 
 

@@ -478,3 +478,18 @@ def test_parameters_of_szip_that_divide_by_zero(pool: Path, cli: Any) -> None:
         spoilt[i] = 0
         pool.write_bytes(data.replace(values.tobytes(), spoilt.tobytes()))
         assert "filter szip cannot have the parameters" in cli("check", pool).out
+
+
+@pytest.mark.skipif(not h5z.filter_avail(h5z.FILTER_SZIP), reason="this HDF5 lacks szip")
+def test_a_size_that_szip_is_told(pool: Path, cli: Any) -> None:
+    with without(pool) as handle:
+        how = {"compression": "szip", "compression_opts": ("nn", 8), "chunks": (20, C)}
+        made = handle.create_dataset(NAME, data=np.round(Y), **how)  # numbers that get smaller
+        place = made.id.get_chunk_info(1).byte_offset
+    assert "szip" not in cli("check", pool).out
+    data = bytearray(pool.read_bytes())
+    assert int.from_bytes(data[place : place + 4], "little") == 20 * C * 4
+    data[place + 3] = 0x72  # 1.9 GB
+    pool.write_bytes(data)
+    expected = f"expected chunks of {20 * C * 4:,} bytes, found one of 1,9"
+    assert f"{NAME}: {expected}" in cli("check", pool).out

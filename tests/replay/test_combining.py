@@ -14,6 +14,8 @@ from scipy import stats
 from mmselect.errors import MmselectError
 from mmselect.replay.combining import combine
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 HEADS = {
     "all modalities": "accuracy",
     "strongest alone": "accuracy.b",

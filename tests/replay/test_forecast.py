@@ -25,6 +25,8 @@ from mmselect.replay.forecast import (
 )
 from mmselect.replay.summary import parse_target
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 PLANTED = Palm(0.83, 0.2, 0.7, 0.6, 50.0)
 
 

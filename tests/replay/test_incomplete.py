@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import Result
 
 import mmselect
@@ -14,6 +15,8 @@ from mmselect.replay.data import load
 from mmselect.replay.heads import fit_heads, logits, scales, views
 from mmselect.replay.linear import outputs
 from mmselect.replay.measures import measure
+
+pytestmark = pytest.mark.usefixtures("few_penalties")
 
 N = 240
 

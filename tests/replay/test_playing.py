@@ -18,12 +18,15 @@ from conftest import LISTENING, arrays
 import mmselect
 from mmselect.ask import Replaying
 from mmselect.errors import MmselectError, NeedsError, SelectionError, UsageError
-from mmselect.replay import rounds
+from mmselect.replay import heads, plan, rounds
 from mmselect.replay.data import Oracle, load, part
+from mmselect.replay.heads import C_GRID
 from mmselect.replay.linear import LinearTrainer
 from mmselect.replay.runs import Replay, replay
 from mmselect.strategies import registry
 from mmselect.strategies.record import Batch, Picks, Strategy, need
+
+pytestmark = pytest.mark.usefixtures("few_penalties")
 
 SMALL: dict[str, Any] = {"rounds": 2, "budget": 6, "start_budget": 20, "seeds": 2}
 STARTS = ("random", "mmcsal:steps=5", "activeft:steps=5", "kmeans", "coreset", "facility")
@@ -124,7 +127,11 @@ def test_the_start_from_what_is_labeled(tmp_path: Path) -> None:
     assert [run.picks[0] for run in found.runs] == [expected, expected]
 
 
-def test_processes_and_stored_runs_change_nothing(known: Path, tmp_path: Path) -> None:
+def test_processes_and_stored_runs_change_nothing(
+    known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (heads, plan):  # other processes know no other grid
+        monkeypatch.setattr(module, "C_GRID", C_GRID)
     told: list[tuple[int, int]] = []
 
     def played(**more: Any) -> Replay:

@@ -11,7 +11,7 @@ import torch
 
 from mmselect.errors import OutputError, ParameterError
 from mmselect.files import check_targets
-from mmselect.option import accepts
+from mmselect.keywords import accepts
 from mmselect.progress import silent
 from mmselect.terminal import bar
 from mmselect.torch.export.batches import order_problem, own_generators, promised_rows

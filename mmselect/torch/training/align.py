@@ -19,7 +19,7 @@ from mmselect.describe.numbers import alignment_pairs, measure_alignment
 from mmselect.engine import Engine, Progress
 from mmselect.errors import MmselectError, NeedsError, ParameterError, few
 from mmselect.files import check_targets
-from mmselect.option import accepts
+from mmselect.keywords import accepts
 from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
 from mmselect.pool.writing import PoolWriter
