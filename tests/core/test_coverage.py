@@ -453,6 +453,16 @@ def test_facility_of_grids_with_labels_and_many_copies(matrix, seed, n):
     assert found.picks.tolist() == picks
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_rounding_that_adds_up_over_copies_is_no_gain(seed):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(0, 2, (1500, 3)).astype(np.float32)]
+    _, labeled = np.unique(features[0], axis=0, return_index=True)
+    found = facility(features, 5, labeled=labeled)
+    assert found.picks.tolist() == np.setdiff1d(np.arange(1500), labeled)[:5].tolist()
+    assert not found.gains.any()
+
+
 def test_a_wrong_draft_costs_time_only(monkeypatch):
     """Picks drafted from the end of the pool are refuted one by one, and none is made."""
     features = pool(400)

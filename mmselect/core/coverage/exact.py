@@ -74,6 +74,7 @@ class ExactGreedy:
         self.work = {"rows": 0, "passes": 0, "columns": 0, "decided": 0}
         self.best, self.exact_best = best.astype(np.float32), best
         self.rounding = rounding_of(d)
+        self.doubtful = float(self.rounding * self.weights.sum())  # rounding adds up to it at most
         self.matrix = (
             all_products(x, engine, pairs=self.pairs) if 4 * n * n <= MATRIX_BYTES else None
         )
@@ -97,6 +98,8 @@ class ExactGreedy:
             if self.matrix is None and self.edges is None and (pairs := self._prove(size - step)):
                 self._hold(pairs)
             pick = self._choose()
+            if self._lowered(pick):
+                continue
             worth = self.gain[pick] >= NOISE
             if not worth and self.allowed is None:
                 # Everything is covered: the rest of the budget goes to the lowest rows.
@@ -126,6 +129,7 @@ class ExactGreedy:
         ahead = self.ahead
         if ahead is not None and self.latest is not None:
             ahead.told(self.latest, self.best, self.taken, self.allowed)
+            self.latest = None
         if self.fresh.any() and not len(self._stale()):
             return []
         pairs = [] if ahead is None else ahead.pairs(self.best)
@@ -208,6 +212,15 @@ class ExactGreedy:
         cost = np.ones(len(near)) if self.allowed is None else self.allowed.cost[near]
         total = np.array([self._exact_gain(int(candidate)) for candidate in near]) / cost
         return int(near[np.argmax(total >= total.max() - TIE * (1 / cost + total.max()))])
+
+    def _lowered(self, candidate: int) -> bool:
+        """Correct a gain that is float32 rounding, which adds up over copies of a sample."""
+        if not NOISE <= self.gain[candidate] < self.doubtful:
+            return False
+        gain = self._exact_gain(candidate)
+        if lowered := gain < NOISE:
+            self.gain[candidate] = gain
+        return lowered
 
     def _improvable(self, candidate: int) -> Index:
         """Clients to which the candidate may be closer than what they have."""
