@@ -106,7 +106,7 @@ KINDS = {
 DECODE = """
 import sys, pyarrow.parquet as pq
 for _ in pq.ParquetFile(sys.argv[1], pre_buffer=False, buffer_size=1 << 20).iter_batches(
-    2048, use_threads=False
+    1024, use_threads=False
 ):
     pass
 """

@@ -23,7 +23,7 @@ from mmselect.packing.kinds import keys_of
 from mmselect.packing.linking import link_to, links_of
 from mmselect.packing.plan import Item, Plan, make_plan, same
 from mmselect.packing.report import Origin, Packed, report
-from mmselect.packing.source import Files, Source
+from mmselect.packing.source import Files, Lacking, Source
 from mmselect.pool.column import Column
 from mmselect.pool.conversion import ARGUMENTS
 from mmselect.pool.linked import Link
@@ -111,7 +111,22 @@ def carry_out(
     """Make a pool of what was asked for; see :func:`pack`."""
     if ask.base is None and all(getattr(ask, name) is None for name in ARGUMENTS):
         raise UsageError(f"expected a source, such as --features NAME={_example(table)}")
-    with Files() as files:
+    lacking: set[tuple[Path, str]] = set()
+    while True:
+        try:
+            return _carry_out(ask, target, table, progress or silent, Files(lacking))
+        except Lacking as found:  # once for each such column, which is then read for it first
+            lacking.add(found.column)
+
+
+def _carry_out(
+    ask: Packing,
+    target: Path,
+    table: str | os.PathLike[str] | None,
+    progress: Progress,
+    opened: Files,
+) -> Packed:
+    with opened as files:
         base = files.enter_context(open_pool(ask.base, ids=False)) if ask.base is not None else None
         found = gather(ask, None if table is None else Path(table), base, files)
         read = [str(source.path) for source in found.sources.values() if not source.held]
@@ -123,7 +138,7 @@ def carry_out(
         for name in links:
             plan.items.pop(name, None)
         rows = _check_axes(plan, links)
-        _write(plan, links, rows, target, ask.memory, progress or silent)
+        _write(plan, links, rows, target, ask.memory, progress)
         origins = dict(_origins(plan, links, named, found.sources))
     return report(target, origins, [*found.notices, *plan.notices])
 

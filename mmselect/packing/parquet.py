@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from mmselect.errors import DataError, InputError, MmselectError, needing
 from mmselect.packing.arrays import gap, in_numeric_order
-from mmselect.packing.source import Files, InOrder, Source, beside, choose
+from mmselect.packing.source import Files, InOrder, Lacking, Source, beside, choose
 from mmselect.pool.ids import as_stored
 
-BLOCK = 1 << 22
-"""Bytes of numbers that are decoded at a time."""
+BLOCK = 1 << 21
+"""Bytes of numbers that are decoded at a time: they stay in cache until they are written."""
 
 PAGES = 1 << 20
 """Bytes of a file that are read at a time, in place of a whole column of a row group."""
@@ -38,8 +38,9 @@ def open_parquet(path: Path, key: str, files: Files) -> Source:
         columns = [[_part(shard, file, name) for name in several] for shard, file in shards]
         return Source(path, key, tuple(beside(key, each) for each in columns), in_order=True)
     key = choose(key, names, path, "columns")
-    parts = tuple(_part(shard, file, key) for shard, file in shards)
-    nulls = any(_has_nulls(file, key) for _, file in shards) and len(parts[0].shape) > 1
+    nulls = (path, key) in files.lacking
+    missed = None if nulls else (path, key)
+    parts = tuple(_part(shard, file, key, missed) for shard, file in shards)
     absent = partial(_absent, [file for _, file in shards], key) if nulls else None
     notices = gap([shard for shard, _ in shards])
     return Source(path, key, parts, in_order=True, absent=absent, notices=notices)
@@ -66,18 +67,19 @@ def _open(path: Path, files: Files) -> Any:
     return found
 
 
-def _part(path: Path, file: Any, key: str) -> InOrder:
-    """Make what reads the column of one file."""
+def _part(path: Path, file: Any, key: str, missed: tuple[Path, str] | None = None) -> InOrder:
+    """Make what reads the column of one file; `missed`: what to name if a list is not there."""
     from pyarrow import types
 
-    if key not in file.schema_arrow.names:
-        raise InputError(f"expected a column {key!r}, found none", file=str(path))
+    if (found := file.schema_arrow.names.count(key)) != 1:
+        message = f"expected one column {key!r}, found {found or 'none'}"
+        raise InputError(message, file=str(path))
     rows, kind = file.metadata.num_rows, file.schema_arrow.field(key).type
     if rows < 0:
         raise InputError(f"expected a number of rows, found {rows}", file=str(path))
     shape: tuple[int, ...] = (rows,)
     if any(f(kind) for f in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
-        shape, kind = (rows, _width(path, file, key)), kind.value_type
+        shape, kind = (rows, _width(path, file, key, kind)), kind.value_type
         if not (types.is_floating(kind) or types.is_integer(kind)):
             raise InputError(
                 f"expected lists of numbers, found lists of {kind}", file=str(path), dataset=key
@@ -86,9 +88,10 @@ def _part(path: Path, file: Any, key: str) -> InOrder:
         raise InputError(
             f"expected numbers, text or lists, found {kind}", file=str(path), dataset=key
         )
-    dtype = _dtype(kind, _has_nulls(file, key) and len(shape) == 1)
+    nulls = missed is None if len(shape) > 1 else _has_nulls(path, file, key, kind)
+    dtype = _dtype(kind, nulls)
     step = max(BLOCK // max(int(np.prod(shape[1:])) * 4, 64), 1)
-    blocks = partial(_blocks, path, file, key, shape, dtype, step)
+    blocks = partial(_blocks, path, file, key, (shape, dtype, missed), step)
     return InOrder(str(path), key, shape, dtype, blocks)
 
 
@@ -102,25 +105,23 @@ def _dtype(kind: Any, nulls: bool) -> np.dtype[Any]:
     return np.dtype(object)
 
 
-def _has_nulls(file: Any, key: str) -> bool:
-    """Whether any value of a column is missing, or may be: not every writer counts them."""
-    about = file.metadata
-    for group in range(about.num_row_groups):
-        for i in range(about.num_columns):
-            column = about.row_group(group).column(i)
-            try:
-                path = column.path_in_schema
-            except UnicodeDecodeError:  # a damaged name: that of none of the columns
-                continue
-            if path == key or path.startswith(f"{key}."):
-                counted = column.statistics
-                if counted is None or not counted.has_null_count or counted.null_count:
-                    return True
-    return False
+def _has_nulls(path: Path, file: Any, key: str, kind: Any) -> bool:
+    """Whether a value is missing of a column whose type has nothing that says so.
+
+    The file's own count is not asked: some have none, and pyarrow ends the process over a damaged
+    one.
+    """
+    from pyarrow import types
+
+    if not (types.is_boolean(kind) or types.is_integer(kind)):
+        return False
+    return any(chunk.null_count for chunk in _chunks(path, file, key, BLOCK // 64))
 
 
-def _width(path: Path, file: Any, key: str) -> int:
-    """Length of the first list that is there."""
+def _width(path: Path, file: Any, key: str, kind: Any) -> int:
+    """Length of the lists, or of the first that is there."""
+    if hasattr(kind, "list_size"):
+        return int(kind.list_size)
     for chunk in _chunks(path, file, key, 1024):
         if len(lengths := chunk.drop_null()):
             return len(lengths[0])
@@ -148,12 +149,18 @@ def _told(path: Path, key: str) -> Iterator[None]:
 
 
 def _blocks(
-    path: Path, file: Any, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], step: int
+    path: Path,
+    file: Any,
+    key: str,
+    about: tuple[tuple[int, ...], np.dtype[Any], tuple[Path, str] | None],
+    step: int,
 ) -> Iterator[NDArray[Any]]:
-    row = 0
+    (shape, dtype, missed), row = about, 0
     for chunk in _chunks(path, file, key, step):
         with _told(path, key):
             if len(shape) > 1:
+                if missed is not None and chunk.null_count:
+                    raise Lacking(*missed)
                 block = _lists(path, chunk, key, (shape[1], dtype, row))
             elif dtype.kind == "O":
                 block = _texts(chunk)
@@ -188,7 +195,9 @@ def _lists(path: Path, chunk: Any, key: str, about: tuple[int, np.dtype[Any], in
     if values.null_count:
         message = "expected numbers in lists, found null in one"
         raise DataError(message, file=str(path), dataset=key)
-    numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    # to_numpy would import pandas
+    numbers = np.frombuffer(values.buffers()[1], values.type.to_pandas_dtype())
+    numbers = numbers[values.offset : values.offset + len(values)]
     if not chunk.null_count:
         return numbers.astype(dtype, copy=False).reshape(-1, width)
     block = np.full((len(chunk), width), np.nan, dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,11 +24,26 @@ Blocks = Callable[[], Iterator[NDArray[Any]]]
 
 
 class Files(ExitStack):
-    """The files that are open, and what several sources share: a table is parsed once."""
+    """The files that are open, and what several sources share: a table is parsed once.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    lacking : set of (Path, str)
+        File and key of columns that turned out to have nothing for some samples.
+    """
+
+    def __init__(self, lacking: Iterable[tuple[Path, str]] = ()) -> None:
         super().__init__()
         self.shared: dict[Any, Any] = {}
+        self.lacking = {*lacking}
+
+
+class Lacking(Exception):
+    """A column has nothing for a sample, which shows only where it is read."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        super().__init__(path, key)
+        self.column = (path, key)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -285,3 +287,35 @@ def test_text_of_parquet_that_is_not_utf_8(tmp_path: Path, cli: Callable[..., Re
     result = cli("pack", "-o", tmp_path / "pool.h5", *sources)
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "x.parquet: b: cannot be read" in result.err
+
+
+FLIPPED = """
+import sys
+from pathlib import Path
+from mmselect.errors import MmselectError
+from mmselect.packing.kinds import open_source
+from mmselect.packing.source import Files
+
+whole = Path(sys.argv[1]).read_bytes()
+damaged = Path(sys.argv[1]).with_name("damaged.parquet")
+for at in range(len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), len(whole) - 8):
+    damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    for key in ("x", "y"):
+        try:
+            with Files() as files:
+                open_source(f"{damaged}:{key}", files).column[:]
+        except MmselectError:
+            pass
+"""
+
+
+def test_no_bit_of_what_parquet_says_of_itself_ends_the_process(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    lists = pyarrow.array(X.astype("f4").tolist(), pyarrow.list_(pyarrow.float32(), 3))
+    table = pyarrow.table({"x": lists, "y": pyarrow.array([1, None, 2, 3])})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    run = subprocess.run(
+        [sys.executable, "-c", FLIPPED, tmp_path / "x.parquet"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr

@@ -256,3 +256,26 @@ def test_the_next_round_of_a_pool_in_shards(here: Path, cli: Callable[..., Resul
     mmselect.pack("round3.h5", base=["round2.h5"], without=["dropout_logits"])
     assert cli("select", "round3.h5", "-b", "3", "-s", "bmmal").code == 0
     assert cli("check", "round3.h5").code == 0
+
+
+def test_parquet_lacks_lists_late_in_several_columns(here: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    float_rows: list[list[float] | None] = [[float(i)] * 4 for i in range(3000)]
+    whole_rows: list[list[int] | None] = [[i] * 4 for i in range(3000)]
+    float_rows[2900] = whole_rows[2800] = None
+    columns = {
+        "a": pyarrow.array(float_rows, pyarrow.list_(pyarrow.float32(), 4)),
+        "b": pyarrow.array(whole_rows, pyarrow.list_(pyarrow.int32())),
+        "n": pyarrow.array([*range(2999), None]),
+    }
+    parquet.write_table(pyarrow.table(columns), "x.parquet", row_group_size=500)
+    mmselect.pack("pool.h5", "x.parquet", features={"a": "a", "b": "b"}, metadata=["n"])
+    with h5py.File("pool.h5") as handle:
+        for name, row in (("a", 2900), ("b", 2800)):
+            lacking = np.flatnonzero(~handle[f"present/{name}"][:])
+            assert lacking.tolist() == [row]
+            found = handle[f"features/{name}"][:]
+            assert np.isnan(found[row]).all()
+            assert (found == np.arange(3000)[:, None]).all(axis=1).sum() == 2999
+        assert np.isnan(handle["metadata/n"][2999]) and handle["metadata/n"][2998] == 2998
