@@ -5,10 +5,10 @@
         [--neighbours 50000] [--data own] [--data realistic] [--rounds 5]
 
 Data: `own`, whose variance lies in some 100 directions, and `realistic` (coldstart_data.py), where
-it does not; `emoji` is the real pool of the package, of 3,812 rows at most. Ours
-runs on one thread, in CPU seconds. Ours and the plain form take turns, `rounds`
-times, and medians are divided. Every pick of a plain form costs the same, so a few are timed and
-multiplied; their picks are compared too.
+it does not; `emoji` is the real pool of the package, of 3,812 rows at most, and any other name is
+the file of a pool, of which the first n rows are taken. Ours runs on one thread, in CPU seconds.
+Ours and the plain form take turns, `rounds` times, and medians are divided. Every pick of a plain
+form costs the same, so a few are timed and multiplied; their picks are compared too.
 
 The plain k-center is one matrix-vector product and a running minimum per pick, at the faster of one
 BLAS thread (CPU seconds) and two (wall seconds). The plain facility location is one product of all
@@ -41,12 +41,12 @@ from mmselect.demo import EMOJI
 from mmselect.engine import SERIAL, blas_threads
 
 
-def emoji(n, _widths):
-    with mmselect.open_pool(EMOJI) as pool:
+def data(name, n, width):
+    """Features of a generator, or of the first rows of a pool's file."""
+    if name in DATA:
+        return DATA[name](n, (width // 2,) * 2)
+    with mmselect.open_pool(EMOJI if name == "emoji" else name) as pool:
         return [pool.columns[f"/features/{name}"][:n] for name in pool.names("/features")]
-
-
-DATA = {**DATA, "emoji": emoji}
 
 
 def cpu(call):
@@ -297,7 +297,7 @@ def main():
     parser.add_argument("--passes", action="append", default=[], help="n x k: exact form alone")
     parser.add_argument("--pool", action="append", default=[], help="FILE:k, a real pool")
     parser.add_argument("--neighbours", action="append", default=[], help="n: 50000", type=int)
-    parser.add_argument("--data", action="append", choices=list(DATA))
+    parser.add_argument("--data", action="append", help="own, realistic, emoji, FILE")
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -310,16 +310,16 @@ def main():
     with blas_threads(1):
         for path, k in (pool.rsplit(":", 1) for pool in options.pool):
             bench_pool(path, int(k), options.rounds)
-        for name in options.data or DATA:
+        for name in options.data or [*DATA, "emoji"]:
             for bench, sizes in (
                 (bench_kcenter, options.kcenter),
                 (bench_facility, options.facility),
                 (bench_passes, options.passes),
             ):
                 for n, k in (map(int, size.split("x")) for size in sizes):
-                    bench(name, DATA[name](n, (options.width // 2,) * 2), k, options.rounds)
+                    bench(name, data(name, n, options.width), k, options.rounds)
             for n in options.neighbours:
-                bench_neighbours(name, DATA[name](n, (options.width // 2,) * 2), options.rounds)
+                bench_neighbours(name, data(name, n, options.width), options.rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of this process {peak:.2f} GB")
 

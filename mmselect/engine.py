@@ -131,6 +131,7 @@ class Engine:
             yield from self._map(function, tasks)
 
     def _map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        function = np.errstate(invalid="ignore")(function)  # signalling nan is told of as any other
         with blas_threads():
             if self.threads == 1:
                 yield from map(function, tasks)

@@ -142,7 +142,8 @@ def _reader(
             take(source, task.rows, room, close) if block is None else block  # type: ignore[arg-type]
             for source, room, block in zip(sources, kept.rooms, task.loaded, strict=True)
         ]
-        return function(task.rows, blocks)
+        with np.errstate(invalid="ignore"):  # as in Engine.map, here for other processes, too
+            return function(task.rows, blocks)
 
     return run
 

@@ -118,12 +118,22 @@ def test_whatever_neighbours_depend_on_is_in_the_digest(
     elif change == "who lacks what":
         given["present"] = {"image": np.arange(N) != 5}
     else:
-        monkeypatch.setattr(neighbours, "PROBES", 31)
+        monkeypatch.setattr(neighbours, "FLAT_UP_TO", 49_999)
     mmselect.write_pool(tmp_path / "b.h5", **given)
     found = mmselect.select(tmp_path / "b.h5", "facility", 30, parameters=how, cache=kept, **asked)
     again = mmselect.select(tmp_path / "b.h5", "facility", 30, parameters=how, **asked)
     assert len(searches) == 3 and len(files(kept)) == 2
     assert found.ids == again.ids
+
+
+@pytest.mark.parametrize("what", ["mmselect.core.coverage.neighbours.PROBES", "faiss.__version__"])
+def test_lists_depend_on_how_they_are_made_and_by_which_faiss(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    few, many = neighbours.settings(50_000), neighbours.settings(50_001)
+    monkeypatch.setattr(what, 7)
+    assert neighbours.settings(50_000) == few
+    assert neighbours.settings(50_001) != many
 
 
 def npz(**arrays: Any) -> Callable[[Path, bytes], bytes]:

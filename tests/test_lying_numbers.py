@@ -244,3 +244,24 @@ def test_info_shows_names_of_classes_that_are_not_utf_8(pool: Path, cli: Any) ->
     found = cli("info", pool, "--format", "json")
     assert (found.code, found.err) == (0, "")
     assert "\N{REPLACEMENT CHARACTER}" in found.out
+
+
+SIGNALLING = {
+    "features/image": ("coreset", "kmeans", "bmmal"),
+    "unimodal_logits/image": ("smem", "facility"),
+    "multimodal_logits": ("entropy", "badge", "deepfool"),
+    "classifier/weight/image": ("bmmal", "deepfool"),
+}
+
+
+@pytest.mark.parametrize("name", SIGNALLING)
+def test_signalling_nan_is_an_error_and_no_warning(name: str, pool: Path, cli) -> None:
+    with h5py.File(pool, "r+") as handle:
+        array = handle[name][:].astype("<f4")
+        array.view("u4")[2, 1] = 0x7FA00000
+        del handle[name]
+        handle[name] = array
+    for strategy in SIGNALLING[name]:
+        found = cli("select", pool, "-s", strategy, "-b", 3, "-q")
+        assert found.code == 1 and found.err.count("\n") == 1
+        assert ": expected finite " in found.err and "found nan" in found.err

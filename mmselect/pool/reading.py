@@ -239,7 +239,11 @@ def open_pool(
             if per_sample(path):
                 pool.columns[path] = column_of(path, parts, layout.check, origin)
             else:
-                pool.constants[path] = parts[0].read(0, len(parts[0]))
+                array = parts[0].read(0, len(parts[0]))
+                if array.dtype.kind == "f":
+                    with np.errstate(invalid="ignore"):  # signalling nan becomes any other
+                        np.multiply(array, 1, out=array)
+                pool.constants[path] = array
         pool.unknown = [
             printable(f"{shard.file}: {path}") for shard in layout.shards for path in shard.unknown
         ]

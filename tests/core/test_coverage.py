@@ -258,10 +258,10 @@ def similarities(features, center):
     return np.maximum(total, 0)
 
 
-def naive_facility(s, k, labeled=(), tie=1e-10, offset=1, weights=None):
+def naive_facility(s, k, labeled=(), tie=1e-10, offset=1, weights=None, floor=0.0):
     free = np.setdiff1d(np.arange(len(s)), labeled)
     w = np.ones(len(free)) if weights is None else weights / weights.mean()
-    best = s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s))
+    best = np.maximum(s[:, list(labeled)].max(1) if len(labeled) else np.zeros(len(s)), floor)
     picks, gains = [], []
     for _ in range(k):
         gain = w @ np.maximum(s[np.ix_(free, free)] - best[free, None], 0)
@@ -432,9 +432,35 @@ def test_facility_small(seed, n, kind):
     held = facility(features, k, **given)
     assert found.picks.tolist() == held.picks.tolist()
     np.testing.assert_allclose(held.gains, found.gains, rtol=1e-9, atol=1e-12)
-    if kind in (0, 3):  # elsewhere the definition, in float64, breaks ties of copies by rounding
-        picks, _ = naive_facility(similarities(features, True), k, rows, weights=given["weights"])
-        assert found.picks.tolist() == picks
+    picks, _ = naive_facility(similarities(features, True), k, rows, weights=given["weights"])
+    assert found.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("matrix", [0, 1 << 30])
+@given(seed=st.integers(0, 10**6), n=st.integers(60, 260))
+@settings(max_examples=30)
+def test_facility_of_grids_with_labels_and_many_copies(matrix, seed, n):
+    rng = np.random.default_rng(seed)
+    levels, width = rng.integers(2, 4), rng.integers(2, 6)
+    features = [rng.integers(0, levels, (n, width)).astype(np.float32) for _ in range(2)]
+    features[0][:: rng.integers(5, 50)] = 0
+    rows = np.sort(rng.choice(n, n // 3, replace=False))
+    weights = np.r_[1.0, rng.choice([0.0, 0.5, 1.0, 7.0], n - len(rows) - 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "MATRIX_BYTES", matrix)
+        found = facility(features, n // 2, labeled=rows, weights=weights)
+    picks, _ = naive_facility(similarities(features, True), n // 2, rows, weights=weights)
+    assert found.picks.tolist() == picks
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rounding_that_adds_up_over_copies_is_no_gain(seed):
+    rng = np.random.default_rng(seed)
+    features = [rng.integers(0, 2, (1500, 3)).astype(np.float32)]
+    _, labeled = np.unique(features[0], axis=0, return_index=True)
+    found = facility(features, 5, labeled=labeled)
+    assert found.picks.tolist() == np.setdiff1d(np.arange(1500), labeled)[:5].tolist()
+    assert not found.gains.any()
 
 
 def test_a_wrong_draft_costs_time_only(monkeypatch):
@@ -511,9 +537,21 @@ def test_facility_sparse_is_greedy_on_the_known_similarities():
     known = np.zeros_like(s)
     nearest = np.argsort(-s, axis=1)[:, :20]
     np.put_along_axis(known, nearest, np.take_along_axis(s, nearest, 1), 1)
-    found = facility(features, 150, form="sparse", neighbours=20)
-    assert found.form == "sparse: 20 nearest neighbours, exhaustive search"
-    assert found.picks.tolist() == naive_facility(known, 150, (), 1e-7, 10)[0]
+    floor = np.sort(s, axis=1)[:, -20] / 2  # of what is not known
+    for labeled in ((), tuple(range(0, 700, 9))):
+        found = facility(features, 150, labeled=labeled, form="sparse", neighbours=20)
+        assert found.form == "sparse: 20 nearest neighbours, exhaustive search"
+        assert found.picks.tolist() == naive_facility(known, 150, labeled, 1e-7, 10, floor=floor)[0]
+
+
+def test_facility_sparse_covers_about_as_much_as_exact():
+    """With one pick for each cluster, and lists of nearly three times its size."""
+    features = pool(2000, (60, 60), groups=40)
+    s = similarities(features, True)
+    whole = facility(features, 40)
+    sparse = facility(features, 40, form="sparse", neighbours=130)
+    covered = [s[:, found.picks].max(axis=1).mean() for found in (sparse, whole)]
+    assert covered[0] > 0.998 * covered[1]
 
 
 def test_facility_sparse_with_all_neighbours_is_exact():

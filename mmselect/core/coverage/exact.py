@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.ahead import Ahead
 from mmselect.core.coverage.columns import Columns, Mask, settle
-from mmselect.core.coverage.gains import WIDENED, all_products, covered_sum
+from mmselect.core.coverage.gains import STRIP, all_products, covered_sum
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
+from mmselect.core.coverage.similarity import Similarity, rounding_of
 from mmselect.core.coverage.survey import Edges
-from mmselect.core.features import Given, centred_norms, column_means, inverse, row_norms
-from mmselect.core.presence import Pairs
+from mmselect.core.features import Given
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -42,63 +42,6 @@ NEAR_TIES = 64
 """Near-tied candidates (the lowest rows) that are decided in float64."""
 
 
-class Similarity:
-    """Similarities in float64, from the features (n, d_m) as given."""
-
-    def __init__(self, given: Given, pairs: Pairs | None, center: bool) -> None:
-        self.arrays, self.clients = list(given.features.values()), given.candidates
-        there = [given.present.get(name) for name in given.features]
-        self.means = [
-            column_means(array, mask) if center else None
-            for array, mask in zip(self.arrays, there, strict=True)
-        ]
-        self.scales = [
-            _scales(array, mean, self.clients)
-            for array, mean in zip(self.arrays, self.means, strict=True)
-        ]
-        self.pairs = pairs
-
-    def between(self, rows: Index, point: int) -> Floats:
-        """Mean cosine of some clients to one candidate, over the modalities that both have."""
-        wide = self._rows(self.clients[point : point + 1])[0] / len(self.arrays)
-        out = np.empty(len(rows))
-        for start, stop in ranges(0, len(rows), TILE):
-            block = self._rows(self.clients[rows[start:stop]])
-            out[start:stop] = np.einsum("ij,j->i", block, wide)
-        if self.pairs is not None:
-            out *= self.pairs.of(rows, [point], np.float64)[:, 0]
-        return out
-
-    def _rows(self, index: Index) -> Floats:
-        """Put the unit rows of all modalities side by side."""
-        parts = []
-        for array, mean, scale in zip(self.arrays, self.means, self.scales, strict=True):
-            part = _less(array[index], mean)
-            part *= scale[index, None]
-            parts.append(part)
-        return np.concatenate(parts, axis=1)
-
-
-def _less(rows: Array, mean: Floats | None) -> Floats:
-    """Rows in float64, less the mean."""
-    wide: Floats = rows.astype(np.float64)
-    if mean is not None:
-        wide -= mean
-    return wide
-
-
-def _scales(array: Array, mean: Floats | None, rows: Index) -> Floats:
-    """One over the length of rows less the mean, (n,); nan for rows not asked for."""
-    scales = np.full(len(array), np.nan)
-    for start, stop in ranges(0, len(rows), TILE):
-        some = rows[start:stop]
-        norms = row_norms(array[some].astype(np.float64))
-        if mean is not None:
-            norms = centred_norms(_less(array[some], mean), norms, array.dtype)
-        scales[some] = inverse(norms)
-    return scales
-
-
 class ExactGreedy:
     """The exact greedy, all gains up to date after every pick.
 
@@ -114,23 +57,24 @@ class ExactGreedy:
     def __init__(
         self,
         x: Singles,
+        given: Given,
         exactly: Similarity,
-        best: Singles,
-        k: int,
+        best: Floats,
         weights: Floats | None,
         engine: Engine,
         allowed: Allowed | None = None,
     ) -> None:
         n, d = x.shape
-        self.x, self.exactly, self.k, self.engine = x, exactly, k, engine
-        self.pairs = exactly.pairs
+        self.x, self.exactly, self.k, self.engine = x, exactly, given.k, engine
+        self.rows, self.pairs = given.candidates, given.pairs(given.candidates)
         self.allowed = allowed
         self.weights = np.ones(n) if weights is None else weights
         # The rounding errors of n similarities are independent, so their sum grows like √n.
         self.spread = float(np.linalg.norm(self.weights))
         self.work = {"rows": 0, "passes": 0, "columns": 0, "decided": 0}
-        self.best, self.exact_best = best, best.astype(np.float64)
-        self.rounding: np.float32 = np.float32((d / 8 + 16) * 2.0**-23)
+        self.best, self.exact_best = best.astype(np.float32), best
+        self.rounding = rounding_of(d)
+        self.doubtful = float(self.rounding * self.weights.sum())  # rounding adds up to it at most
         self.matrix = (
             all_products(x, engine, pairs=self.pairs) if 4 * n * n <= MATRIX_BYTES else None
         )
@@ -154,6 +98,8 @@ class ExactGreedy:
             if self.matrix is None and self.edges is None and (pairs := self._prove(size - step)):
                 self._hold(pairs)
             pick = self._choose()
+            if self._lowered(pick):
+                continue
             worth = self.gain[pick] >= NOISE
             if not worth and self.allowed is None:
                 # Everything is covered: the rest of the budget goes to the lowest rows.
@@ -183,6 +129,7 @@ class ExactGreedy:
         ahead = self.ahead
         if ahead is not None and self.latest is not None:
             ahead.told(self.latest, self.best, self.taken, self.allowed)
+            self.latest = None
         if self.fresh.any() and not len(self._stale()):
             return []
         pairs = [] if ahead is None else ahead.pairs(self.best)
@@ -236,15 +183,16 @@ class ExactGreedy:
     def _sums(self, matrix: Singles, clients: Index, old: Singles, new: Singles) -> Floats:
         """Sum, for every candidate, what it gives these clients beyond `old`, up to `new`."""
 
-        def sums(columns: tuple[int, int]) -> Floats:
-            total, part = np.zeros(columns[1] - columns[0]), slice(*columns)
-            for chosen in (slice(a, b) for a, b in ranges(0, len(clients), WIDENED)):
-                rows = clients[chosen]
-                products = matrix[rows, part]
-                total += covered_sum(products, old[chosen], new[chosen], self.weights[rows])
-            return total
+        def sums(part: tuple[int, int]) -> Floats:
+            chosen = slice(*part)
+            rows = clients[chosen]
+            return covered_sum(matrix[rows], old[chosen], new[chosen], self.weights[rows])
 
-        return np.concatenate(list(self.engine.map(sums, ranges(0, len(self.x), TILE))))
+        total = np.zeros(len(self.x))
+        strips = ranges(0, len(clients), max(STRIP // len(self.x), 1))
+        for found in self.engine.map(sums, strips):
+            total += found
+        return total
 
     def _near(self, gain: Floats, fresh: Mask) -> Index:
         """Candidates that may be as good as the best of the fresh ones; those allowed, per cost."""
@@ -264,6 +212,15 @@ class ExactGreedy:
         cost = np.ones(len(near)) if self.allowed is None else self.allowed.cost[near]
         total = np.array([self._exact_gain(int(candidate)) for candidate in near]) / cost
         return int(near[np.argmax(total >= total.max() - TIE * (1 / cost + total.max()))])
+
+    def _lowered(self, candidate: int) -> bool:
+        """Correct a gain that is float32 rounding, which adds up over copies of a sample."""
+        if not NOISE <= self.gain[candidate] < self.doubtful:
+            return False
+        gain = self._exact_gain(candidate)
+        if lowered := gain < NOISE:
+            self.gain[candidate] = gain
+        return lowered
 
     def _improvable(self, candidate: int) -> Index:
         """Clients to which the candidate may be closer than what they have."""
@@ -289,7 +246,7 @@ class ExactGreedy:
 
     def _likeness(self, rows: Index, candidate: int) -> Floats:
         self.work["decided"] += len(rows)
-        return self.exactly.between(rows, candidate)
+        return self.exactly.between(self.rows[rows], self.rows[[candidate]])
 
     def _cover(self, pick: int) -> float:
         """Make a pick, and return what it adds, in float64."""

@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike
 from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.chosen import held
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.coverage.exact import TILE, ExactGreedy, Similarity
+from mmselect.core.coverage.exact import TILE, ExactGreedy
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import sparse_greedy
+from mmselect.core.coverage.similarity import Similarity, labeled_cover
 from mmselect.core.coverage.sparse import NEIGHBOURS, edges_among, known_neighbours
 from mmselect.core.features import Features, Given, checked, join
 from mmselect.core.limits import check_limits
-from mmselect.core.presence import Present, similarities
+from mmselect.core.presence import Present
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import ParameterError
 
@@ -141,10 +142,10 @@ def _exactly(
     given = replace(given, features={name: held(part) for name, part in given.features.items()})
     x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
     x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
-    best = _covered(x, given, engine)
+    similarity = Similarity(given, center)
+    best = labeled_cover(x, given, similarity, engine)
     clients = _moved_up(x, given.candidates)
-    similarity = Similarity(given, given.pairs(given.candidates), center)
-    greedy = ExactGreedy(clients, similarity, best, given.k, scale, engine, allowed)
+    greedy = ExactGreedy(clients, given, similarity, best, scale, engine, allowed)
     picks, gains = greedy.run(progress)
     return Coverage(given.candidates[picks], gains, "exact", zero_rows, greedy.work)
 
@@ -171,20 +172,3 @@ def _moved_up(x: Singles, rows: Index) -> Singles:
         for start, stop in ranges(0, len(rows), TILE):
             x[start:stop] = x[rows[start:stop]]
     return x[: len(rows)]
-
-
-def _covered(x: Singles, given: Given, engine: Engine) -> Singles:
-    """Largest similarity of each candidate to a labeled row, at least 0."""
-    pairs = given.pairs()
-
-    def covered(rows: tuple[int, int]) -> Singles:
-        best = np.zeros(rows[1] - rows[0], dtype=np.float32)
-        for start, stop in ranges(0, len(given.labeled), TILE):
-            clients = given.candidates[slice(*rows)]
-            products = similarities(x, clients, given.labeled[start:stop], pairs)
-            np.maximum(best, products.max(axis=1), out=best)
-        return best
-
-    return np.concatenate(
-        list(engine.map(covered, ranges(0, len(given.candidates), TILE), "comparing with labeled"))
-    )

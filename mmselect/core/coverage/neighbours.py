@@ -85,6 +85,21 @@ def nearest_neighbours(
     return similar, found, f"sparse: {count} nearest neighbours, {name}"
 
 
+def settings(n: int) -> list[object]:
+    """Return all but the features that the neighbours among so many rows depend on.
+
+    Examples
+    --------
+    >>> settings(50_000)
+    [50000]
+    """
+    if n <= FLAT_UP_TO:
+        return [FLAT_UP_TO]
+    import faiss
+
+    return [FLAT_UP_TO, PROBES, TRAINING, STEPS, faiss.__version__]
+
+
 def _complete(x: Singles, lists: int, pairs: Pairs | None) -> Singles:
     """Rows that have all modalities, if there are enough of them to train the lists.
 
@@ -137,7 +152,7 @@ def sparse_greedy(
     progress: Progress | None = None,
     allowed: Allowed | None = None,
 ) -> tuple[Index, Floats]:
-    """Greedy facility location over known similarities, exactly; unknown ones are 0.
+    """Greedy facility location over known similarities, exactly; no other counts.
 
     Every gain is kept up to date: a pick changes only the candidates that its clients know.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from mmselect.arrays import Index, Singles
@@ -18,16 +19,16 @@ SEARCH = "finding neighbours"
 QUERIES = 1024
 """Rows whose neighbours are searched together when all rows are looked at."""
 
-LISTED = 4096
+LISTED = 8192
 """Rows whose neighbours are searched together in inverted lists: those of the same lists."""
 
 TILE = 4096
 """Rows that they are compared with in one product."""
 
-GROUPS = 512
-"""Groups of columns, at least: four times as many as numbers are sought."""
+SAMPLED = 16
+"""One of so many columns is looked at to guess what the largest numbers exceed."""
 
-PADDED = 256
+PADDED = 128
 """Rows whose largest numbers are parted from the rest together."""
 
 PRODUCTS = 1 << 25
@@ -57,8 +58,7 @@ class Lists(NamedTuple):
 def largest(products: Singles, count: int) -> NDArray[np.int64]:
     """Columns of the `count` largest numbers of every row, the largest first.
 
-    Of equals the lower columns. The largest numbers of groups of columns give a bound that few
-    numbers exceed, so none is sorted that cannot be among the largest.
+    Of equals the lower columns. A sample of columns gives a bound that few other numbers exceed.
 
     Parameters
     ----------
@@ -80,51 +80,82 @@ def largest(products: Singles, count: int) -> NDArray[np.int64]:
     return np.take_along_axis(columns, order, axis=1)
 
 
-def _largest(products: Singles, count: int) -> NDArray[np.int64]:
+def _largest(products: Singles, count: int) -> Index:
     """Columns of the `count` largest numbers of every row, in ascending order."""
-    least = _least(_group_maxima(products, None, count), count)
-    row, column = np.nonzero(products >= least[:, None])
-    return column[_first(row, products[row, column], len(products), count)]
+    found, nothing = np.empty((len(products), count), dtype=np.int64), _nothing(PADDED)
+    for start, stop in ranges(0, len(products), PADDED):
+        found[start:stop] = _better(nothing, products[start:stop], 0, count)[0]
+    return found
 
 
-def _group_maxima(products: Singles, known: Singles | None, count: int) -> Singles:
-    """Largest numbers of the groups of columns; columns so many apart are in the same one."""
-    (b, n), groups = products.shape, max(4 * count, GROUPS)
-    if known is None:
-        known = np.full((b, groups), -np.inf, dtype=np.float32)
-    whole = n - n % groups
-    if whole:
-        np.maximum(known, products[:, :whole].reshape(b, -1, groups).max(axis=1), out=known)
-    np.maximum(known[:, : n - whole], products[:, whole:], out=known[:, : n - whole])
-    return known
+def _nothing(rows: int) -> tuple[Index, Singles]:
+    """No columns and no numbers."""
+    return np.empty((rows, 0), dtype=np.int64), np.empty((rows, 0), dtype=np.float32)
 
 
-def _least(maxima: Singles, count: int) -> Singles:
-    """At most the `count`-th largest number: so many groups have one that is no smaller."""
-    place = maxima.shape[1] - count
-    least: Singles = np.partition(maxima, place, axis=1)[:, place]
+def _better(
+    known: tuple[Index, Singles], products: Singles, first: int, count: int
+) -> tuple[Index, Singles]:
+    """Columns and numbers of the `count` largest of every row, of known ones and some more.
+
+    What is known comes from lower columns than `first`, that of the first product. Where there are
+    fewer in all, all of them.
+    """
+    (columns, numbers), b = known, len(products)
+    columns, numbers = columns[:b], numbers[:b]
+    least = numbers.min(axis=1) if numbers.shape[1] == count else None
+    length, column, number = _above(products, min(count, products.shape[1]), least)
+    there = np.arange(length.max(initial=0)) < length[:, None]
+    more = np.full(there.shape, -np.inf, dtype=np.float32), np.zeros(there.shape, dtype=np.int64)
+    more[0][there], more[1][there] = number, column + first
+    numbers, columns = np.hstack([numbers, more[0]]), np.hstack([columns, more[1]])
+    if numbers.shape[1] <= count:
+        return columns, numbers
+    place = _places(numbers, count)
+    return np.take_along_axis(columns, place, axis=1), np.take_along_axis(numbers, place, axis=1)
+
+
+def _above(products: Singles, count: int, least: Singles | None) -> tuple[Index, Index, Singles]:
+    """Find numbers that may be among the `count` largest of their row: how many, columns, numbers.
+
+    They are at least `least`; without it a sample of the columns says what may be enough.
+    """
+    b, n = products.shape
+    place = -(-5 * count // (4 * SAMPLED)) + 4  # more than their share of the sample
+    guessed = least is None and place < n // SAMPLED
+    if least is None:
+        sample, rank = (products[:, ::SAMPLED], place) if guessed else (products, count)
+        least = _least(sample, rank)
+
+    def found() -> tuple[Index, Index]:
+        at = np.flatnonzero(products >= least[:, None])
+        return at, np.diff(np.searchsorted(at, np.arange(b + 1) * n))
+
+    at, length = found()
+    if guessed and (short := length < count).any():
+        least[short] = _least(products[short], count)
+        at, length = found()
+    return length, at - np.repeat(np.arange(b) * n, length), products.ravel()[at]
+
+
+def _least(numbers: Singles, count: int) -> Singles:
+    """Find the `count`-th largest number of every row."""
+    place = numbers.shape[1] - count
+    least: Singles = np.partition(numbers, place, axis=1)[:, place]
     return least
 
 
-def _first(row: Index, value: Singles, rows: int, count: int) -> Index:
-    """Places of the `count` largest values of each row, ascending, (rows, count); `row` ascends.
-
-    Of equals the first ones. Every row has at least so many.
-    """
-    starts = np.searchsorted(row, np.arange(rows + 1))
-    found = np.empty((rows, count), dtype=np.int64)
-    for a, b in ranges(0, rows, PADDED):
-        part = slice(starts[a], starts[b])
-        place = np.arange(starts[a], starts[b]) - starts[row[part]]
-        padded = np.full((b - a, place.max(initial=0) + 1), -np.inf, dtype=np.float32)
-        padded[row[part] - a, place] = value[part]
-        border = _least(padded, count)[:, None]
-        more, equal = padded > border, padded == border
-        equal &= np.arange(padded.shape[1]) < np.diff(starts[a : b + 1])[:, None]  # no padding
-        wanted = count - more.sum(axis=1)
-        more |= equal & (np.cumsum(equal, axis=1) <= wanted[:, None])
-        found[a:b] = np.nonzero(more)[1].reshape(b - a, count) + starts[a:b, None]
-    return found
+def _places(numbers: Singles, count: int) -> Index:
+    """Places of the `count` largest numbers of each row, ascending; of equals the first ones."""
+    border = _least(numbers, count)[:, None]
+    wanted = numbers >= border
+    if np.count_nonzero(wanted) > len(numbers) * count:
+        above = numbers > border
+        equal = wanted & ~above
+        equal &= np.cumsum(equal, axis=1) <= count - above.sum(axis=1, keepdims=True)
+        wanted = above | equal
+    places: Index = np.flatnonzero(wanted).reshape(len(numbers), count) % numbers.shape[1]
+    return places
 
 
 def _with_own(
@@ -170,24 +201,16 @@ def among_all(x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
     n, others = len(x), count - 1
 
     def search(rows: tuple[int, int]) -> Neighbours:
-        own, maxima, parts = np.arange(*rows), None, []
+        own = np.arange(*rows)
+        strips = {strip: _nothing(strip[1] - strip[0]) for strip in ranges(0, len(own), PADDED)}
         for start, stop in ranges(0, n if others else 0, TILE):
             products = similarities(x, slice(*rows), slice(start, stop), pairs)
             inside = np.arange(max(start, rows[0]), min(stop, rows[1]))
             products[inside - rows[0], inside - start] = -np.inf
-            maxima = _group_maxima(products, maxima, others)
-            row, column = np.nonzero(products >= _least(maxima, others)[:, None])
-            parts.append((row, column + start, products[row, column]))
-        if maxima is None:
-            nobody = np.empty((len(own), 0), np.float32)
-            return _with_own(x[slice(*rows)], own, nobody, own[:, None][:, :0], pairs)
-        row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
-        left = value >= _least(maxima, others)[row]
-        row, column, value = row[left], column[left], value[left]
-        order = np.argsort(row, kind="stable")  # tiles came one after the other
-        row, column, value = row[order], column[order], value[order]
-        first = _first(row, value, len(own), others)
-        return _with_own(x[slice(*rows)], own, value[first], column[first], pairs)
+            for strip, known in strips.items():
+                strips[strip] = _better(known, products[slice(*strip)], start, others)
+        column, value = (np.concatenate(part) for part in zip(*strips.values(), strict=True))
+        return _with_own(x[slice(*rows)], own, value, column, pairs)
 
     found = engine.map(search, ranges(0, n, QUERIES), SEARCH)
     similar, rows = join_rows(found, n)
@@ -318,7 +341,9 @@ def _multiply(
         likeness = queries[query] @ x[part].T
         if pairs is not None:
             likeness *= pairs.of(own[query], lists.rows[part])
-        flat[places[:, None] + np.arange(likeness.shape[1])] = likeness
+        length = likeness.shape[1]
+        runs = as_strided(flat, (max(flat.size - length, 0) + 1, length), 2 * flat.strides)
+        runs[places] = likeness  # each run lies in its own place of its own row
 
 
 def _leave_out_own(lists: Lists, block: tuple[int, int], begins: Index, products: Singles) -> None:
@@ -331,11 +356,13 @@ def _leave_out_own(lists: Lists, block: tuple[int, int], begins: Index, products
 
 def _listed(lists: Lists, own: Index, begins: Index, columns: Index) -> Index:
     """Rows that stand in these columns of the products."""
-    apart = np.arange(len(own))[:, None] * (1 + max(begins.max(), columns.max(initial=0)))
-    ended = np.searchsorted((begins[:, 1:] + apart).ravel(), columns + apart, side="right")
-    slot = ended - np.arange(len(own))[:, None] * (begins.shape[1] - 1)
-    slot = np.minimum(slot, begins.shape[1] - 2)  # columns behind all lists: similar -inf
-    within = columns - np.take_along_axis(begins, slot, axis=1)
-    starts = lists.starts[np.take_along_axis(lists.probes[own], slot, axis=1)]
-    listed: Index = lists.rows[np.minimum(starts + within, len(lists.rows) - 1)]
+    listed = np.empty(columns.shape, dtype=np.int64)
+    for a, b in ranges(0, len(own), PADDED):
+        ends = begins[a:b, 1:]
+        before = np.cumsum(ends[:, -1]) - ends[:, -1]
+        inside = np.minimum(columns[a:b], ends[:, -1:] - 1)  # behind all lists: similar -inf
+        number = lists.probes[own[a:b]].ravel()
+        shift = lists.starts[number] - begins[a:b, :-1].ravel()
+        of_column = np.repeat(shift, np.diff(begins[a:b], axis=1).ravel())
+        listed[a:b] = lists.rows[of_column[before[:, None] + inside] + inside]
     return listed

@@ -18,7 +18,7 @@ from mmselect.engine import Engine, ranges
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-FORM = 1
+FORM = 2
 """Version of what :func:`known_neighbours` finds: a larger one ignores what was kept before."""
 
 NEIGHBOURS = 256
@@ -83,7 +83,7 @@ def neighbours_digest(
     >>> len(one), one == two
     (64, False)
     """
-    how = [neighbours.FLAT_UP_TO, neighbours.PROBES, neighbours.TRAINING, neighbours.STEPS]
+    how = neighbours.settings(len(next(iter(features.values()))))
     digest = hashlib.sha256(f"{FORM} {np.__version__} {count} {center} {how}".encode())
     for name, array in features.items():
         digest.update(f" {array.shape} {array.dtype.str}".encode())
@@ -99,7 +99,10 @@ def _digest(_first: int, block: Array) -> bytes:
 
 
 def edges_among(known: Known, clients: Index) -> tuple[csr_array, Singles]:
-    """Positive similarities of some samples to each other, and their largest ones to the others.
+    """Similarities of some samples to each other that may count, and what these samples have.
+
+    A sample has its largest similarity to the others or, where more, half of its smallest known
+    one: what it does not know is similar to it by something from 0 to that.
 
     Parameters
     ----------
@@ -110,6 +113,7 @@ def edges_among(known: Known, clients: Index) -> tuple[csr_array, Singles]:
     Returns
     -------
     edges : sparse array, shape (m, m)
+        Those above what the sample has.
     best : (m,) ndarray of float32
         At least 0.
 
@@ -119,20 +123,25 @@ def edges_among(known: Known, clients: Index) -> tuple[csr_array, Singles]:
     ...     "found": np.array([[0, 1], [1, 2], [1, 2]], np.int32)}
     >>> edges, best = edges_among(known, np.array([1, 2]))
     >>> edges.toarray().round(2).tolist(), best.tolist()
-    ([[1.0, 0.75], [0.75, 1.0]], [0.0, 0.0])
+    ([[1.0, 0.75], [0.75, 1.0]], [0.375, 0.375])
     """
     from scipy.sparse import csr_array
 
     similar, found, m = known["similar"], known["found"], len(clients)
     position = np.full(len(similar), -1, np.int32)
     position[clients] = np.arange(m, dtype=np.int32)
-    blocks, best = [clients[a:b] for a, b in ranges(0, m, BLOCK)], np.zeros(m, np.float32)
-    counts = [((similar[c] > 0) & (position[found[c]] >= 0)).sum(axis=1) for c in blocks]
-    starts = np.concatenate([[0], *counts]).cumsum()
-    values, columns = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
-    for (a, b), rows in zip(ranges(0, m, BLOCK), blocks, strict=True):
+    blocks = [(a, b, clients[a:b]) for a, b in ranges(0, m, BLOCK)]
+    best, counts = np.zeros(m, np.float32), np.zeros(m + 1, np.int64)
+    for a, b, rows in blocks:
         near, among = similar[rows], position[found[rows]]
-        inside = (near > 0) & (among >= 0)
-        values[starts[a] : starts[b]], columns[starts[a] : starts[b]] = near[inside], among[inside]
         best[a:b] = np.where(among < 0, near, 0).max(axis=1, initial=0)
+        if near.shape[1] < len(similar):
+            np.maximum(best[a:b], near.min(axis=1) / 2, out=best[a:b])
+        counts[a + 1 : b + 1] = ((near > best[a:b, None]) & (among >= 0)).sum(axis=1)
+    starts = counts.cumsum()
+    values, columns = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
+    for a, b, rows in blocks:
+        near, among = similar[rows], position[found[rows]]
+        inside = (near > best[a:b, None]) & (among >= 0)
+        values[starts[a] : starts[b]], columns[starts[a] : starts[b]] = near[inside], among[inside]
     return csr_array((values, columns, starts), shape=(m, m)), best
