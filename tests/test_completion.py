@@ -24,7 +24,7 @@ def complete(shell: str, line: str, folder: Path) -> tuple[list[str], list[str]]
         f"atexit.register(lambda: print(*sorted(set({HEAVY}) & set(sys.modules)), "
         "file=sys.stderr)); run()"
     )
-    words = line.split(" ")
+    words = line.split("\n" if "\n" in line else " ")
     said = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
@@ -82,6 +82,24 @@ LINES = {
 def test_lines(line: str, pool: Path) -> None:
     (pool.parent / "no-pool.txt").write_text("no pool")
     assert complete("bash", line, pool.parent)[0] == LINES[line]
+
+
+IN_BASH = {
+    # bash parts words at : and =, and replaces what comes behind
+    "-s column : lo": ["loss"],
+    "-s column :": ["caption", "loss"],
+    "--strategy = bad": ["badge"],
+    "--strategy = column : c": ["caption"],
+    "--group caption : 2 --where lo": ["loss="],
+    "-s column: --where lo": ["loss="],
+    "--where caption = x -s typi": ["typiclust"],
+}
+
+
+@pytest.mark.parametrize("line", IN_BASH)
+def test_words_that_bash_parts(line: str, pool: Path) -> None:
+    words = f"mmselect select pool.h5 {line}".replace(" ", "\n")
+    assert complete("bash", words, pool.parent)[0] == IN_BASH[line]
 
 
 def test_the_names_that_are_completed_are_those_of_the_registry() -> None:

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmselect.cli import compare, look, pack, pools, select, study
+from mmselect.cli.completion import whole_words
 from mmselect.cli.options import Later
 from mmselect.errors import MmselectError, UsageError
 from mmselect.terminal import fail
@@ -95,7 +96,8 @@ def run(arguments: list[str] | None = None) -> int:
     usage_error: type[Any] = typer.BadParameter.__mro__[1]  # wherever typer keeps its click
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        code = app(given, prog_name="mmselect", standalone_mode=False, obj=given)
+        with whole_words(os.environ):
+            code = app(given, prog_name="mmselect", standalone_mode=False, obj=given)
     except usage_error as error:
         command = error.ctx.command_path if error.ctx else "mmselect"
         return fail(

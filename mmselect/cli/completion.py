@@ -7,7 +7,9 @@ file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import io
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,36 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 Completer = Callable[[Any, str], Iterable[str]]
 """``(context, what was typed) -> whole words``."""
+
+
+@contextmanager
+def whole_words(environ: MutableMapping[str, str]) -> Iterator[None]:
+    """Complete words that bash parts at ``:`` and ``=``, such as ``column:loss``.
+
+    Bash replaces what comes behind the mark only, so that what stands before it is not printed.
+    """
+    words = environ.get("COMP_WORDS", "").split("\n")
+    last = int(environ.get("COMP_CWORD", "0"))
+    joined: list[str] = []
+    for word in words[: last + 1]:
+        goes_on = joined and joined[-1].endswith((":", "=")) and word and not word.startswith("-")
+        if goes_on or (joined and word.startswith((":", "="))):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    whole = last >= len(words) or len(joined) == last + 1
+    if whole or environ.get("_MMSELECT_COMPLETE") != "complete_bash":
+        yield
+        return
+    environ["COMP_WORDS"], environ["COMP_CWORD"] = "\n".join(joined), str(len(joined) - 1)
+    kept = joined[-1].removesuffix(words[last].lstrip(":="))
+    kept = kept.partition("=")[2] if kept.startswith("--") else kept
+    out = io.StringIO()
+    try:
+        with redirect_stdout(out):
+            yield
+    finally:
+        print("\n".join(line.removeprefix(kept) for line in out.getvalue().split("\n")), end="")
 
 
 def quietly(complete: Completer) -> Callable[..., list[str]]:

@@ -15,44 +15,52 @@ function scale() {
   const [left, low] = [0, 1].map((axis) => MARGIN + (room[axis] - by * map.size[axis]) / 2);
   return ([a, b]) => [left + a * by, canvas.clientHeight - low - b * by];
 }
-function draw() {
-  if (!map || !canvas.clientWidth) return;
-  const dense = window.devicePixelRatio || 1;
-  canvas.width = canvas.clientWidth * dense;
-  canvas.height = canvas.clientHeight * dense;
-  const pen = canvas.getContext("2d"), to = scale();
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
-  pen.scale(dense, dense);
-  const dots = (points, radius, paint) => {
-    for (const p of points) {
-      pen.beginPath();
-      pen.arc(...to(p), radius, 0, 7);
-      paint();
-    }
-  };
-  pen.fillStyle = colour("dot");
-  pen.globalAlpha = 0.55;
-  dots(map.pool, 1.4, () => pen.fill());
-  pen.globalAlpha = 0.75;
-  [pen.strokeStyle, pen.lineWidth] = [colour("known"), 1.2];
-  dots(map.labeled, 1.8, () => pen.stroke());
-  [pen.fillStyle, pen.strokeStyle, pen.lineWidth] = [colour("pick"), colour("surface"), 1];
-  const radius = picks.length > 500 ? 2.6 : 4;
-  map.picks.forEach((p, i) => {
-    pen.globalAlpha = !inView.has(i) || ticked.has(picks[i].id) ? 0.25 : 1;
-    dots([p], radius, () => (pen.fill(), pen.stroke()));
-  });
-  pen.globalAlpha = 1;
-  if (pointed >= 0) {
-    dots([map.picks[pointed]], 7, () => pen.fill());
-    [pen.strokeStyle, pen.lineWidth] = [colour("ink"), 2];
-    dots([map.picks[pointed]], 8, () => pen.stroke());
-  }
+// What does not change is kept as a layer: the pool, and the picks as they are filtered and ticked.
+// To point at a pick is then two copies and a dot, once a frame at most.
+let ground = null, front = null, due = 0, later = 0;
+const soon = () => { due ||= requestAnimationFrame(paint); };
+const redraw = () => { ground = front = null; soon(); };
+function draw() { // whoever types or ticks does not wait for the map
+  clearTimeout(later);
+  later = setTimeout(() => { front = null; soon(); }, 100);
 }
 function point(i) {
   if (pointed === i) return;
   pointed = i;
-  draw();
+  soon();
+}
+function paint() {
+  due = 0;
+  if (!map || !canvas.clientWidth) return;
+  const dense = window.devicePixelRatio || 1, to = scale(), style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`);
+  const layer = (on, fill) => {
+    Object.assign(on, { width: canvas.clientWidth * dense, height: canvas.clientHeight * dense });
+    const pen = on.getContext("2d");
+    pen.scale(dense, dense);
+    fill(pen, (p, radius) => (pen.beginPath(), pen.arc(...to(p), radius, 0, 7)));
+    return on;
+  };
+  ground ??= layer(make("canvas", {}), (pen, dot) => {
+    [pen.fillStyle, pen.globalAlpha] = [colour("dot"), 0.55];
+    for (const p of map.pool) dot(p, 1.4), pen.fill();
+    [pen.strokeStyle, pen.lineWidth, pen.globalAlpha] = [colour("known"), 1.2, 0.75];
+    for (const p of map.labeled) dot(p, 1.8), pen.stroke();
+  });
+  front ??= layer(make("canvas", {}), (pen, dot) => {
+    [pen.fillStyle, pen.strokeStyle] = [colour("pick"), colour("surface")];
+    map.picks.forEach((p, i) => {
+      pen.globalAlpha = !inView.has(i) || ticked.has(picks[i].id) ? 0.25 : 1;
+      dot(p, picks.length > 500 ? 2.6 : 4), pen.fill(), pen.stroke();
+    });
+  });
+  layer(canvas, (pen, dot) => {
+    for (const below of [ground, front]) pen.drawImage(below, 0, 0, below.width / dense, below.height / dense);
+    if (pointed < 0) return;
+    [pen.fillStyle, pen.strokeStyle, pen.lineWidth] = [colour("pick"), colour("ink"), 2];
+    dot(map.picks[pointed], 7), pen.fill();
+    dot(map.picks[pointed], 8), pen.stroke();
+  });
 }
 function nearest(event) {
   const box = canvas.getBoundingClientRect(), to = scale();
@@ -80,8 +88,8 @@ canvas.onclick = (event) => {
   const i = nearest(event);
   if (i >= 0) go(i);
 };
-new ResizeObserver(draw).observe(canvas);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-$("map").addEventListener("toggle", draw);
+new ResizeObserver(redraw).observe(canvas);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+$("map").addEventListener("toggle", redraw);
 if (matchMedia("(max-width: 40rem)").matches) $("shares").open = false;
 arrange();

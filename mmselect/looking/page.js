@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const { picks, facets } = data;
 const $ = (id) => document.getElementById(id);
 const count = (n) => n.toLocaleString("en");
-const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`;
 
 function make(tag, props, ...children) {
   const element = Object.assign(document.createElement(tag), props);
@@ -204,7 +204,7 @@ function arrange() {
   const first = shown.slice(0, 60).map(card);
   $("cards").replaceChildren(...first);
   rest = shown.slice(60);
-  if (first.length) first[0].tabIndex = 0;
+  stop(first[0]);
   $("none").hidden = shown.length > 0;
   setTimeout(() => more());
   tell();
@@ -216,6 +216,13 @@ function more(until) {
   const near = () => until ? !until() : $("end").getBoundingClientRect().top < 3 * innerHeight;
   while (rest.length && near()) $("cards").append(...rest.splice(0, 60).map(card));
 }
+// where nothing else is to be done, the cards that nobody has seen are made too
+const idle = window.requestIdleCallback || ((work) => setTimeout(() => work({ timeRemaining: () => 4 }), 50));
+function prepare(left, i = 0) {
+  while (i < picks.length && left.timeRemaining() > 2) card(i++);
+  if (i < picks.length) idle((again) => prepare(again, i));
+}
+idle(prepare);
 new IntersectionObserver(() => more(), { rootMargin: "200%" }).observe($("end"));
 function tell() {
   const some = shown.length < picks.length ? `${count(shown.length)} of ` : "";
@@ -231,11 +238,17 @@ $("reset").onclick = reset;
 
 // ---- going from card to card
 
+// one card at a time is a stop of the tab key
+let atStop = null;
+function stop(element) {
+  if (atStop) atStop.tabIndex = -1;
+  atStop = element || null;
+  if (atStop) atStop.tabIndex = 0;
+}
 function go(i) {
   if (!inView.has(i)) reset();
   more(() => card(i).isConnected);
-  for (const other of $("cards").querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
-  card(i).tabIndex = 0;
+  stop(card(i));
   card(i).focus();
 }
 function beside(element, step) {
@@ -289,6 +302,7 @@ function walk(event) {
 function open(element) {
   const box = element.querySelector("details");
   box.open = !box.open;
+  element.scrollIntoView({ block: "nearest" });
 }
 $("cards").addEventListener("toggle", (event) => event.target.closest(".card").classList.toggle("open", event.target.open), true);
 for (const kind of ["focusin", "pointerover"])

@@ -74,7 +74,7 @@ def project(x: Singles, method: str) -> Plane:
     plane = np.zeros((len(x), 2))
     plane[:, : main.shape[1]] = main[:, :2]
     kept = np.nan_to_num(model.explained_variance_ratio_[:2]).sum()
-    how = f"two principal components of the features, {100 * kept:.0f} % of their variance"
+    how = f"two principal components of the features, {100 * kept:.0f}\u00a0% of their variance"
     return Plane(_fitted(plane), how)
 
 

@@ -25,6 +25,8 @@ from mmselect.replay.tables import (
 )
 
 PANEL = ' class="panel"'
+UNIT = "\u00a0%"
+"""No line ends between a number and its unit."""
 
 
 class Section(NamedTuple):
@@ -40,7 +42,7 @@ def joined(sections: Sequence[Section]) -> str:
     """Put sections one below the other; where there is nothing to show there is no section."""
     return "".join(
         f"<section{PANEL if s.panel else ''}><h2>{shown(s.heading)}</h2>"
-        f'<p class="note">{shown(s.note)}</p>{s.body}</section>\n'
+        f'<p class="note">{shown(s.note).replace(" %", UNIT)}</p>{s.body}</section>\n'
         for s in sections
         if s.body
     )
@@ -74,7 +76,7 @@ def _ahead(found: Replay, summary: dict[str, Any]) -> Section:
     fitted = {name: row["parameters"] for name, row in rows.items() if row["parameters"]}
     numbers = [("curve that fits best", "A_max", "δ", "α", "β")]
     for name, p in fitted.items():
-        most = f"{100 * p['most']:.1f} %"
+        most = f"{100 * p['most']:.1f}{UNIT}"
         numbers.append((name, most, f"{p['delta']:.3g}", f"{p['alpha']:.2f}", f"{p['beta']:.2f}"))
     return Section(
         "How many more labels?",
