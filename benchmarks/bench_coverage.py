@@ -1,7 +1,7 @@
 """k-center, facility location and its neighbours against plain forms and public peers, as ratios.
 
     python benchmarks/bench_coverage.py [--kcenter 20000x1000] [--facility 10000x500]
-        [--passes 20000x1000] [--pool mmselect/data/emoji.h5:381]
+        [--passes 20000x1000] [--unknown 20000x1000] [--pool mmselect/data/emoji.h5:381]
         [--neighbours 50000] [--data own] [--data realistic] [--rounds 5]
 
 Data: `own`, whose variance lies in some 100 directions, and `realistic` (coldstart_data.py), where
@@ -32,6 +32,7 @@ from common import machine
 
 import mmselect
 from mmselect.core.coverage import exact
+from mmselect.core.coverage import sparse as sparse_form
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.neighbours import PROBES
@@ -188,6 +189,25 @@ def bench_facility(name, features, k, rounds):
     peer_apricot(x, found, k, ours)
 
 
+def bench_unknown(name, features, k, _rounds):
+    """Cover with less and more for what is not known, at some budgets up to k, against exact."""
+    x, budgets = normalised(features), sorted({max(k // part, 1) for part in (50, 10, 5, 1)})
+
+    def covers(picks):
+        return [np.maximum((x @ x[picks[:few]].T).max(1), 0).mean() for few in budgets]
+
+    whole = covers(facility(features, k, form="exact").picks)
+    print(f"unknown similarities, {name}, {len(x):,} x {x.shape[1]:,}, picks {budgets}", flush=True)
+    for count in (64, 128, 256):
+        for share in (0, 0.5, 1):
+            with patched(sparse_form, UNKNOWN=np.float32(share)):
+                found = facility(features, k, form="sparse", neighbours=count)
+            ratios = " ".join(
+                f"{a / b:.4f}" for a, b in zip(covers(found.picks), whole, strict=True)
+            )
+            print(f"  {count} neighbours, {share} of the smallest: {ratios}", flush=True)
+
+
 def bench_passes(name, features, k, rounds):
     """Compare the exact form with one product of all pairs, each once, and nothing else."""
     x, ours, passes = normalised(features), [], []
@@ -295,6 +315,7 @@ def main():
     parser.add_argument("--kcenter", action="append", default=[], help="n x k: 180000x5000")
     parser.add_argument("--facility", action="append", default=[], help="n x k: 10000x500")
     parser.add_argument("--passes", action="append", default=[], help="n x k: exact form alone")
+    parser.add_argument("--unknown", action="append", default=[], help="n x k: sparse form alone")
     parser.add_argument("--pool", action="append", default=[], help="FILE:k, a real pool")
     parser.add_argument("--neighbours", action="append", default=[], help="n: 50000", type=int)
     parser.add_argument("--data", action="append", help="own, realistic, emoji, FILE")
@@ -302,7 +323,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if not (
-        options.kcenter or options.facility or options.neighbours or options.passes or options.pool
+        options.kcenter
+        or options.facility
+        or options.neighbours
+        or options.passes
+        or options.unknown
+        or options.pool
     ):
         options.kcenter, options.facility = ["1000x100", "20000x1000"], ["5000x250", "16000x800"]
         options.neighbours = [20_000]
@@ -315,6 +341,7 @@ def main():
                 (bench_kcenter, options.kcenter),
                 (bench_facility, options.facility),
                 (bench_passes, options.passes),
+                (bench_unknown, options.unknown),
             ):
                 for n, k in (map(int, size.split("x")) for size in sizes):
                     bench(name, data(name, n, options.width), k, options.rounds)

@@ -239,7 +239,7 @@ def parts_of(output: str | None, split: int | None) -> list[Path | None]:
         raise UsageError(f"split: expected a whole number of at least 1, found {split}")
     if output is None or output.count("{}") != 1:
         expected = "{} once in -o, where the number of each file goes"
-        raise UsageError(f"split: expected {expected}, found {output or 'no -o'!r}")
+        raise UsageError(f"split: expected {expected}, found {repr(output) if output else 'no -o'}")
     return [Path(output.replace("{}", str(part + 1))) for part in range(split)]
 
 

@@ -12,6 +12,7 @@ from mmselect.output.layout import percent
 from mmselect.pool.reading import Pool
 from mmselect.request import lacking
 from mmselect.strategies import registry
+from mmselect.strategies.record import Strategy
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class PoolReport:
 def describe_pool(pool: Pool) -> tuple[PoolReport, list[str]]:
     """Describe a pool without reading a number; and name the plugins that were skipped."""
     strategies, skipped = registry.every()
-    lacks = {name: lacking(record, pool) for name, record in strategies.items()}
+    lacks = {name: [*lacking(r, pool), *_package(r)] for name, r in strategies.items()}
     del lacks["column:NAME"]
     report = PoolReport(
         files=pool.files,
@@ -83,6 +84,11 @@ def describe_pool(pool: Pool) -> tuple[PoolReport, list[str]]:
         patterns=_patterns(pool),
     )
     return report, skipped + pool.notices
+
+
+def _package(record: Strategy) -> list[str]:
+    """Name the package that a strategy needs, where it is not installed: it comes last."""
+    return [] if record.installed else record.required[-1:]
 
 
 def _patterns(pool: Pool) -> list[dict[str, Any]] | None:

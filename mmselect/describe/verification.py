@@ -78,7 +78,12 @@ def _well_formed(source: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{HASTY}; found {type(error).__name__}: {error}", file=source) from None
+        found = f"{type(error).__name__}: {error}"
+        if isinstance(error, json.JSONDecodeError):
+            found = "no JSON"
+        elif isinstance(error, KeyError):
+            found = f"no {error}"
+        raise InputError(f"{HASTY}; found {found}", file=source) from None
 
 
 def verify(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Index
-from mmselect.errors import SelectionError
 from mmselect.looking.shares import Facet, facet
 from mmselect.output.tables import number, plain
 from mmselect.pool.ids import as_stored
@@ -62,19 +61,8 @@ class Roles:
 
 
 def values_of(pool: Pool, column: str, rows: Index) -> list[str]:
-    """Values of a column as text to show.
-
-    Raises
-    ------
-    SelectionError
-        If the pool has no such column.
-    """
-    path = f"{METADATA}/{column}"
-    if path not in pool.columns:
-        known = ", ".join(pool.names(METADATA)) or "none is there"
-        message = f"expected a column of {METADATA} ({known}), found {column!r}"
-        raise SelectionError(message, file=pool.files[0])
-    return [shown(value) for value in plain(pool.columns[path][rows])]
+    """Values of a column as text to show."""
+    return [shown(value) for value in plain(pool.columns[f"{METADATA}/{column}"][rows])]
 
 
 def shown(value: Any) -> str:

@@ -125,10 +125,11 @@ def _space(view: View) -> CosineSpace | None:
 def _roles(view: View) -> Roles:
     """Decide what the columns of metadata are for."""
     names = view.pool.names(METADATA)
-    asked = [view.ask.image, *(view.ask.text or ()), *(view.ask.columns or ())]
-    for name in asked:
-        if name is not None and name not in names:
-            values_of(view.pool, name, view.shown)  # refuses it
+    asked = {"image": (view.ask.image,), "text": view.ask.text, "columns": view.ask.columns}
+    for option, columns in asked.items():
+        for column in columns or ():
+            if column is not None:
+                view.pool.metadata(column, option)  # refuses what is not there
     is_text = {m: view.pool.columns[f"{METADATA}/{m}"].dtype.kind in "OSU" for m in names}
     found = roles(
         {name: values_of(view.pool, name, view.shown) for name in names if is_text[name]},

@@ -89,7 +89,8 @@ def report(path: Path, datasets: dict[str, Origin], notices: list[str]) -> Packe
 def _adds(pool: Pool) -> Iterator[tuple[str, list[str]]]:
     """Strategies that one more dataset would let run, by its option."""
     every, known = registry.BUILT_IN, options(Packing)
-    waiting = [r for n, r in every.items() if n != "column:NAME" and lacking(r, pool)]
+    able_here = [r for n, r in every.items() if n != "column:NAME" and r.installed]
+    waiting = [r for r in able_here if lacking(r, pool)]
     for dataset in SCHEMA:
         if dataset.argument not in ADDS or any(p.startswith(dataset.group) for p in pool.paths):
             continue

@@ -53,8 +53,8 @@ def facility(
     picks are drafted and then proved by bounds from one pass over all pairs
     (:class:`~mmselect.core.coverage.ahead.Ahead`), until few pairs are left in which a client could
     still improve. The sparse form
-    knows, of each client, its `neighbours` most similar candidates, and is greedy, exactly, on
-    those.
+    knows, of each client, its `neighbours` most similar samples, and is greedy, exactly, on those;
+    others are taken to be half as similar to it as the last of them.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Singles
 from mmselect.core.features import Given, centred_norms, column_means, inverse, row_norms
-from mmselect.core.presence import similarities
+from mmselect.core.presence import Pairs, similarities
 from mmselect.engine import Engine, ranges
 
 TILE = 2048
@@ -108,21 +108,29 @@ def labeled_cover(x: Singles, given: Given, similarity: Similarity, engine: Engi
     [0.6, 0.0]
     """
     pairs, apart = given.pairs(), 2 * rounding_of(x.shape[1])
+    labeled = _distinct(x, given.labeled, pairs)
 
     def cover(part: tuple[int, int]) -> Floats:
         clients, near = given.candidates[slice(*part)], []
         best, exact = np.zeros(len(clients), np.float32), np.zeros(len(clients))
-        for start, stop in ranges(0, len(given.labeled), TILE):
-            products = similarities(x, clients, given.labeled[start:stop], pairs)
+        for start, stop in ranges(0, len(labeled), TILE):
+            products = similarities(x, clients, labeled[start:stop], pairs)
             np.maximum(best, products.max(axis=1), out=best)
-            products[products == 0] = -np.inf  # rows of zeros, often many, are similar to nothing
+            products[products == 0] = -np.inf  # rows of zeros are similar to nothing
             client, other = np.nonzero(products >= (best - apart)[:, None])
             near.append((client, other + start, products[client, other]))
         for client, other, value in near:
             left = value >= (best - apart)[client]
-            rows, others = clients[client[left]], given.labeled[other[left]]
+            rows, others = clients[client[left]], labeled[other[left]]
             np.maximum.at(exact, client[left], similarity.between(rows, others))
         return exact
 
     tiles = ranges(0, len(given.candidates), TILE)
     return np.concatenate(list(engine.map(cover, tiles, "comparing with labeled")))
+
+
+def _distinct(x: Singles, rows: Index, pairs: Pairs | None) -> Index:
+    """Rows without copies of others: of many, all would be as near."""
+    has = np.zeros(len(x), np.intp) if pairs is None else pairs.code
+    found = {(has[row], hash(x[row].tobytes())): row for row in rows}
+    return np.array([*found.values()], dtype=np.intp)

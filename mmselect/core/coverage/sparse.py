@@ -24,6 +24,9 @@ FORM = 2
 NEIGHBOURS = 256
 """Most similar samples known of each, where nothing else is said."""
 
+UNKNOWN = 0.5
+"""What a similarity that is not known is taken for, of the smallest that is."""
+
 KEPT = "neighbours"
 """What files of neighbours in a cache begin with."""
 
@@ -136,7 +139,7 @@ def edges_among(known: Known, clients: Index) -> tuple[csr_array, Singles]:
         near, among = similar[rows], position[found[rows]]
         best[a:b] = np.where(among < 0, near, 0).max(axis=1, initial=0)
         if near.shape[1] < len(similar):
-            np.maximum(best[a:b], near.min(axis=1) / 2, out=best[a:b])
+            np.maximum(best[a:b], UNKNOWN * near.min(axis=1), out=best[a:b])
         counts[a + 1 : b + 1] = ((near > best[a:b, None]) & (among >= 0)).sum(axis=1)
     starts = counts.cumsum()
     values, columns = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
