@@ -140,7 +140,7 @@ def _carry_out(
         rows = _check_axes(plan, links)
         _write(plan, links, rows, target, ask.memory, progress)
         origins = dict(_origins(plan, links, named, found.sources))
-    return report(target, origins, [*found.notices, *plan.notices])
+    return report(target, origins, [*dict.fromkeys([*found.notices, *plan.notices])])
 
 
 def _example(table: str | os.PathLike[str] | None) -> str:

@@ -20,6 +20,9 @@ from mmselect.pool.ids import as_stored
 BLOCK = 1 << 21
 """Bytes of numbers that are decoded at a time: they stay in cache until they are written."""
 
+INDEX = "__index_level_"
+"""Begins the name of a column that is pandas' index."""
+
 PAGES = 1 << 20
 """Bytes of a file that are read at a time, in place of a whole column of a row group."""
 
@@ -34,7 +37,8 @@ def open_parquet(path: Path, key: str, files: Files) -> Source:
     """Open one column: of numbers, truth or text, or of lists that are all equally long."""
     shards = [(shard, _open(shard, files)) for shard in _shards(path)]
     names = shards[0][1].schema_arrow.names
-    if "*" in key and (several := [name for name in names if fnmatchcase(name, key)]):
+    several = [n for n in names if fnmatchcase(n, key) and not n.startswith(INDEX)]
+    if "*" in key and several:
         columns = [[_part(shard, file, name) for name in several] for shard, file in shards]
         return Source(path, key, tuple(beside(key, each) for each in columns), in_order=True)
     key = choose(key, names, path, "columns")

@@ -171,11 +171,11 @@ class Table:
             head = text.readline()
             text.seek(0)
             found = self.delimiter or max(DELIMITERS, key=head.count)
-            for cells in csv.reader(text, delimiter=found, strict=True):
-                if cells:
-                    yield cells
+            reader = csv.reader(text, delimiter=found, strict=True)
+            yield from filter(None, reader)
         except csv.Error as error:
-            raise InputError(f"expected a table: {error}", file=str(self.path)) from None
+            message = f"expected a table: line {reader.line_num:,}: {error}"
+            raise InputError(message, file=str(self.path)) from None
         except UnicodeDecodeError as error:
             raise _no_text(self.path, error) from None
 
@@ -256,7 +256,8 @@ def open_column(path: Path, key: str, files: Files, table: Table) -> Source:
         raise InputError(
             f"expected columns of different names, found {repeated[0]!r} twice", file=str(path)
         )
-    chosen = [n for n in names if fnmatchcase(n, key)] if "*" in key and key not in names else []
+    several = "*" in key and key not in names  # a column without a name is pandas' index
+    chosen = [n for n in names if n and fnmatchcase(n, key)] if several else []
     chosen = chosen or [choose(key, names, path, "columns")]
     kinds, rows = table.kinds
     columns = tuple(names.index(name) for name in chosen)
@@ -270,7 +271,25 @@ def open_column(path: Path, key: str, files: Files, table: Table) -> Source:
     shape = (rows, kind.width) if kind.name == "list" else (rows,)
     part = CellPart(str(path), key or chosen[0], shape, kind.dtype, table, columns, kind, files)
     absent = partial(_absent, part) if kind.name == "list" and kind.missing else None
-    return Source(path, key or chosen[0], (part,), in_order=True, absent=absent)
+    notices = () if table.delimiter is None else _no_names(path, names)
+    return Source(path, key or chosen[0], (part,), in_order=True, absent=absent, notices=notices)
+
+
+def _no_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Say that a first line of numbers is taken for names, unless it counts the columns."""
+    counts = [[str(i + first) for i in range(len(names))] for first in (0, 1)]
+    if [*names] in counts or not all(map(_is_number, names)):
+        return ()
+    found = ", ".join(names[:3])
+    return (f"{path}: the first line, {found} …, is taken for the names of the columns",)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _absent(part: CellPart) -> NDArray[np.bool_]:

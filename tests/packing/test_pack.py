@@ -271,3 +271,19 @@ def test_what_fails_in_reading_fails_in_its_place() -> None:
     with pytest.raises(ValueError):
         found.extend(ahead(blocks()))
     assert found == [1, 2]
+
+
+def test_a_table_without_names_is_told_and_an_index_is_no_feature(here: Path) -> None:
+    Path("bare.csv").write_text("0.25,1.5\n3.0,4.5\n5.0,6.5\n")
+    made = mmselect.pack("pool.h5", features={"a": "bare.csv:*"})
+    assert made.samples == 2
+    assert made.notices == [
+        "bare.csv: the first line, 0.25, 1.5 …, is taken for the names of the columns"
+    ]
+    Path("frame.csv").write_text(",0,1\n7,3.0,4.5\n8,5.0,6.5\n")  # as pandas writes its index
+    made = mmselect.pack("pool.h5", features={"a": "frame.csv:*"})
+    assert made.notices == []
+    assert contents(here / "pool.h5")["/features/a"] == [[3.0, 4.5], [5.0, 6.5]]
+    Path("quoted.tsv").write_text('id\tsaid\na\tb\nc\t"d" e\n')
+    with pytest.raises(MmselectError, match=r"quoted\.tsv: expected a table: line 3: "):
+        mmselect.pack("pool.h5", features={"a": "frame.csv:*"}, ids="quoted.tsv:id")
