@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ import pytest
 HEAVY = ("numpy", "scipy", "sklearn", "h5py", "faiss", "torch", "rich")
 SLOW = (*HEAVY, "_hashlib", "asyncio", "concurrent.futures", "importlib.metadata", "logging")
 """What the first page that people see does without."""
+
+UNUSED = (
+    *("scipy", "sklearn", "faiss", "joblib", "torch", "rich", "pyarrow"),
+    *("mmselect.embedding", "mmselect.looking", "mmselect.replay", "mmselect.torch"),
+    *("mmselect.packing.kinds", "mmselect.describe.numbers", "mmselect.pool.checking"),
+    "mmselect.pool.writing",
+)
+"""What a selection by a score does without."""
 
 
 COMMANDS = [["--help"], ["--version"], ["select", "--help"], ["align", "--help"]]
@@ -71,3 +80,16 @@ def test_other_strategies_import_no_torch(pool: Path) -> None:
     for asked in (["select", str(pool), "-b", "3", "-q"], ["strategies"], ["info", str(pool)]):
         found = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)
         assert found.stderr == "0 False\n"
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "margin", "random"])
+def test_a_score_and_its_highest_rows_import_only_what_they_use(pool: Path, strategy: str) -> None:
+    code = (
+        "import sys; from mmselect.cli import run; code = run(sys.argv[1:]); "
+        f"loaded = sorted(set({UNUSED}) & set(sys.modules)); sys.exit(f'{{code}} {{loaded}}')"
+    )
+    assert all(find_spec(name) for name in UNUSED if name.startswith("mmselect"))
+    command = [sys.executable, "-c", code, "select", str(pool), "-s", strategy, "-b", "3", "-q"]
+    unmeasured = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    found = subprocess.run(command, capture_output=True, text=True, env=unmeasured)
+    assert found.stderr == "0 []\n"

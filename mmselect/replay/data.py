@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import check_finite
 from mmselect.errors import DataError, NeedsError, SchemaError, SelectionError, UsageError
-from mmselect.output.tables import plain
+from mmselect.output.tables import class_names, plain
 from mmselect.pool.ids import as_stored
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
@@ -167,14 +167,9 @@ def load(
         test=split,
         digest=_digest(pool, *parts, *([] if split is None else [split]), *kept.values()),
         shares=shares,
-        names=_names(pool),
+        names=class_names(pool, pool.sizes["c"]) if "/class_names" in pool.constants else None,
         ids=pool.ids.text(rows) if by_id else (),
     )
-
-
-def _names(pool: Pool) -> list[str] | None:
-    stored = pool.constants.get("/class_names")
-    return None if stored is None else [str(name) for name in plain(stored)]
 
 
 def _labels(pool: Pool, bare: bool) -> NDArray[np.int64]:

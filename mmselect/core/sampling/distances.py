@@ -133,7 +133,7 @@ def nearest(
         reach = 8 * COSINE_ERROR * np.square(left_norms[close])
         limit = squared[close] - np.square(left_norms[close]) + reach
         row, column = np.nonzero(partial[close] <= limit[:, None])
-        again = paired(left, left_norms, right, right_norms, close[row], column)
+        again = _paired(left, left_norms, right, right_norms, close[row], column)
         squared[close], which[close] = _row_minima(row, column, again, len(close))
     return np.maximum(squared, 0), which
 
@@ -156,12 +156,12 @@ def between(left: Units, left_norms: Floats) -> Floats:
     squares = np.square(left_norms)
     squared = -2 * product * _cosines(left, left) + squares + squares[:, None]
     row, column = np.nonzero(np.triu(squared < 2 * CLOSE * product, 1))
-    squared[row, column] = paired(left, left_norms, left, left_norms, row, column)
+    squared[row, column] = _paired(left, left_norms, left, left_norms, row, column)
     np.fill_diagonal(squared, 0)
     return np.maximum(squared, 0)
 
 
-def paired(
+def _paired(
     left: Units, left_norms: Floats, right: Units, right_norms: Floats, row: Index, column: Index
 ) -> Floats:
     """Squared distances of the pairs (row, column), without cancellation.
@@ -178,8 +178,8 @@ def paired(
 
     Examples
     --------
-    >>> x = (np.array([[1, 0], [0, 1]], np.float32),)
-    >>> paired(x, np.array([1.0, 2.0]), x, np.array([1.0, 2.0]), np.array([0, 1]), np.array([1, 1]))
+    >>> x, norms = (np.array([[1, 0], [0, 1]], np.float32),), np.array([1.0, 2.0])
+    >>> _paired(x, norms, x, norms, np.array([0, 1]), np.array([1, 1]))
     array([5., 0.])
     """
     apart = np.zeros(len(row))

@@ -9,12 +9,13 @@ model's own forward.
 from __future__ import annotations
 
 import copy
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -120,27 +121,16 @@ def answering(memories: Mapping[Any, Memory], absent: Collection[str]) -> Iterat
 
     with ExitStack() as stack:
         for module, memory in memories.items():
-            stack.enter_context(_instead(module, partial(forward, memory)))
+            instead = {
+                "forward": partial(forward, memory),
+                "_forward_hooks": {},  # they have seen the output before, and do not run again
+                "_forward_pre_hooks": {},
+                "_compiled_call_impl": None,  # of module.compile(): it has the old forward inside
+            }
+            stack.enter_context(mock.patch.dict(vars(module), instead))
         yield
     for name in (memory.name for memory in memories.values()):
         if asked[name] != 1:
             message = "expected every submodule of features to run again, once"
             found = f"found {asked[name]} runs: is it within another one of them?"
             raise ParameterError(f"coalitions: {name}: {message}, {found}")
-
-
-@contextmanager
-def _instead(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Replace a module's forward; hooks, which have seen the output before, do not run again."""
-    own, before = vars(module), dict(vars(module))
-    own |= {
-        "forward": forward,
-        "_forward_hooks": OrderedDict(),
-        "_forward_pre_hooks": OrderedDict(),
-    }
-    own["_compiled_call_impl"] = None  # of module.compile(), which has the old forward inside
-    try:
-        yield
-    finally:
-        own.clear()
-        own.update(before)
