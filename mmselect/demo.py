@@ -20,6 +20,7 @@ from mmselect.looking.page import page_of, view_of
 from mmselect.option import conditions
 from mmselect.output.emitting import ALONE, SCORE_FORMS, SELECT_FORMS
 from mmselect.output.layout import LINE, WHOLE_WORDS, Paint, aligned, percent, unpainted
+from mmselect.output.tables import class_names
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.selection import Selection, score, select
 from mmselect.strategies.gradients import shapley
@@ -181,7 +182,7 @@ def _first_picks(pool: Pool, picks: Selection) -> Iterator[str]:
         [text.decode() for text in pool.columns[f"/metadata/{column}"][rows]]
         for column in ("character", "name", "vendor")
     )
-    classes = [text.decode() for text in pool.constants["/class_names"]]
+    classes = class_names(pool, pool.sizes["c"])
     truth = pool.columns["/label"][rows]
     guess = pool.columns["/multimodal_logits"][rows].argmax(axis=1)
     for i in range(len(rows)):
