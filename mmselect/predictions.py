@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Rows
+from mmselect.core.scores.bernoulli import sigmoid
 from mmselect.core.scores.shapley import contributions
 from mmselect.core.scores.softmax import Activation, strips
 from mmselect.engine import Engine, compute_rows
@@ -74,7 +75,7 @@ def predict(logits: Rows, rows: Index, activation: Activation, name: str) -> Pre
                 share = np.take_along_axis(e, best, 1) / (1 + strip.heads[0].rest)[:, None]
                 if by_class:
                     x = np.take_along_axis(block[strip.rows], best, 1).astype(np.float64)
-                    share = np.exp(-np.logaddexp(0, -x))
+                    share = sigmoid(x)
                 to = slice(start + strip.rows.start, start + strip.rows.start + len(e))
                 classes[to], probability[to] = best, share
     return Prediction(classes, probability)

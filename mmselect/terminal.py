@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,15 +29,26 @@ COLOURS = {"head": "1", "name": "1", "detail": "2", "leader": "1;36"}
 
 def fail(message: str, code: int) -> int:
     """Say on one line what went wrong; return the exit code."""
-    line = printable(" ".join(message.split()))
-    print(f"{_style('error:', '31;1')} {line}", file=sys.stderr)
+    _tell("error:", "31;1", " ".join(message.split()))
     return code
 
 
 def notices(lines: Sequence[str], quiet: bool, mark: str = "note") -> None:
     """Print notices to stderr, unless nobody wants them."""
     for line in () if quiet else lines:
-        print(f"{_style(f'{mark}:', '36')} {printable(line)}", file=sys.stderr)
+        _tell(f"{mark}:", "36", line)
+
+
+def _tell(mark: str, codes: str, line: str) -> None:
+    """Print one line, which a terminal that is narrower gets in several, cut between words."""
+    lines = [printable(line)]
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size((LINE, 24)).columns - len(mark) - 1
+        cut = textwrap.TextWrapper(
+            max(width, 20), break_long_words=False, break_on_hyphens=False, tabsize=1
+        )
+        lines = cut.wrap(lines[0]) or lines
+    print(_style(mark, codes), f"\n{' ' * (len(mark) + 1)}".join(lines), file=sys.stderr)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 
 from mmselect.demo import EMOJI
 from mmselect.output.layout import Leader, aligned, percent
+from mmselect.terminal import notices
 
 COLOUR = re.compile("\x1b\\[[\\d;]*m")
 REPLAYED = ["--rounds", "1", "--seeds", "2", "--strategies", "random,entropy,least-confidence"]
@@ -157,3 +158,18 @@ def test_a_long_path_takes_nothing_else_over_the_line() -> None:
     rows = [("files", "/" + "deep/" * 12 + "pool.h5"), ("samples", "many of them, " * 4)]
     lines = [line.decode().rstrip("\n") for line in aligned(rows, 40)]
     assert [len(line) > 40 for line in lines] == [True, False, False]
+
+
+def test_notices_are_cut_between_words_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "facility: counts each sample by how unsure /metadata/a-rather-long-name makes it"
+    notices([line], quiet=False)
+    assert capsys.readouterr().err == f"note: {line}\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "44")
+    monkeypatch.setenv("NO_COLOR", "1")
+    notices([line], quiet=False)
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 3 and not too_wide(shown, 44)
+    assert words(shown) == words(f"note: {line}")

@@ -7,13 +7,8 @@ from typing import Annotated
 import typer
 
 from mmselect.ask import Verifying
-from mmselect.cli.options import (
-    ColumnNames,
-    Quiet,
-    TextOrJson,
-    progress_bar,
-    show_report,
-)
+from mmselect.cli.around import progress_bar, show_report
+from mmselect.cli.options import ColumnNames, Quiet, TextOrJson
 from mmselect.option import names
 
 PoolsBesides = Annotated[

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from mmselect.ask import Looking
-from mmselect.cli.options import Quiet, opened, progress_bar, target_of, targets
+from mmselect.cli.around import opened, progress_bar, target_of, targets
+from mmselect.cli.options import Quiet
 from mmselect.files import check_targets
 from mmselect.lists import ListFile, read_list
 from mmselect.terminal import notices

@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmselect.cli.options import (
-    HDF5File,
-    Quiet,
-    TextOrJson,
-    file_target,
-    progress_bar,
-    show,
-    show_json,
-)
+from mmselect.cli.around import file_target, progress_bar, show, show_json
+from mmselect.cli.options import HDF5File, Quiet, TextOrJson
 from mmselect.packing.asking import Packing
 from mmselect.terminal import notices
 

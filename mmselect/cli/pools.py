@@ -9,16 +9,9 @@ from typing import Annotated
 import typer
 
 from mmselect.ask import Describing, Working
+from mmselect.cli.around import opened, progress_bar, show, show_json
 from mmselect.cli.completion import PARAMETERS, completer
-from mmselect.cli.options import (
-    Pools,
-    Quiet,
-    TextOrJson,
-    opened,
-    progress_bar,
-    show,
-    show_json,
-)
+from mmselect.cli.options import Pools, Quiet, TextOrJson
 from mmselect.terminal import notices, page
 
 

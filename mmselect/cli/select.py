@@ -8,14 +8,8 @@ from typing import Annotated
 import typer
 
 from mmselect.ask import Embedding, Scoring, Selecting
-from mmselect.cli.options import (
-    ColumnNames,
-    HDF5File,
-    OutputFile,
-    Pools,
-    Quiet,
+from mmselect.cli.around import (
     file_target,
-    form_option,
     how_to,
     parts_of,
     prepared,
@@ -24,6 +18,7 @@ from mmselect.cli.options import (
     targets,
     told,
 )
+from mmselect.cli.options import ColumnNames, HDF5File, OutputFile, Pools, Quiet, form_option
 from mmselect.errors import UsageError
 from mmselect.files import check_targets
 

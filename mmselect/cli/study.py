@@ -12,20 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmselect.ask import Aligning, Replaying
-from mmselect.cli.options import (
-    HDF5File,
-    OutputFile,
-    Pools,
-    Quiet,
-    TextOrJson,
-    file_target,
-    form_option,
-    progress_bar,
-    show,
-    show_json,
-    target_of,
-    targets,
-)
+from mmselect.cli.around import file_target, progress_bar, show, show_json, target_of, targets
+from mmselect.cli.options import HDF5File, OutputFile, Pools, Quiet, TextOrJson, form_option
 from mmselect.errors import UsageError, needing
 from mmselect.files import check_targets, make_folder
 from mmselect.terminal import notices

@@ -10,6 +10,7 @@ import numpy as np
 from mmselect.arrays import Array, Floats, Index, check_labels
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import top
+from mmselect.core.scores.bernoulli import sigmoid
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.engine import compute_rows, join_rows, map_rows
 from mmselect.errors import located
@@ -84,7 +85,7 @@ def indicators(batch: Batch) -> Floats:
 def _least_familiar(found: Any, k: int, allowed: Allowed | None) -> Picks:
     """Rank by −D(μ); the logit keeps the order where D is 0 or 1 in float64."""
     best = top(-found.logits, k, allowed)
-    scores = -np.exp(-np.logaddexp(0, -found.logits[best]))
+    scores = -sigmoid(found.logits[best])
     return Picks(best, scores, details=_details(found.losses))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index
 from mmselect.core.coverage.gains import all_products
+from mmselect.core.scores.bernoulli import sigmoid
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
 
 Matrix: TypeAlias = NDArray[np.floating[Any]]
@@ -200,7 +201,7 @@ def _code_loss(
 
     blocks = ranges(0, n, compute_rows(x.shape[1]))
     u = np.concatenate(list(engine.map(excess, blocks))) + np.log(weights.diversity)
-    sigma = np.exp(-np.logaddexp(0.0, -u))
+    sigma = sigmoid(u)
     share = np.bincount(owner, sigma, minlength=k) / n
     return float(np.logaddexp(0.0, u).mean()), share, owned_sums(x, owner, k, sigma / n)
 

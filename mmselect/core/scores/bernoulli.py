@@ -111,6 +111,17 @@ def bernoulli_confidence(logits: Logits, name: str = "logits") -> Floats:
     return least
 
 
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(−x)), without overflow.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([-1e9, 0.0, 1e9])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return np.exp(-np.logaddexp(0, -x))
+
+
 def _blocks(n: int, c: int) -> list[slice]:
     """Rows in blocks whose size follows from the shape alone; none where there is no class."""
     step = max(BLOCK // max(c, 1), 1)

@@ -50,8 +50,7 @@ def leaving(found: Mapping[str, Any]) -> Block:
     """
     values, devices = {}, set()
     for path, given in found.items():
-        place = match(path)
-        if isinstance(given, torch.Tensor) and place is not None and place.dataset.kind == "float":
+        if isinstance(given, torch.Tensor) and is_float(path):
             wide = torch.float32 if given.dtype == torch.bfloat16 else given.dtype  # as NumPy has
             cuda = given.device.type == "cuda"
             devices |= {given.device} if cuda else set()
@@ -88,11 +87,23 @@ def arrived(block: Block, alike: Alike, dtype: Any = None) -> Arrays:
     present = {name: arrays[f"{PRESENT}/{name}"] for name in names_in(PRESENT, arrays)}
     for path, array in arrays.items():
         blank(array, mask_over(path, present))
-        if dtype is not None and place_of(path).dataset.kind == "float":
+        if dtype is not None and is_float(path):
             arrays[path] = _narrowed(path, array, torch.empty(0, dtype=dtype).numpy().dtype)
         for problem, bad in bad_rows(place_of(path), array, alike.axes.sizes).items():
             raise DataError(problem, dataset=path, rows=bad.tolist())
     return arrays
+
+
+def is_float(path: str) -> bool:
+    """Whether the format stores floats under a path; not where it has no such dataset.
+
+    Examples
+    --------
+    >>> is_float("/features/image"), is_float("/label"), is_float("/feature")
+    (True, False, False)
+    """
+    place = match(path)
+    return place is not None and place.dataset.kind == "float"
 
 
 def _narrowed(path: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from mmselect.pool.conversion import to_numpy
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.schema import match, names_in
 from mmselect.torch.export.batches import arguments, check_arguments, column, moved
-from mmselect.torch.export.blocks import allclose_to_largest
+from mmselect.torch.export.blocks import allclose_to_largest, is_float
 from mmselect.torch.export.modes import dropping, seeded
 from mmselect.torch.export.outputs import picked, submodule
 from mmselect.torch.export.plan import FUSED, Plan
@@ -198,8 +198,7 @@ def fused_logits(plan: Plan, found: Mapping[str, Any]) -> Tensor:
 
 def _tensor(plan: Plan, path: str, values: Any) -> Any:
     """Turn what is stored as floats into a tensor; leave the rest, and what is no number."""
-    place = match(path)
-    if isinstance(values, torch.Tensor) or place is None or place.dataset.kind != "float":
+    if isinstance(values, torch.Tensor) or not is_float(path):
         return values
     array = to_numpy(values)
     return torch.as_tensor(array, device=plan.device) if array.dtype.kind in "fiu" else array
@@ -207,8 +206,7 @@ def _tensor(plan: Plan, path: str, values: Any) -> Any:
 
 def _check_numbers(found: Mapping[str, Any]) -> None:
     """Refuse text and labels alone; a name that is not in the format is told of later."""
-    places = [match(path) for path in found]
-    if not any(place is None or place.dataset.kind == "float" for place in places):
+    if not any(is_float(path) or match(path) is None for path in found):
         names = ", ".join(found) or "nothing"
         raise ParameterError(f"function: expected features or logits to export, found {names}")
 
