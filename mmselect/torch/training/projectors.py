@@ -226,9 +226,11 @@ def _cross_modal(z: Mapping[str, Tensor], arrays: Mapping[str, Array], tau: floa
     there = {name: array.any(axis=1) for name, array in arrays.items()}
     losses = []
     for a, b in combinations(z, 2):
-        both = torch.from_numpy(there[a] & there[b])
-        if both.any():
-            rows = both.to(z[a].device)
+        both = there[a] & there[b]
+        if both.all():
+            losses.append(info_nce(z[a], z[b], tau=tau))
+        elif both.any():
+            rows = torch.from_numpy(np.flatnonzero(both)).to(z[a].device)
             losses.append(info_nce(z[a][rows], z[b][rows], tau=tau))
     return _mean(losses, z)
 
