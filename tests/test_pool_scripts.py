@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
+import json
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -104,3 +107,26 @@ def test_folders_give_labels_and_columns(building: ModuleType) -> None:
     found = building.columns(["1", "2", "3"], label, names, np.array([True, False, False]))
     assert found["metadata/split"].tolist() == [b"test", b"train", b"train"]
     assert found["label"].dtype == np.int32
+
+
+def test_icons_drawn_twice_or_withdrawn_are_left_out(
+    building: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "build_icons_pool", raising=False)
+    build_icons_pool = pytest.importorskip("build_icons_pool")
+    drawing = {"body": "<path/>"}
+    found = {
+        "icons": {"sun": drawing, "sun-filled": drawing, "old": {**drawing, "hidden": True}},
+        "aliases": {"day-light": {"parent": "sun"}},
+        "width": 24,
+        "height": 20,
+    }
+    text = json.dumps(found).encode()
+    entry = tarfile.TarInfo("package/icons.json")
+    entry.size = len(text)
+    with tarfile.open(tmp_path / "set.tgz", "w:gz") as archive:
+        archive.addfile(entry, io.BytesIO(text))
+    monkeypatch.setattr(build_icons_pool, "fetch", lambda package, cache: tmp_path / "set.tgz")
+    (icon,) = build_icons_pool.read_set("tabler", tmp_path)
+    assert icon.text == "sun, day light"
+    assert 'viewBox="0 0 24 20"' in icon.drawing
