@@ -57,6 +57,9 @@ def whole_words(environ: MutableMapping[str, str]) -> Iterator[None]:
 
     Bash replaces what comes behind the mark only, so that what stands before it is not printed.
     """
+    if environ.get("_MMSELECT_COMPLETE") != "complete_bash":
+        yield
+        return
     words = environ.get("COMP_WORDS", "").split("\n")
     last = int(environ.get("COMP_CWORD", "0"))
     joined: list[str] = []
@@ -66,8 +69,7 @@ def whole_words(environ: MutableMapping[str, str]) -> Iterator[None]:
             joined[-1] += word
         else:
             joined.append(word)
-    whole = last >= len(words) or len(joined) == last + 1
-    if whole or environ.get("_MMSELECT_COMPLETE") != "complete_bash":
+    if last >= len(words) or len(joined) == last + 1:
         yield
         return
     environ["COMP_WORDS"], environ["COMP_CWORD"] = "\n".join(joined), str(len(joined) - 1)

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index, Singles
-from mmselect.core.coverage.gains import WIDENED
 from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, ranges
 
 TILE = 2048
 """Clients whose similarities to some candidates are computed together."""
+
+WIDENED = 64
+"""Clients whose similarities are widened together: gains are summed in float64."""
 
 BATCH = 256
 """Candidates whose gains are computed together."""

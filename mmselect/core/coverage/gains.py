@@ -15,9 +15,6 @@ from mmselect.engine import Engine, ranges
 TILE = 1024
 """Side of a tile of similarities."""
 
-WIDENED = 64
-"""Clients whose similarities are widened together: gains are summed in float64."""
-
 STRIP = 1 << 18
 """Similarities that are in cache together, also when they are widened."""
 

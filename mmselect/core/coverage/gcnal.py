@@ -29,6 +29,7 @@ from mmselect.core.constraints.highest import top
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present
+from mmselect.core.scores.bernoulli import sigmoid
 from mmselect.core.side_by_side import side_by_side
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import SelectionError
@@ -161,7 +162,7 @@ def gcnal(
         network = _Network.draw(_Adjacency.of(x, engine), np.isin(rows, labeled), rng, dropout)
         losses = tuple(network.train(epochs, progress))
         logit = network.forward()
-    score = _sigmoid(logit)
+    score = sigmoid(logit)
     own = np.searchsorted(rows, candidates)
     if variant == "uncertain":
         gain = -np.abs(score[own] - MARGIN)
@@ -339,7 +340,7 @@ class _Network:
         share = np.where(self.labeled, 1 / count, UNLABELED_WEIGHT / (len(logit) - count))
         signed = np.where(self.labeled, -logit, logit)
         loss = float(np.logaddexp(0, signed) @ share)
-        by_logit = np.where(self.labeled, -share, share) * _sigmoid(signed)
+        by_logit = np.where(self.labeled, -share, share) * sigmoid(signed)
         by_summed = graph.transposed(by_logit)
         scale = second / (1 - self.dropout * bool(step))
 
@@ -358,8 +359,3 @@ class _Network:
         mixed, rest, bias, final = parts
         first = graph.kernel @ mixed + rest + np.outer(graph.total, bias)
         return loss, [first, bias, final, np.array([by_logit.sum()])]
-
-
-def _sigmoid(x: Floats) -> Floats:
-    """1/(1 + exp(−x)), without overflow."""
-    return np.exp(-np.logaddexp(0, -x))
