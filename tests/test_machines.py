@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,11 +38,23 @@ def cluster() -> Iterator[str]:
         disconnect()
 
 
-@pytest.fixture(params=["processes", "dask"])
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    """Two workers of ray on this machine, started when they are first used, and ended here."""
+    pytest.importorskip("ray", reason="ray is not installed; tried by hand")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # so that they find machines_work
+        yield
+        disconnect()
+
+
+@pytest.fixture(params=["processes", "dask", "ray"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("mmselect.tasks.SENT", 4000)  # many tasks of small pools
     name: str = request.param
-    return name if name == "processes" else request.getfixturevalue("cluster")
+    if name == "ray":
+        request.getfixturevalue("ray")
+    return request.getfixturevalue("cluster") if name == "dask" else name
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +216,18 @@ def test_what_an_engine_needs(pool: Path, cli, monkeypatch: pytest.MonkeyPatch) 
         assert found.code == 1 and f"pip install 'mmselect[{name}]'" in found.err
 
 
-def test_no_scheduler(pool: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
+@pytest.mark.parametrize(
+    ("library", "name", "at"),
+    [("distributed", "dask", "tcp://127.0.0.1:9"), ("ray", "ray", "127.0.0.1:9")],
+)
+def test_no_scheduler(
+    library: str, name: str, at: str, pool: Path, cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(library)
+    disconnect()
     monkeypatch.setattr("mmselect.workers.CONNECT", 0.3)
-    found = cli("score", pool, "--engine", "dask=tcp://127.0.0.1:9")
-    assert found.code == 1 and "expected a scheduler at tcp://127.0.0.1:9" in found.err
+        library
+    ]
+    found = cli("score", pool, "--engine", f"{name}={at}")
+    assert found.code == 1
+    assert re.search(f"expected a (scheduler|cluster) at {at}, found none", found.err)
