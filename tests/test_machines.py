@@ -41,7 +41,7 @@ def cluster() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
     """Two workers of ray on this machine, started when they are first used, and ended here."""
-    pytest.importorskip("ray", reason="ray is not installed; tried by hand")
+    pytest.importorskip("ray", reason="ray is not installed; CI does that in a step of its own")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # so that they find machines_work
         yield
@@ -226,8 +226,6 @@ def test_no_scheduler(
     pytest.importorskip(library)
     disconnect()
     monkeypatch.setattr("mmselect.workers.CONNECT", 0.3)
-        library
-    ]
     found = cli("score", pool, "--engine", f"{name}={at}")
     assert found.code == 1
     assert re.search(f"expected a (scheduler|cluster) at {at}, found none", found.err)
