@@ -37,8 +37,10 @@ def engine_of(ask: Any, progress: Progress | None = None) -> Engine:
     return Engine(threads, ask.memory, mapper_of(ask.engine, threads), progress, kept)
 
 
-def mapper_of(engine: str, threads: int) -> Mapper | None:
-    """Make what does tasks in order, by the name of an engine; None: threads of this process.
+def mapper_of(engine: str, threads: int, ordered: bool = True) -> Mapper | None:
+    """Make what does tasks, by the name of an engine; None: threads of this process.
+
+    Results are in order, or else as they come.
 
     Raises
     ------
@@ -50,9 +52,8 @@ def mapper_of(engine: str, threads: int) -> Mapper | None:
     kind, _, address = engine.partition("=")
     if kind == "threads":
         return None
-    if kind == "processes":
-        return partial(_map, partial(_processes, threads))
-    return partial(_map, partial({"dask": _dask, "ray": _ray}[kind], address, threads))
+    workers = {"processes": _processes, "dask": _dask, "ray": _ray}[kind]
+    return partial(_map, partial(workers, address, threads, ordered))
 
 
 def _call(function: Function, task: Any) -> Any:
@@ -65,7 +66,7 @@ class Workers(NamedTuple):
     Attributes
     ----------
     parallel : joblib.Parallel
-        Gives results in order, as they come.
+        Gives results as they come, in order if that was asked for.
     shared : object
         What is sent with each task: the function of all, or what a worker gets as that.
     call : callable
@@ -83,7 +84,7 @@ class Workers(NamedTuple):
 def _map(
     open_workers: Callable[[Function], Workers], function: Function, tasks: Iterable[Any]
 ) -> Iterator[Any]:
-    """Results of tasks in order."""
+    """Results of tasks."""
     from joblib import delayed
 
     with _told_clearly():
@@ -102,11 +103,11 @@ def _batches(tasks: Iterable[Any], size: int | None) -> Iterator[Iterable[Any]]:
         yield some
 
 
-def _parallel(return_as: str = "generator", **backend: Any) -> Any:
+def _parallel(form: str, **backend: Any) -> Any:
     from joblib import Parallel, parallel_config
 
     with parallel_config(**backend):
-        return Parallel(return_as=return_as, batch_size=1, mmap_mode="c")
+        return Parallel(return_as=form, batch_size=1, mmap_mode="c")
 
 
 @contextmanager
@@ -122,10 +123,13 @@ def _told_clearly() -> Iterator[None]:
         raise
 
 
-def _processes(threads: int, function: Function) -> Workers:
-    return Workers(
-        _parallel(backend="loky", n_jobs=threads), function, partial(_call_of, os.getpid())
-    )
+AS_THEY_COME = {True: "generator", False: "generator_unordered"}
+"""What joblib calls results in order, or not."""
+
+
+def _processes(_address: str, threads: int, ordered: bool, function: Function) -> Workers:
+    parallel = _parallel(AS_THEY_COME[ordered], backend="loky", n_jobs=threads)
+    return Workers(parallel, function, partial(_call_of, os.getpid()))
 
 
 def _call_of(parent: int, function: Function, task: Any) -> Any:
@@ -136,11 +140,11 @@ def _call_of(parent: int, function: Function, task: Any) -> Any:
     return function(task)
 
 
-def _dask(address: str, threads: int, function: Function) -> Workers:
+def _dask(address: str, threads: int, ordered: bool, function: Function) -> Workers:
     """Workers of dask; what all tasks share is sent to each of them once."""
     client = _dask_client(address, threads)
     how = {"backend": "dask", "n_jobs": -1, "client": client, "scatter": [function]}
-    return Workers(_parallel(**how), function)
+    return Workers(_parallel(AS_THEY_COME[ordered], **how), function)
 
 
 @cache
@@ -194,15 +198,16 @@ CONNECT = 30
 """Seconds to wait for a scheduler to answer."""
 
 
-def _ray(address: str, threads: int, function: Function) -> Workers:
+def _ray(address: str, threads: int, ordered: bool, function: Function) -> Workers:
     """Workers of ray, whose backend yields no results before all are there: it gets some at a time.
 
-    What all tasks share is put where any of them can take it from.
+    That is one for each where results are wanted as they come. What all tasks share is put where
+    any of them can take it from.
     """
     with needing("--engine ray", "ray", "ray"):
         import ray
     parallel, workers = _ray_pool(address, threads)
-    return Workers(parallel, ray.put(function), _call_shared, AT_ONCE * workers)
+    return Workers(parallel, ray.put(function), _call_shared, (AT_ONCE if ordered else 1) * workers)
 
 
 def _call_shared(shared: Any, task: Any) -> Any:
@@ -243,7 +248,7 @@ def _ray_init(address: str, threads: int) -> None:
             host, _, port = address.rpartition("/")[2].rpartition(":")
             socket.create_connection((host, int(port)), CONNECT).close()
         with _signals_kept():
-            ray.init(**asked, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**asked, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, ValueError) as error:
         found = str(error).partition("\n")[0]
         raise EngineError(f"ray: expected a cluster at {address}, found none: {found}") from None

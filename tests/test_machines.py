@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import arrays
-from machines_work import die_once
+from machines_work import die_once, divide_or_die
 
 import mmselect
 from mmselect.engine import Engine, map_rows
 from mmselect.errors import EngineError, FormatError
 from mmselect.pool import column
+from mmselect.replay.workers import run_tasks
 from mmselect.strategies import registry
 from mmselect.workers import disconnect, mapper_of
 
@@ -156,6 +157,36 @@ def test_a_killed_worker(engine: str, pools, tmp_path: Path) -> None:
             assert "\n" not in str(error)
         assert (tmp_path / "dead").exists()
         assert list(map_rows(dies, column, engine=by, **how)) == expected  # and goes on
+
+
+@pytest.mark.parametrize("more", [["--rounds", 1, "-s", "badge,random"], ["--rounds", 0]])
+def test_replays(engine: str, pools, cli, tmp_path: Path, more: list[object]) -> None:
+    """Runs are the same, and kept as those of one process are: nothing is played again."""
+    asked = ["replay", *pools[1], "-b", 9, "--seeds", 1, *more, "-q"]
+    expected = cli(*asked)
+    assert expected.code == 0
+    elsewhere = [*asked, "--engine", engine, "-j", 2, "--runs", tmp_path]
+    assert cli(*elsewhere) == expected
+    assert len(list(tmp_path.iterdir())) == (2 if more[1] else 1)
+    assert cli(*asked, "--runs", tmp_path) == expected
+
+
+def test_a_worker_killed_in_a_replay(engine: str, tmp_path: Path) -> None:
+    work = partial(divide_or_die, str(tmp_path / "dead"), 12)
+    tasks = [(i,) for i in (1, 2, 3, 4)]
+    expected = [(0, 12), (1, 6), (2, 4), (3, 3)]
+    try:
+        assert sorted(run_tasks(work, tasks, 2, engine)) == expected
+    except EngineError as error:
+        assert "a worker was lost" in str(error)
+    assert (tmp_path / "dead").exists()
+    assert sorted(run_tasks(work, tasks, 2, engine)) == expected
+
+
+def test_commands_train_here(pool: Path, cli, tmp_path: Path) -> None:
+    asked = ["replay", pool, "--train", "cp {labeled} {out}", "--runs", tmp_path / "runs"]
+    found = cli(*asked, "--engine", "dask")
+    assert found.code == 2 and "engine: expected processes, since commands" in found.err
 
 
 def deadly(arrays: Any, parameters: Any) -> Any:
