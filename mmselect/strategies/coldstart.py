@@ -143,7 +143,7 @@ STRATEGIES = (
             limited("init", "kmeans++", "how the first centres are drawn"),
             limited("iterations", 20, "Lloyd iterations"),
         ),
-        reference="Lloyd 1982, with faiss",
+        reference="Lloyd 1982",
     ),
     over_features(
         name="coreset",

@@ -54,8 +54,9 @@ def lloyd(
         for done in range(iterations + 1):
             before, owner = owner, assignment.update(theta).copy()
             sizes = np.bincount(owner, minlength=len(theta))
-            report(done, iterations)
-            if done == iterations or np.array_equal(before, owner):
+            ended = done == iterations or np.array_equal(before, owner)
+            report(iterations if ended else done, iterations)
+            if ended:
                 break
             theta = _lifted(assignment.sums / np.maximum(sizes, 1)[:, None])
             _move_empty(assignment, theta, sizes)
