@@ -38,6 +38,11 @@ class Pick:
     part: str = ""
     function: Callable[[Any], Any] | None = None
 
+    @property
+    def name(self) -> str:
+        """The submodule, for an error."""
+        return self.module or "the model"
+
     def __str__(self) -> str:
         if self.function is None:
             return f"{self.module}:{self.part}" if self.part else self.module
@@ -79,18 +84,17 @@ def picked(pick: Pick, output: Any) -> Tensor:
     >>> picked(parse("encoder:1"), ("text", torch.zeros(2, 3))).shape
     torch.Size([2, 3])
     """
-    name = pick.module or "the model"
-    part = look(output, pick.part, name) if pick.part else output
+    part = look(output, pick.part, pick.name) if pick.part else output
     found = pick.function(part) if pick.function else part
     if not isinstance(found, torch.Tensor):
         first = next(iter(names(found)), "0")
         how = f'"{pick.module}:{first}" or ("{pick.module}", function)'
         message = f"expected a tensor, found {shown(found)}: say which part, such as {how}"
-        raise ParameterError(f"{name}: {message}")
+        raise ParameterError(f"{pick.name}: {message}")
     if found.ndim != 2:
         how = f'("{pick.module}", lambda out: …)'
         message = f"expected a row per sample, (n, d), found {shown(found)}: reduce it with {how}"
-        raise ParameterError(f"{name}: {message}")
+        raise ParameterError(f"{pick.name}: {message}")
     return found
 
 

@@ -105,6 +105,8 @@ class Plan:
     model, device : Module, device
     picks : dict of path to Pick
         What hooks look at.
+    modules : dict of path to submodule
+        Whose output a pick is taken from.
     columns : dict of path to key
         What a batch holds.
     layers, sources : list
@@ -124,6 +126,7 @@ class Plan:
         if ask.function is not None and given.get(FUSED) == parse(""):
             del given[FUSED]  # what the model returns is the function's to say
         self.picks = {path: each for path, each in given.items() if isinstance(each, Pick)}
+        self.modules = {path: submodule(self.model, p.module) for path, p in self.picks.items()}
         self.columns = {p: x for p, x in given.items() if p not in self.picks and per_sample(p)}
         self.layers = dropout_layers(self.model) if ask.dropout_passes else []
         self.sources = generators(self.model, self.device)
@@ -134,12 +137,14 @@ class Plan:
         ask, given = self.ask, len(self.ask.features or ())
         if not self.picks and ask.function is None:
             raise ParameterError("expected features, logits or a function to export, found none")
-        for name in ("coalitions", "dropout_passes"):
-            if getattr(ask, name) and FUSED not in self.picks and ask.function is None:
-                raise ParameterError(f"{name}: expected multimodal_logits with it, found none")
+        for path, module in self.modules.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                message = "expected a submodule that takes hooks, found a scripted one"
+                hint = "export the model as it was before torch.jit.script, or use function="
+                raise ParameterError(f"{self.picks[path].name}: {message}: {hint}")
         if ask.classifier is not None:
             submodule(self.model, ask.classifier)
-        if ask.coalitions and ask.function is None and not 1 <= given <= MOST_MODALITIES:
+        if ask.coalitions and not 1 <= given <= MOST_MODALITIES:
             message = f"expected features of 1 to {MOST_MODALITIES} modalities"
             raise ParameterError(f"coalitions: {message}, found {given}")
         if ask.part[1] > 1 and "/id" not in self.columns:

@@ -9,13 +9,9 @@ model's own forward.
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 
@@ -102,35 +98,3 @@ def _blank(tensor: Tensor) -> None:
         tensor.untyped_storage().fill_(0)
     else:
         tensor.zero_()
-
-
-@contextmanager
-def answering(memories: Mapping[Any, Memory], absent: Collection[str]) -> Iterator[None]:
-    """Let submodules answer from their memories, without what is absent.
-
-    Raises
-    ------
-    ParameterError
-        If the model did not ask each of them once.
-    """
-    asked: Counter[str] = Counter()
-
-    def forward(memory: Memory, *_: Any, **__: Any) -> Any:
-        asked[memory.name] += 1
-        return memory.without(absent)
-
-    with ExitStack() as stack:
-        for module, memory in memories.items():
-            instead = {
-                "forward": partial(forward, memory),
-                "_forward_hooks": {},  # they have seen the output before, and do not run again
-                "_forward_pre_hooks": {},
-                "_compiled_call_impl": None,  # of module.compile(): it has the old forward inside
-            }
-            stack.enter_context(mock.patch.dict(vars(module), instead))
-        yield
-    for name in (memory.name for memory in memories.values()):
-        if asked[name] != 1:
-            message = "expected every submodule of features to run again, once"
-            found = f"found {asked[name]} runs: is it within another one of them?"
-            raise ParameterError(f"coalitions: {name}: {message}, {found}")
