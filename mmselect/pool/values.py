@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import LARGEST, finite_halves
+from mmselect.errors import DataError
 from mmselect.pool.schema import Place, place_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,55 @@ def bad_rows(
     elif place.dataset.kind == "boolean" and block.dtype.kind in "iu":
         wrong["expected 0 or 1, found another number"] = (block < 0) | (block > 1)
     return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
+
+
+def check_values(
+    place: Place,
+    block: NDArray[Any],
+    sizes: dict[str, int],
+    present: NDArray[np.bool_] | None = None,
+) -> None:
+    """Refuse a block with values that no strategy can use, in the rows that are there.
+
+    Raises
+    ------
+    DataError
+        Naming rows of the block.
+
+    Examples
+    --------
+    >>> check_values(place_of("/features/image"), np.array([[1.0], [np.nan]]), {})
+    Traceback (most recent call last):
+    mmselect.errors.DataError: row 1: expected finite numbers, found nan
+    """
+    for problem, rows in bad_rows(place, block, sizes).items():
+        if (found := rows if present is None else rows[present[rows]]).size:
+            raise DataError(problem, rows=found.tolist())
+
+
+def narrowed(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Turn numbers into floats of another type, which has to have room for them.
+
+    Raises
+    ------
+    DataError
+        Naming rows of the block.
+
+    Examples
+    --------
+    >>> narrowed(np.array([[1.0], [1e5]]), np.dtype("f2"))
+    Traceback (most recent call last):
+    mmselect.errors.DataError: row 1: expected numbers that fit float16, found 100000
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = block.astype(dtype, copy=False)
+    if dtype.itemsize < block.dtype.itemsize and not (block.size and computable(out)):
+        lost = np.isinf(out) & np.isfinite(block)
+        if lost.any():
+            rows = np.flatnonzero(lost.reshape(len(lost), -1).any(axis=1))
+            message = f"expected numbers that fit {dtype}, found {block[lost].flat[0]:.6g}"
+            raise DataError(message, rows=rows.tolist())
+    return out
 
 
 def probability_rows(block: NDArray[Any]) -> int:
