@@ -445,7 +445,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Z, Z, str]] = {
         lambda: Inline(lambda m, a, b: a + b),
         {"image": "a", "text": "a"},
         {},
-        "a: expected different features, found the same for image and text",
+        "image: expected logits that change where a returns zeros, found the same",
     ),
     "another output goes in": (
         lambda: Clip(Embeds, lambda out: out.closeness),

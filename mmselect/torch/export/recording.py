@@ -57,10 +57,6 @@ class Memory:
         if len(there) > 1 and None in there.values():
             message = f'name the part of each modality as "{name}:part", not by a function'
             raise ParameterError(f"coalitions: {name} returns several modalities: {message}")
-        if len({id(tensor) for tensor in there.values()}) < len(there):
-            modalities = " and ".join(path.rpartition("/")[2] for path in there)
-            message = f"expected different features, found the same for {modalities}"
-            raise ParameterError(f"coalitions: {name}: {message}")
         return cls(name, own, there)
 
     def without(self, absent: Collection[str]) -> Any:
