@@ -1,6 +1,6 @@
 """Time and memory of the whole command ``mmselect select -s bmmal``, from a pool on disk.
 
-    python benchmarks/bench_bmmal.py --size small
+    python benchmarks/bench_bmmal.py --size small --rounds 7      # and in units of badge
     python benchmarks/bench_bmmal.py --size vqa --folder /tmp/vqa    # 6.6 GB twice on disk
 
 Contributions, weights, norms and sampling; CPU time and peak memory are the operating system's
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ import h5py
 import numpy as np
 from bench_d2 import CHUNK, SIZES, make_pool
 from common import machine
+
+import mmselect
 
 
 def write(path: Path, logits: np.ndarray, features: dict[str, np.ndarray]) -> None:
@@ -69,6 +72,18 @@ def run(path: Path, k: int, strategy: str, *more: str) -> None:
     )
 
 
+def in_turns(path: Path, k: int, rounds: int) -> None:
+    """Print what badge and bmmal take within this process, on one thread, without start-up."""
+    taken: dict[str, list[float]] = {"badge": [], "bmmal": []}
+    for _ in range(rounds + 1):
+        for strategy, seconds in taken.items():
+            started = time.process_time()
+            mmselect.select(path, strategy, k, threads=1)
+            seconds.append(time.process_time() - started)
+    badge, bmmal = (statistics.median(seconds[1:]) for seconds in taken.values())
+    print(f"badge {badge:.3f}, bmmal {bmmal:.3f} s of CPU, {bmmal / badge:.2f} times")
+
+
 def main() -> None:
     """Make the pool, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -76,6 +91,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="keep arrays and pool here, or take those there"
     )
+    parser.add_argument("--rounds", type=int, default=0, help="badge and bmmal in turns, no start")
     options = parser.parse_args()
     n, c, d, k = SIZES[options.size]
     print(machine())
@@ -91,6 +107,8 @@ def main() -> None:
         run(path, k, "badge")
         run(path, k, "bmmal")
         run(path, k, "bmmal", "--memory", "16MB", "--threads", "1")
+        if options.rounds:
+            in_turns(path, k, options.rounds)
 
 
 if __name__ == "__main__":

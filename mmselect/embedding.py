@@ -12,7 +12,8 @@ import numpy as np
 
 from mmselect.arrays import Array, Index
 from mmselect.ask import Embedding
-from mmselect.core.sampling.gradients import GradientPoints, full
+from mmselect.core.sampling.gradients import full
+from mmselect.core.sampling.points import Points
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
 from mmselect.engine import Progress, compute_rows, format_bytes, map_rows
 from mmselect.errors import OutputError
@@ -100,7 +101,7 @@ def embed(
         write_embedding(prepare(opened, ask, progress=progress), target, ask)
 
 
-def _block(points: GradientPoints, make: Form, rows: Index, arrays: list[Array]) -> Sequence[Array]:
+def _block(points: Points, make: Form, rows: Index, arrays: list[Array]) -> Sequence[Array]:
     return make(points.factors(rows, arrays))
 
 

@@ -17,7 +17,7 @@ from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
 from mmselect.core.features import inverse, row_norms
 from mmselect.core.presence import Mask, Present, check_present
-from mmselect.core.sampling.d2 import nearest_picks
+from mmselect.core.sampling.nearest import nearest_picks
 from mmselect.core.sampling.points import feature_points
 from mmselect.engine import SERIAL
 from mmselect.errors import located

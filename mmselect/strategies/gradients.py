@@ -15,8 +15,10 @@ import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows
 from mmselect.core.presence import Mask, matrix_of
-from mmselect.core.sampling.d2 import d2_sample, nearest_picks
+from mmselect.core.sampling.balanced import BalancedPoints
+from mmselect.core.sampling.d2 import BATCH, d2_sample
 from mmselect.core.sampling.gradients import GradientPoints, norm_parts
+from mmselect.core.sampling.nearest import nearest_picks
 from mmselect.core.sampling.points import Points, squared_norms
 from mmselect.core.scores.coalitions import (
     coalition_name,
@@ -171,11 +173,15 @@ def contribution(arrays: Arrays, parameters: Parameters) -> Columns:
     return {**columns, "dominance": rho, "gradient_norm": np.sqrt(norms)}
 
 
-def points_of(batch: Batch, balanced: bool) -> GradientPoints:
+def points_of(batch: Batch, balanced: bool) -> Points:
     """Gradient embeddings of the pool; `balanced` rescales the candidates' (BMMAL)."""
     model = model_of({**batch.columns, **batch.constants})
+    plain = model.points(None, batch.parameters)
     if not balanced:
-        return model.points(None, batch.parameters)
+        return plain
+    if model.head:
+        head = LinearLogits(model.features, model.head, model.bias)
+        return BalancedPoints(plain, head, model.has())
     phi, _ = model.shapley(batch.candidates, batch.engine)
     weights = np.ones((model.logits.shape[0], len(model.names)))
     has = model.has(batch.candidates)
@@ -224,10 +230,11 @@ def sample(
 
 
 def footprint(request: Any, k: int) -> int:
-    """Estimate what the sampler keeps: the picks' factors, and some numbers per candidate."""
+    """Estimate what the sampler keeps: factors of picks and draws, some numbers per candidate."""
     columns = request.pool.columns
     widths = [c.shape[1] for p, c in columns.items() if p in request.reads and len(c.shape) == 2]
-    return int(4 * k * sum(widths) + 60 * len(request.candidates))
+    drawn = min(2 * BATCH[-1], len(request.candidates))
+    return int(4 * (k + drawn) * sum(widths) + 60 * len(request.candidates))
 
 
 _HEAD = need(CLASSIFIER, COALITIONS)
@@ -268,7 +275,7 @@ STRATEGIES = (
         name="bmmal",
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
-        footprint=lambda request, k: footprint(request, k) + 30_000_000,  # blocks of coalitions
+        footprint=lambda request, k: footprint(request, k) + 5_000_000,  # blocks of coalitions
         needs=(need(FEATURES), _HEAD, _LOGITS),
         conditions=lacks_coalitions,
         reference=_PAPER,

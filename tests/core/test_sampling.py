@@ -1,5 +1,6 @@
 """D² sampling: the law, by chi-square and where the draw is forced; and what must not matter."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -9,9 +10,20 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from mmselect.core.sampling import d2 as sampling
-from mmselect.core.sampling.d2 import Sampled, d2_sample, nearest_picks
+from mmselect.core.sampling.balanced import BalancedPoints
+from mmselect.core.sampling.d2 import Sampled, d2_sample
 from mmselect.core.sampling.gradients import GradientPoints, full
-from mmselect.core.sampling.points import FeaturePoints, Points, factors, feature_points
+from mmselect.core.sampling.nearest import nearest_picks
+from mmselect.core.sampling.points import (
+    FeaturePoints,
+    Points,
+    factors,
+    feature_points,
+    squared_norms,
+)
+from mmselect.core.scores.coalitions import linear_shapley
+from mmselect.core.scores.linear import LinearLogits
+from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.engine import Engine, blas_threads
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
@@ -107,6 +119,56 @@ def test_the_naive_sampler_passes_and_wrong_ones_fail(quick, monkeypatch):
     with monkeypatch.context() as wrong:
         wrong.setattr(sampling, "between", lambda u, r: np.full((len(r), len(r)), np.inf))
         assert p_value(law, picks_of(points)) < 1e-6
+
+
+def balanced(n, c, d, seed, lacking=False, offset=0.0):
+    """Points by a linear head: their weights are found when rows are read, or known."""
+    rng = np.random.default_rng(seed)
+    features = {m: (offset + rng.standard_normal((n, d))).astype("f4") for m in ("a", "b")}
+    has = None
+    if lacking:
+        has = np.stack([np.ones(n, bool), rng.random(n) < 0.5], axis=1)
+        features["b"][~has[:, 1]] = 0
+    head = LinearLogits(features, {m: rng.standard_normal((c, d)) for m in features})
+    plain = GradientPoints(head, features)
+    phi, _ = linear_shapley(features, head.weight)
+    known = replace(plain, weights=balance_weights(contributions(phi, has), has))
+    return BalancedPoints(plain, head, has), known
+
+
+def test_balanced_gradients_follow_the_law(quick):
+    points, known = balanced(7, 3, 2, seed=2)
+    law = law_of_three(embedding(known))
+    assert p_value(law, picks_of(points)) > 1e-3
+    assert p_value(law_of_three(embedding(known.outer)), picks_of(points)) < 1e-6
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_weights_found_on_the_way_give_the_picks_of_known_ones(lacking):
+    points, known = balanced(300, 2, 3, seed=0, lacking=lacking, offset=12.0)
+    one, other = (d2_sample(x, 290, np.random.default_rng(3)) for x in (points, known))
+    assert one.passes > 0  # and past a pass, which computes all weights
+    assert one.indices.tolist() == other.indices.tolist()
+    np.testing.assert_allclose(one.gains, other.gains, rtol=1e-6)
+    norms = squared_norms(known)
+    assert one.indices[0] == norms.argmax()
+    assert one.gains[0] == pytest.approx(norms.max())
+    picks = one.indices[:40]
+    which, distance = nearest_picks(points, picks)
+    assert which.tolist() == nearest_picks(known, picks)[0].tolist()
+    assert (distance[picks] == 0).all()
+
+
+def test_weights_are_found_for_few_rows():
+    points, _ = balanced(20_000, 12, 8, seed=0)
+    picked = d2_sample(points, 200, np.random.default_rng(0))
+    assert picked.passes == 0 and picked.drawn < 1000
+
+
+def test_weights_above_1_are_refused():
+    z = {"a": np.ones((1, 1)), "b": np.ones((1, 1))}
+    with pytest.raises(ParameterError, match=r"expected numbers from 0 to 1, found 0.5 to 2"):
+        GradientPoints(np.zeros((1, 2)), z, np.array([[0.5, 2]]))
 
 
 def test_weighted_features_follow_the_law(quick):
@@ -249,9 +311,11 @@ def counted(monkeypatch):
 
 def test_few_rows_are_drawn_where_gradients_differ(monkeypatch):
     passes = counted(monkeypatch)
-    picked = d2_sample(gradients(3000, 40, 32, seed=0), 600, np.random.default_rng(1))
-    assert (picked.passes, passes) == (0, [])
-    assert picked.drawn < 2 * 600
+    for weights, most in ((False, 2), (True, 3)):  # weights leave bounds alone to begin with
+        points = gradients(3000, 40, 32, seed=0, weights=weights)
+        picked = d2_sample(points, 600, np.random.default_rng(1))
+        assert (picked.passes, passes) == (0, [])
+        assert picked.drawn < most * 600
 
 
 def test_whole_passes_come_when_rejections_have_cost_as_much(monkeypatch):

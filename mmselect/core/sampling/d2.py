@@ -5,7 +5,8 @@ Row i is drawn with probability w_i D_i² / Σ w D², D_i² the squared distance
 pick. Here a table of upper bounds U_i ≥ w_i D_i² stands in for them: draw i with probability
 U_i / ΣU, compute D_i² for that row only, accept with probability w_i D_i² / U_i. What is accepted
 follows the law above whatever the bounds were; what is learned goes into the table. The first
-bounds come from lengths alone, (‖g_i‖ + ‖g_j‖)², so nothing but the rows drawn is ever read again.
+bounds come from lengths alone, (‖g_i‖ + ‖g_j‖)², so nothing but the rows drawn is ever read again;
+where lengths are costly, from those of points that are at least as long (`Points.outer`).
 
 Rows are drawn in batches from one table and decided in order, against the picks that were accepted
 before them in the same batch too, so a batch changes no probability. When the work on rejected rows
@@ -17,24 +18,22 @@ budget are the first picks of any larger one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, check_budget, check_rows
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.sampling.distances import TILE_ROWS, Tile, Tiles, Units, between, nearest, unit
+from mmselect.core.sampling.distances import Tiles, Units, between, lengths, nearest, unit
+from mmselect.core.sampling.nearest import nearest_of_tiles
 from mmselect.core.sampling.points import Points, factors, norms_of
-from mmselect.engine import SERIAL, Engine, Progress, blas_threads, join_rows, map_rows
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import DataError, ParameterError
-from mmselect.tasks import gather
-
-PASS_ROWS = 256
-"""Pool rows of one matrix product in a pass over everything."""
 
 BATCH = 16, 512, 1024
 """Smallest batch, largest, and largest while most draws are rejected."""
+
+FIRST_ROWS = 64
+"""Rows read at a time in search of the first pick, where only bounds of lengths are known."""
 
 THREADED_WORK = 1 << 27
 """Multiplications below which starting threads costs more than they save."""
@@ -133,74 +132,27 @@ def d2_sample(
     if allowed is not None and allowed.costs is not None:
         scale = (1 if scale is None else scale) / allowed.costs
     with blas_threads():
-        own, size = norms_of(points, points.detached().squared_norms, rows, engine)
-        run = _Run(points, rows, np.sqrt(own), scale, engine, allowed)
+        outer = points.outer
+        own, size = norms_of(outer, outer.detached().squared_norms, rows, engine)
+        run = _Run(points, rows, np.sqrt(own), outer is not points, scale, engine, allowed)
         weight = run.weighted(size)
-        first = int(run.open(weight, -1.0).argmax()) if first is None else first
+        first = _longest(run, weight) if first is None else first
         return _sample(run, first, float(weight[first]), budget, rng, progress)
-
-
-def nearest_picks(
-    points: Points,
-    picks: Index,
-    *,
-    candidates: Index | None = None,
-    engine: Engine = SERIAL,
-) -> tuple[Index, Floats]:
-    """Which pick stands for each candidate: the nearest one, by a streamed matrix product.
-
-    Parameters
-    ----------
-    points : Points
-        What was sampled from.
-    picks : (k,) ndarray of int
-        Rows in pick order.
-    candidates : (r,) ndarray of int, optional
-        Rows to ask for, increasing; None is all.
-    engine
-        As for :func:`d2_sample`.
-
-    Returns
-    -------
-    which : (r,) ndarray of int
-        Position in `picks`; the earliest pick on ties.
-    distance : (r,) ndarray of float64
-        ‖g_i − g_pick‖, 0 for a pick and for its copies.
-
-    Raises
-    ------
-    DataError
-        If a row's numbers cannot be used.
-
-    Examples
-    --------
-    >>> from mmselect.core.sampling.points import feature_points
-    >>> nearest_picks(feature_points({"x": np.array([[0.0], [1.0], [9.0]])}), np.array([2, 0]))
-    (array([1, 1, 0]), array([0., 1., 0.]))
-    """
-    rows = check_rows(candidates, len(points))
-    with blas_threads():
-        run = _Run(points, rows, np.empty(0), None, engine)
-        for start in range(0, len(picks), TILE_ROWS):
-            some = np.asarray(picks[start : start + TILE_ROWS], dtype=np.intp)
-            arrays = gather(points.sources, some)
-            own = points.squared_norms(some, arrays)[0]
-            run.picked.add(unit(points.factors(some, arrays)), np.sqrt(own))
-        squared, which = _whole_pass(run, 0)
-    return which, np.sqrt(squared)
 
 
 @dataclass
 class _Run:
-    """The points, and what is known of them so far."""
+    """The points, and what is known of them; `loose` norms are bounds until rows are read."""
 
     points: Points
     rows: Index
     norms: Floats
+    loose: bool
     scale: Floats | None
     engine: Engine
     allowed: Allowed | None = None
     picked: Tiles = field(default_factory=Tiles)
+    drawn: int = 0
 
     def weighted(self, squared: Floats, at: Index | slice = slice(None)) -> Floats:
         """Weigh the D² of the candidates `at`."""
@@ -214,9 +166,31 @@ class _Run:
         """Whether to go on."""
         return picks < budget if self.allowed is None else not self.allowed.done
 
-    def units(self, at: Index) -> Units:
-        """Read some candidates as unit factors."""
-        return unit(factors(self.points, self.rows[at]))
+    def read(self, at: Index) -> tuple[Units, Floats]:
+        """Read some candidates as unit factors and lengths."""
+        found = factors(self.points, self.rows[at])
+        self.drawn += len(at)
+        if self.loose:
+            self.norms[at] = lengths(found)
+        return unit(found), self.norms[at]
+
+
+def _longest(run: _Run, weight: Floats) -> int:
+    """Find the largest w ‖g‖², the lowest candidate on ties.
+
+    Of loose lengths, those that may be the largest are read, from the top: what `weight` says of
+    all others, a bound, is below.
+    """
+    if run.loose:
+        bound, best = run.open(weight, -1.0), -1.0
+        order = np.argsort(-bound, kind="stable")
+        for start, stop in ranges(0, len(order), FIRST_ROWS):
+            at = order[start:stop]
+            if bound[at[0]] < best:
+                break
+            weight[at] = run.weighted(np.square(run.read(at)[1]), at)
+            best = max(best, float(weight[at][bound[at] >= 0].max(initial=-1)))
+    return int(run.open(weight, -1.0).argmax())
 
 
 def _sample(
@@ -231,10 +205,10 @@ def _sample(
     picks, gains = [first], [gain]
     if run.allowed is not None:
         run.allowed.take(first)
-    run.picked.add(run.units(np.array([first])), run.norms[[first]])
+    run.picked.add(*run.read(np.array([first])))
     table = _bound(run, shortest := float(run.norms[first]))
     table[first] = 0
-    base = wasted = drawn = passes = uniform = 0
+    base = wasted = passes = uniform = 0
     batch = BATCH[0]
     while run.unfinished(len(picks), budget):
         if not (total := np.cumsum(run.open(table)))[-1] > 0 and run.allowed is None:
@@ -246,7 +220,6 @@ def _sample(
         size = batch if run.allowed is None else min(batch, 4 * run.allowed.steady)
         at = _draw(total, rng.random(size))
         now, accepted = _decide(run, at, table, rng.random(size), base)
-        drawn += size
         wasted += (size - int(accepted.sum())) * (run.picked.count - base)
         batch = _next_batch(batch, int(accepted.sum()), run.picked.count)
         new = at[accepted]
@@ -258,12 +231,12 @@ def _sample(
             table = np.minimum(table, _bound(run, shortest := least))
         wide = wasted >= len(table) * max(run.picked.count - base, 1)
         if wide and run.unfinished(len(picks), budget):
-            np.minimum(table, run.weighted(_whole_pass(run, base)[0]), out=table)
+            np.minimum(table, run.weighted(_whole_pass(run, base)), out=table)
             table[picks] = 0
             base, wasted, passes = run.picked.count, 0, passes + 1
         if progress:
             progress(min(len(picks), budget), budget)
-    return _result(run, picks, gains, budget, rng, (drawn, passes), uniform)
+    return _result(run, picks, gains, budget, rng, (run.drawn, passes), uniform)
 
 
 def _one_at_random(
@@ -286,7 +259,7 @@ def _decide(
     longer allowed is rejected, as its weight is 0. Where a pick allows again what had no weight
     when the batch was drawn, the other draws are dropped, whatever they are.
     """
-    units, norms = run.units(at), run.norms[at]
+    units, norms = run.read(at)
     bound = table[at]
     now = np.minimum(bound, run.weighted(_to_picks(run, units, norms, base), at))
     among = between(units, norms)
@@ -318,25 +291,10 @@ def _to_picks(run: _Run, units: Units, norms: Floats, base: int) -> Floats:
     return squared
 
 
-def _whole_pass(run: _Run, base: int) -> tuple[Floats, Index]:
-    """Squared distance of every candidate to its nearest pick from `base` on, and which it is."""
-    block = partial(_nearest_of_block, run.points.detached(), run.picked.since(base))
-    how: dict[str, Any] = {"step": PASS_ROWS, "engine": run.engine, "what": "comparing picks"}
-    squared, which = join_rows(map_rows(block, run.points.sources, run.rows, **how), len(run.rows))
-    return squared, which
-
-
-def _nearest_of_block(
-    points: Points, tiles: list[Tile], rows: Index, arrays: list[Array]
-) -> tuple[Floats, Index]:
-    units = unit(points.factors(rows, arrays))
-    norms = np.sqrt(points.squared_norms(rows, arrays)[0])
-    squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
-    for start, tile, lengths in tiles:
-        found, at = nearest(units, norms, tile, lengths)
-        better = found < squared
-        squared[better], which[better] = found[better], start + at[better]
-    return squared, which
+def _whole_pass(run: _Run, base: int) -> Floats:
+    """Squared distance of every candidate to its nearest pick from `base` on."""
+    run.points = run.points.settled(run.rows, run.engine)
+    return nearest_of_tiles(run.points, run.picked.since(base), run.rows, run.engine)[0]
 
 
 def _bound(run: _Run, shortest: float) -> Floats:

@@ -27,14 +27,14 @@ from mmselect.arrays import (
     native,
     same_length,
 )
-from mmselect.core.sampling.points import emptied, norms_of
+from mmselect.core.sampling.points import Points, emptied, norms_of
 from mmselect.core.scores.softmax import check_logits, odds
 from mmselect.engine import SERIAL, Engine
 from mmselect.errors import ParameterError
 
 
 @dataclass(frozen=True)
-class GradientPoints:
+class GradientPoints(Points):
     """Gradient embeddings g = a ⊗ h, computed from logits and features when rows are asked for.
 
     Parameters
@@ -44,14 +44,15 @@ class GradientPoints:
     features : mapping of str to (n, d) Rows
         Features of each modality; h concatenates them in this order.
     weights : (n, m) ndarray, optional
-        Balance weights (Eq. 14), columns in the order of `features`. None is w = 1: BADGE.
+        Balance weights (Eq. 14), from 0 to 1, columns in the order of `features`. None is w = 1:
+        BADGE.
     multilabel : bool
         p = sigmoid f and pseudo-labels 1[p ≥ ½], in place of softmax and argmax.
 
     Raises
     ------
     ParameterError
-        If the shapes do not fit together.
+        If the shapes do not fit together, or a weight is not from 0 to 1.
 
     Examples
     --------
@@ -74,9 +75,17 @@ class GradientPoints:
         if self.weights is not None and self.weights.shape != (n, len(self.features)):
             expected = (n, len(self.features))
             raise ParameterError(f"weights: expected {expected}, found {self.weights.shape}")
+        if self.weights is not None and not ((self.weights >= 0) & (self.weights <= 1)).all():
+            found = f"{self.weights.min()} to {self.weights.max()}"
+            raise ParameterError(f"weights: expected numbers from 0 to 1, found {found}")
 
     def __len__(self) -> int:
         return self.logits.shape[0]
+
+    @property
+    def outer(self) -> GradientPoints:
+        """BADGE's gradients: ‖g‖² = ‖a‖² Σ_m w_m² ‖z_m‖², and no w is above 1."""
+        return self if self.weights is None else replace(self, weights=None)
 
     def detached(self) -> GradientPoints:
         """Return the same arithmetic without the samples."""

@@ -58,9 +58,18 @@ class Points(Protocol):
     def squared_norms(self, rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Floats]:
         """‖g‖² of `rows`, (b,) each: about the points' own origin, and about zero."""
 
+    @property
+    def outer(self) -> Points:
+        """Points that are at least as long as these, and cheaper to measure."""
+        return self
+
+    def settled(self, rows: Index, engine: Engine) -> Points:  # noqa: ARG002
+        """Return points equal to these in `rows`, whose factors need nothing but the sources."""
+        return self
+
 
 @dataclass(frozen=True)
-class FeaturePoints:
+class FeaturePoints(Points):
     """Concatenated features as points with one factor, about an origin near their centre.
 
     Distances do not depend on the origin; their numerical error, and how tight norms bound them,

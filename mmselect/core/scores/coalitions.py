@@ -88,7 +88,7 @@ def linear_shapley(
     _check_modalities(list(features))
     head = LinearLogits(features, weight, bias)
     at = check_rows(rows, head.shape[0])
-    block = partial(_linear_block, list(features), head.heads, head.base)
+    block = partial(linear_block, list(features), head.heads, head.base)
     return _over_rows(block, list(features.values()), at, len(head.base), engine)
 
 
@@ -151,6 +151,38 @@ def exported_shapley(
         bits = bits_of(present, modalities, sources[0].shape[0])
     block = partial(_exported_block, bits)
     return _over_rows(block, sources, at, sources[0].shape[1], engine)
+
+
+def linear_block(
+    names: Sequence[str],
+    heads: Sequence[Array],
+    bias: Array,
+    rows: Index,
+    features: Sequence[Array],
+) -> tuple[Floats, Index]:
+    """Shapley values and ŷ of some samples; parameters as for :func:`linear_values`.
+
+    Returns
+    -------
+    shapley : (b, m) ndarray of float64
+    pseudo : (b,) ndarray of int
+
+    Raises
+    ------
+    DataError
+        If a feature or a logit of these rows cannot be used; `names` are those of the features.
+
+    Examples
+    --------
+    >>> head = np.array([[np.log(3)], [0.0]])
+    >>> phi, _ = linear_block(["x"], [head], np.zeros(2), np.array([7]), [np.array([[1.0]])])
+    >>> phi.round(6).tolist()
+    [[0.25]]
+    """
+    for name, z in zip(names, features, strict=True):
+        check_finite(np.abs(z).max(axis=1, initial=0), rows, name)
+    values, pseudo = linear_values(features, heads, bias, rows)
+    return shapley_values(values), pseudo
 
 
 def linear_values(
@@ -243,6 +275,17 @@ def exported_values(
     return values, pseudo
 
 
+def block_rows(classes: int) -> int:
+    """Count the samples whose coalitions are computed at a time.
+
+    Examples
+    --------
+    >>> block_rows(10), block_rows(3129), block_rows(10**6)
+    (1024, 167, 64)
+    """
+    return min(max(BLOCK_ELEMENTS // max(classes, 1), 64), 1024)
+
+
 def coalition_name(modalities: Iterable[str]) -> str:
     """Name of a coalition in a pool: sorted, joined by ``+``, ``none`` if empty.
 
@@ -285,15 +328,6 @@ def _partial_logits(z: Array, head: Array) -> Singles:
     return (z.astype(np.float64) @ head.astype(np.float64, copy=False).T).astype(np.float32)
 
 
-def _linear_block(
-    names: list[str], heads: list[Floats], bias: Floats, rows: Index, features: list[Array]
-) -> tuple[Floats, Index]:
-    for name, z in zip(names, features, strict=True):
-        check_finite(np.abs(z).max(axis=1, initial=0), rows, name)
-    values, pseudo = linear_values(features, heads, bias, rows)
-    return shapley_values(values), pseudo
-
-
 def _exported_block(bits: Index | None, rows: Index, logits: list[Array]) -> tuple[Floats, Index]:
     values, pseudo = exported_values(logits, rows, None if bits is None else bits[rows])
     return shapley_values(values), pseudo
@@ -306,8 +340,11 @@ def _over_rows(
     classes: int,
     engine: Engine,
 ) -> tuple[Floats, Index]:
-    step = min(max(BLOCK_ELEMENTS // max(classes, 1), 64), 4096)
-    how: dict[str, Any] = {"step": step, "engine": engine, "what": "computing contributions"}
+    how: dict[str, Any] = {
+        "step": block_rows(classes),
+        "engine": engine,
+        "what": "computing contributions",
+    }
     phi, pseudo = join_rows(map_rows(block, sources, rows, **how), len(rows))
     return phi, pseudo
 

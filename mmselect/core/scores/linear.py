@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -95,6 +95,11 @@ class LinearLogits:
         """The bias (c,)."""
         classes = len(next(iter(self.weight.values())))
         return np.zeros(classes) if self.bias is None else self.bias.astype(np.float64)
+
+    def detached(self) -> LinearLogits:
+        """Return the same head over no samples."""
+        none = {name: np.empty((0, z.shape[1]), z.dtype) for name, z in self.features.items()}
+        return replace(self, features=none)
 
     def __getitem__(self, index: Any) -> Singles:
         blocks = [z[index] for z in self.features.values()]
