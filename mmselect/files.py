@@ -199,7 +199,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: Callable[[], object]) -> Iterator[int]:
+def locked(path: Path, busy: Callable[[], object] | None = None) -> Iterator[int]:
     """Hold a lock that the system takes back when all who hold it have ended; yield its descriptor.
 
     Who gets the descriptor, such as a command that is run, holds the lock too.
@@ -208,19 +208,27 @@ def locked(path: Path, busy: Callable[[], object]) -> Iterator[int]:
     ----------
     path : path
         The file that is locked; it is made if it is not there.
-    busy : callable
-        Called again and again while another process holds the lock: it waits a moment, or raises.
+    busy : callable, optional
+        Called again and again while another process holds the lock, to wait a moment.
+
+    Raises
+    ------
+    OutputError
+        If another process holds it, and there is no `busy`.
 
     Examples
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "lock"
-    >>> with locked(path, print), path.open("ab") as other:
-    ...     _lock(other)
-    False
+    >>> with locked(path), locked(path):  # the second, be it in the same process
+    ...     pass
+    Traceback (most recent call last):
+    mmselect.errors.OutputError: ...lock: expected no other process at work, found one
     """
     with path.open("ab") as file:
         while not _lock(file):
+            if busy is None:
+                raise OutputError("expected no other process at work, found one", file=str(path))
             busy()
         try:
             yield file.fileno()

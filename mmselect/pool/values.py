@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -139,6 +139,23 @@ def probability_rows(block: NDArray[Any]) -> int:
 def like_probabilities(block: NDArray[Any]) -> bool:
     """Whether nearly all rows of logits look like probabilities; a few may be anything."""
     return probability_rows(block) >= PROBABLE * len(block)
+
+
+def probability_notices(blocks: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Say which logits, among blocks by dataset path, look like probabilities.
+
+    Examples
+    --------
+    >>> (said,) = probability_notices({"/multimodal_logits": np.array([[0.5, 0.5]])})
+    >>> said[:51]
+    '/multimodal_logits: rows lie in [0, 1] and sum to 1'
+    """
+    looks = "rows lie in [0, 1] and sum to 1, so they look like probabilities"
+    return [
+        f"{path}: {looks}; export logits, what goes into the softmax"
+        for path, block in blocks.items()
+        if place_of(path).dataset.is_logits and len(block) and like_probabilities(block)
+    ]
 
 
 NEVER_WRITTEN = "{:,} rows were never written: the file has no numbers for them"

@@ -400,7 +400,7 @@ def test_options_in_python(pool: Path, tmp_path: Path, name: str, value: int) ->
 def test_too_few_samples(tmp_path: Path) -> None:
     one = {m: x[:1] for m, x in paired(4).items()}
     mmselect.write_pool(tmp_path / "pool", features=one)
-    with pytest.raises(NeedsError, match="two or more samples, found 1"):
+    with pytest.raises(DataError, match="/features/image: expected rows that differ, found all"):
         align_features(tmp_path / "pool", tmp_path / "a.h5")
     mmselect.write_pool(tmp_path / "few", features={m: x[:3] for m, x in paired(4).items()})
     assert align_features(tmp_path / "few", tmp_path / "a.h5").prototypes == 2

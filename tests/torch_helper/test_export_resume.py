@@ -121,7 +121,7 @@ def test_without_resume_it_starts_again(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "pool.h5"
     export_some(path, 3)
     for other in ({"classifier": "fusions"}, {"metadata": {"m": "x"}}):
-        with pytest.raises(MmselectError, match=r"nearest: fusion|expected a part of"):
+        with pytest.raises(MmselectError, match=r"did you mean 'fusion'|expected a part of"):
             export_pool(TwoTower(), loader(), path, **EXPORT | other)
         assert names(tmp_path) == partial(0, 1, 2)  # what there is stays until there is more
     export_pool(TwoTower(), loader(), path, **EXPORT)
@@ -401,7 +401,7 @@ def test_another_export_at_work(tmp_path: Path) -> None:
 
     def batches() -> Iterator[Any]:
         for batch in loader():
-            with pytest.raises(OutputError, match="expected no other export, found one at work"):
+            with pytest.raises(OutputError, match="expected no other process at work, found one"):
                 export_pool(TwoTower(), loader(), path, **EXPORT)
             yield batch
 

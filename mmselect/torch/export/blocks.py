@@ -48,14 +48,13 @@ def leaving(found: Mapping[str, Any]) -> Block:
     ----------
     found : mapping of path to tensor or anything else
     """
-    values, devices = {}, set()
+    values = {}
+    devices = {given.device for given in found.values() if getattr(given, "is_cuda", False)}
     for path, given in found.items():
         if isinstance(given, torch.Tensor) and is_float(path):
             wide = torch.float32 if given.dtype == torch.bfloat16 else given.dtype  # as NumPy has
-            cuda = given.device.type == "cuda"
-            devices |= {given.device} if cuda else set()
-            stored = given.detach().to(wide)
-            values[path] = stored.to("cpu", non_blocking=cuda, copy=True)  # pinned, where it may be
+            stored = given.detach().to(wide)  # a copy that nobody waits for goes to pinned memory
+            values[path] = stored.to("cpu", non_blocking=given.is_cuda, copy=True)
         else:
             whole = isinstance(given, list | tuple | str)
             values[path] = given if whole else np.array(to_numpy(given))

@@ -33,8 +33,7 @@ def constants(plan: Plan, found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """
     out: dict[str, NDArray[Any]] = {}
     if plan.ask.classifier is not None:
-        features = [path for path in found if path.startswith("/features/")]
-        z = {path.removeprefix("/features/"): found[path] for path in features}
+        z = {p.rpartition("/")[2]: x for p, x in found.items() if p.startswith("/features/")}
         logits = found[FUSED]
         weight, bias = _linear_layer(plan, {name: each.shape[1] for name, each in z.items()})
         masks = [to_numpy(found[f"{PRESENT}/{name}"]) for name in names_in(PRESENT, found)]

@@ -15,10 +15,9 @@ from mmselect.errors import PoolError, SchemaError, few
 from mmselect.pool.blocks import Alike
 from mmselect.pool.checking import name_problems
 from mmselect.pool.conversion import to_numpy
-from mmselect.pool.schema import place_of
-from mmselect.pool.values import like_probabilities
+from mmselect.pool.values import probability_notices
 from mmselect.torch.export.batches import column
-from mmselect.torch.export.blocks import Arrays, Block, arrived, leaving, stored
+from mmselect.torch.export.blocks import Block, arrived, leaving, stored
 from mmselect.torch.export.classifier import constants
 from mmselect.torch.export.running import Runs
 from mmselect.torch.export.shards import Shards
@@ -103,7 +102,8 @@ class Export:
                 arrays = arrived(block, Alike({}), plan.ask.dtype)
                 for problem in name_problems(arrays):
                     raise problem  # before hours of work
-                _warn_of_probabilities(arrays)
+                for said in probability_notices(arrays):
+                    warnings.warn(said, stacklevel=5)
                 self.shards.constants = constants(plan, found)
                 self.alike = Alike(self.shards.constants)
         return block
@@ -137,10 +137,3 @@ class Export:
 def _shown(stored: Any) -> str:
     """Show an id as it was given."""
     return repr(stored.decode("utf-8", "replace") if isinstance(stored, bytes) else stored)
-
-
-def _warn_of_probabilities(arrays: Arrays) -> None:
-    for path, array in arrays.items():
-        if place_of(path).dataset.is_logits and len(array) and like_probabilities(array):
-            message = "nearly every row of the first batch sums to 1: probabilities, not logits?"
-            warnings.warn(f"{path}: {message}", stacklevel=5)

@@ -25,14 +25,11 @@ class Memory:
 
     Attributes
     ----------
-    name : str
-        Of the submodule.
     output : any
     features : dict of path to tensor or None
         The tensor in `output` that is exported under a path; None if it was computed from it.
     """
 
-    name: str
     output: Any
     features: dict[str, Tensor | None]
 
@@ -57,7 +54,7 @@ class Memory:
         if len(there) > 1 and None in there.values():
             message = f'name the part of each modality as "{name}:part", not by a function'
             raise ParameterError(f"coalitions: {name} returns several modalities: {message}")
-        return cls(name, own, there)
+        return cls(own, there)
 
     def without(self, absent: Collection[str]) -> Any:
         """Copy the output; where its features are absent, with zeros for every number.
@@ -68,7 +65,7 @@ class Memory:
         Examples
         --------
         >>> both = {"a": torch.ones(1), "b": torch.ones(1), "a + b": torch.full((1,), 2.0)}
-        >>> memory = Memory("encoder", both, {name: both[name] for name in ("a", "b")})
+        >>> memory = Memory(both, {name: both[name] for name in ("a", "b")})
         >>> memory.without(["b"])
         {'a': tensor([1.]), 'b': tensor([0.]), 'a + b': tensor([0.])}
         """

@@ -25,7 +25,7 @@ from mmselect.torch.export.plan import FUSED, Plan
 from mmselect.torch.export.recording import Memory
 from mmselect.torch.export.trees import Tensor, shown
 
-RAN_NEVER = "forward never calls it (or calls its .forward(), which hooks do not see)"
+RAN_NEVER = "forward never calls it (or calls its .forward(), past hooks; or it is in another one)"
 RAN_OFTEN = "say with function= which one counts"
 
 REPEATED = 1e-3
@@ -87,7 +87,8 @@ class Runs:
         """
         self._found, self._counts = dict.fromkeys(wanted), Counter()
         result, found = self._call(), self._found
-        for path in sorted(found):
+        answers = [path for memory in self._memories.values() for path in memory.features]
+        for path in sorted({*found, *answers}):
             if (count := self._counts[self.plan.modules[path]]) != 1:  # which of several counts?
                 message = f"expected one run in a forward pass, found {count}"
                 hint = RAN_OFTEN if count else RAN_NEVER
@@ -137,8 +138,7 @@ class Runs:
 
         On the first batch, it is checked that every modality counts.
         """
-        names = names_in("/features", found)
-        self._check_encoders(names)
+        names = names_in("/features", self.plan.picks)
         *others, whole = coalition_names(names)
         again = {name: self._logits_of(name, names) for name in others}
         if first:
@@ -146,39 +146,28 @@ class Runs:
         return {f"/coalition_logits/{name}": each for name, each in again.items()}
 
     def _logits_of(self, coalition: str, names: Collection[str]) -> Tensor:
-        """Run again, while encoders answer from memory without the modalities that are absent.
-
-        Raises
-        ------
-        ParameterError
-            If the model did not ask each of them once.
-        """
+        """Run again, while encoders answer from memory without the modalities that are absent."""
         absent = [f"/features/{name}" for name in names if name not in coalition.split("+")]
 
         def answer(module: Any, *_: Any, **__: Any) -> Any:
-            self._counts[module] += 1
-            return self._memories[module].without(absent)
+            output = self._memories[module].without(absent)
+            self.hook(module, (), output)
+            return output
 
         with ExitStack() as stack:
-            for module in self._memories:  # in place of forward and of hooks, which saw the output
+            for module in self._memories:  # in place of forward and of hooks, whose output it is
                 instead = {"_compiled_call_impl": partial(answer, module)}
                 stack.enter_context(mock.patch.dict(vars(module), instead))
-            logits = self._logits()
-        for module, memory in self._memories.items():
-            if self._counts[module] != 1:
-                message = "expected every submodule of features to run again, once"
-                found = f"found {self._counts[module]} runs: is it within another one of them?"
-                raise ParameterError(f"coalitions: {memory.name}: {message}, {found}")
-        return logits
+            return self._logits()
 
     def _check_coalitions(
         self, found: Mapping[str, Any], again: Mapping[str, Tensor], repeated: Tensor
     ) -> None:
         """See that memory gives the logits that were, and that each modality counts."""
-        full, names = found[FUSED], names_in("/features", found)
+        full, names = found[FUSED], names_in("/features", self.plan.picks)
         if not allclose_to_largest(to_numpy(full), to_numpy(repeated), REPEATED):
             message = "expected the same logits where encoders answer from memory, found others"
-            hint = "do others of their outputs go into them, or is something random or counted?"
+            hint = "do they return them, do others of their outputs go in, is something random?"
             raise ParameterError(f"coalitions: {message}: {hint}")
         for name in names:
             rows = np.flatnonzero(to_numpy(found.get(f"{PRESENT}/{name}", np.ones(len(full)))))
@@ -189,17 +178,6 @@ class Runs:
                 message = f"expected logits that change where {encoder} returns zeros"
                 hint = "name the submodule whose output goes into them, or use function="
                 raise ParameterError(f"coalitions: {name}: {message}, found the same: {hint}")
-
-    def _check_encoders(self, names: list[str]) -> None:
-        """Accept features that hooks took, from submodules that return no logits as well."""
-        modules = self.plan.modules
-        if others := [name for name in names if f"/features/{name}" not in modules]:
-            message = "expected features= to name their submodule, found them from function="
-            hint = "name it, or return /coalition_logits/… too"
-            raise ParameterError(f"coalitions: {others[0]}: {message}: {hint}")
-        if memory := self._memories.get(modules.get(FUSED)):
-            message = f"found those of {memory.name}, which returns the logits"
-            raise ParameterError(f"coalitions: expected features of submodules, {message}")
 
 
 def _tensor(plan: Plan, path: str, values: Any) -> Any:

@@ -26,7 +26,6 @@ from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import (
     FormatError,
     MmselectError,
-    OutputError,
     ParameterError,
     SchemaError,
     located,
@@ -43,8 +42,6 @@ SHARD_BYTES = DEFAULT_MEMORY
 SHARD_SECONDS, SHARD_SHARE = 60.0, 16
 """A smaller shard is written when it took so long, and if it has a 16th of the rows before it: a
 killed export loses a minute, or a 17th of its work, and a long one is not thousands of shards."""
-
-AGAIN = "without resume, it starts again"
 
 POLL = 0.05
 """Seconds between two looks whether another process still joins the shards."""
@@ -137,9 +134,8 @@ class Shards:
     def _begin(self) -> None:
         """Take away what an export before has left of this part, and of parts beyond the last."""
         with writing(self.folder):
-            for path in self.folder.iterdir():
-                number = path.name[:4]
-                stale = number == self.own or (number.isdecimal() and int(number) >= self.parts)
+            for path in self.folder.glob("[0-9]" * 4 + "*"):
+                stale = path.name.startswith(self.own) or int(path.name[:4]) >= self.parts
                 if stale and path != self.lock:
                     path.unlink()
 
@@ -158,7 +154,7 @@ class Shards:
                 about = self._attributes(shard)
                 if path.stem != f"{self.own}-{self.batches:08d}":
                     message = f"expected the shard of batch {self.batches + 1}, found another"
-                    raise FormatError(f"{message}; {AGAIN}", file=str(path))
+                    raise FormatError(f"{message}; without resume, it starts again", file=str(path))
                 self.rows, self.last_rows = self.rows + shard.n, int(about["last_batch"])
                 self.batches += int(about["batches"])
                 if "/id" in shard.columns:
@@ -196,11 +192,6 @@ class Shards:
                 message = "expected the numbers written before, found others: is it the same model?"
                 every = list(range(rows))
                 raise SchemaError(message, file=str(path), dataset=name, rows=every)
-
-    def refuse(self) -> None:
-        """Say that another process exports this part."""
-        message = "expected no other export, found one at work"
-        raise OutputError(message, file=str(self.lock))
 
     def finish(self, join: bool) -> None:
         """Write what waits; where every part is done, make the pool of them."""
@@ -249,7 +240,7 @@ def growing(
     """
     shards = Shards(target, settings, part)
     make_folder(shards.folder)
-    with locked(shards.lock, shards.refuse):
+    with locked(shards.lock):
         try:
             if resume:
                 shards.load()

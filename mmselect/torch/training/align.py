@@ -190,12 +190,10 @@ def _paths(pool: Pool) -> list[str]:
     NeedsError
         If there is nothing to align.
     """
-    names, file = pool.names("/features"), pool.files[0]
+    names = pool.names("/features")
     if len(names) < 2:
         message = "align needs features of two or more modalities, found "
-        raise NeedsError(message + (", ".join(names) or "none"), file=file)
-    if pool.n < 2:
-        raise NeedsError(f"align needs two or more samples, found {pool.n}", file=file)
+        raise NeedsError(message + (", ".join(names) or "none"), file=pool.files[0])
     return [f"/features/{name}" for name in names]
 
 
@@ -228,10 +226,9 @@ def _warnings(pool: Pool, old: Alignment, new: Alignment) -> list[str]:
             notices.append(f"{path}: {zero:,} rows are all zero; they stay zero")
         if more := new.zero_rows[path] - zero:
             notices.append(f"{path}: {more:,} rows are their modality's mean and became zero")
-    wider = [pair for pair, gap in new.gap.items() if gap >= old.gap.get(pair, np.inf)]
-    notices += [
-        f"the modality gap of {_name(a)} and {_name(b)} did not become smaller" for a, b in wider
-    ]
+    for (a, b), gap in new.gap.items():
+        if gap >= old.gap.get((a, b), np.inf):
+            notices.append(f"the modality gap of {_name(a)} and {_name(b)} did not become smaller")
     return notices
 
 

@@ -136,7 +136,7 @@ def train(projectors: Projectors, how: Aligning, progress: Progress | None = Non
     Raises
     ------
     MmselectError
-        If the loss is no longer a number.
+        If the training runs away: weights are large, or no numbers, as then the loss is none.
     NeedsError
         If no sample has two modalities.
     """
@@ -164,30 +164,22 @@ def train(projectors: Projectors, how: Aligning, progress: Progress | None = Non
             losses = torch.stack([_cross_modal(z, there, how.tau), _unimodal(z, active, rows)])
             if losses.requires_grad:  # not where no sample of the batch has two modalities
                 descend(optimizer, losses.sum())
-            paired = np.sum([*there.values()], axis=0) >= 2
+            paired = np.sum([*there.values()], axis=0) >= 2  # those that L_cm is a mean over
             counts = losses.new_tensor([paired.sum(), len(rows)])
             weighed.append(torch.stack([losses.detach() * counts, counts]))
             if progress:
                 progress(epoch * n + done, how.epochs * n)
-        cross_modal, unimodal = _means(weighed)
         _check_sound(weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
+        sums, counts = torch.stack(weighed).double().sum(dim=0).cpu()
+        if not counts[0]:
+            raise NeedsError("align needs samples that have two or more modalities, found none")
+        cross_modal, unimodal = (sums / counts).tolist()
         history.append(Losses(cross_modal, unimodal if active else None))
     return history
 
 
-def _means(weighed: Sequence[Tensor]) -> tuple[float, float]:
-    """Mean losses of an epoch: L_cm over the samples that have partners, L_um over all."""
-    sums, counts = torch.stack(weighed).double().sum(dim=0).cpu()
-    if not counts[0]:
-        raise NeedsError("align needs samples that have two or more modalities, found none")
-    return float(sums[0] / counts[0]), float(sums[1] / counts[1])
-
-
 def _check_sound(weights: Sequence[Tensor], when: str) -> None:
-    """Refuse a training that ran away: its features would have no direction.
-
-    A loss that is no number has left weights that are none.
-    """
+    """Refuse a training that ran away: its features would have no direction."""
     largest = torch.stack([weight.detach().abs().max() for weight in weights]).max()
     if not largest < LARGEST:
         found = f"found {largest:g} {when}; try a smaller rate"
