@@ -1,6 +1,6 @@
 """What it costs to let processes or a cluster on this machine do the work, in place of threads.
 
-    python benchmarks/bench_engines.py POOL [--rounds 3] [--workers 2]
+    python benchmarks/bench_engines.py POOL [--rounds 3] [--workers 2] [--engines threads ray]
 
 For each engine: seconds until a first tiny task is back, and milliseconds of each further one; then
 wall and CPU seconds (of all processes) of a score, of D² picks and of a check, interleaved. All
@@ -22,7 +22,7 @@ from mmselect.engine import DEFAULT_MEMORY, Engine
 from mmselect.pool.checking import check
 from mmselect.workers import mapper_of
 
-ENGINES = ("threads", "processes", "dask")
+ENGINES = ["threads", "processes", "dask"]
 
 
 def cpu() -> float:
@@ -63,15 +63,16 @@ def main() -> None:
     parser.add_argument("pool")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", default=ENGINES, help="the first is to be threads")
     asked = parser.parse_args()
-    for engine in ENGINES[1:]:
+    for engine in asked.engines[1:]:
         first, each = tiny(engine, asked.workers)
         print(f"{engine}: first task after {first:.1f} s, then {1000 * each:.1f} ms each")
     for name, work in works(asked.pool, asked.workers).items():
-        found: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ENGINES}
+        found: dict[str, list[tuple[float, float]]] = {engine: [] for engine in asked.engines}
         results = set()
         for _ in range(asked.rounds):
-            for engine in ENGINES:
+            for engine in asked.engines:
                 start, before = time.perf_counter(), cpu()
                 made = work(engine)
                 results.add(made if isinstance(made, str) else made.tobytes())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from mmselect.constraint import Group, Share, column_name, column_names, groups, shares
@@ -42,7 +43,7 @@ FITS = "COLUMN=VALUE, or != < <= > >=; repeatable, all must hold."
 SPLIT = "/metadata/split, or 0.2 where there is none."
 
 
-def engine_name(name: str, value: Any) -> str:
+def engine_name(name: str, value: Any, here: Sequence[str] = ("threads", "processes")) -> str:
     """Take the name of an engine, for some with ``=`` and where it is.
 
     Examples
@@ -51,7 +52,7 @@ def engine_name(name: str, value: Any) -> str:
     'dask=tcp://10.0.0.1:8786'
     """
     kind, equals, address = text(name, value).partition("=")
-    one_of("threads", "processes", "dask", "ray")(name, kind)
+    one_of(*here, "dask", "ray")(name, kind)
     if equals and (not address or kind not in ("dask", "ray")):
         raise refuse(name, "dask=SCHEDULER or ray=ADDRESS", value)
     return str(value)
@@ -339,6 +340,12 @@ class Replaying(Constraining):
     )
     full: bool = option(False, "Also train on all labels, for a line to end at.")
     jobs: int = option(1, "Runs at a time.", "N", whole(1), ("--jobs", "-j"))
+    engine: str = option(
+        "processes",
+        f"Who plays them: processes here, or a cluster. {NEUTRAL}",
+        "processes|dask[=SCHEDULER]|ray[=ADDRESS]",
+        partial(engine_name, here=("processes",)),
+    )
     train: str | None = option(
         None,
         "Train with this command, run by the shell, in place of linear heads. {labeled} (CSV) and "
@@ -359,6 +366,9 @@ class Replaying(Constraining):
         for name in ("timeout", "train_check"):
             if self.train is None and getattr(self, name):
                 raise UsageError(f"{name}: expected --train with it")
+        if self.train is not None and self.engine != "processes":
+            message = "expected processes, since commands of --train run here"
+            raise UsageError(f"engine: {message}, found {self.engine}")
         if self.rounds:
             for name, given in (("start", self.start), ("budget", self.budget)):
                 if len(given) > 1:

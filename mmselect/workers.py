@@ -10,13 +10,15 @@ import atexit
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmselect.cache import Cache
 from mmselect.engine import Engine, Progress, processors
@@ -35,8 +37,10 @@ def engine_of(ask: Any, progress: Progress | None = None) -> Engine:
     return Engine(threads, ask.memory, mapper_of(ask.engine, threads), progress, kept)
 
 
-def mapper_of(engine: str, threads: int) -> Mapper | None:
-    """Make what does tasks in order, by the name of an engine; None: threads of this process.
+def mapper_of(engine: str, threads: int, ordered: bool = True) -> Mapper | None:
+    """Make what does tasks, by the name of an engine; None: threads of this process.
+
+    Results are in order, or else as they come.
 
     Raises
     ------
@@ -48,28 +52,62 @@ def mapper_of(engine: str, threads: int) -> Mapper | None:
     kind, _, address = engine.partition("=")
     if kind == "threads":
         return None
-    if kind == "processes":
-        return partial(_map, partial(_processes, threads))
-    return partial(_map, partial({"dask": _dask, "ray": _ray}[kind], address, threads))
-
-
-def _map(
-    backend: Callable[[Function], dict[str, Any]], function: Function, tasks: Iterable[Any]
-) -> Iterator[Any]:
-    """Results of tasks in order, by one of joblib's backends."""
-    from joblib import Parallel, delayed, parallel_config
-
-    with _told_clearly():
-        how = backend(function)
-        call = delayed(how.pop("call", _call))
-        form = how.pop("return_as", "generator")
-        with parallel_config(**how):
-            work = Parallel(return_as=form, batch_size=1, mmap_mode="c")
-        yield from work(call(function, task) for task in tasks)
+    workers = {"processes": _processes, "dask": _dask, "ray": _ray}[kind]
+    return partial(_map, partial(workers, address, threads, ordered))
 
 
 def _call(function: Function, task: Any) -> Any:
     return function(task)
+
+
+class Workers(NamedTuple):
+    """Who does tasks: one of joblib's backends.
+
+    Attributes
+    ----------
+    parallel : joblib.Parallel
+        Gives results as they come, in order if that was asked for.
+    shared : object
+        What is sent with each task: the function of all, or what a worker gets as that.
+    call : callable
+        What a worker does with both.
+    at_once : int, optional
+        Tasks to give at a time, where results come only when all are there.
+    """
+
+    parallel: Any
+    shared: Any
+    call: Callable[[Function, Any], Any] = _call
+    at_once: int | None = None
+
+
+def _map(
+    open_workers: Callable[[Function], Workers], function: Function, tasks: Iterable[Any]
+) -> Iterator[Any]:
+    """Results of tasks."""
+    from joblib import delayed
+
+    with _told_clearly():
+        parallel, shared, call, at_once = open_workers(function)
+        for some in _batches(tasks, at_once):
+            yield from parallel(delayed(call)(shared, task) for task in some)
+
+
+def _batches(tasks: Iterable[Any], size: int | None) -> Iterator[Iterable[Any]]:
+    """Cut tasks into lists of `size`, each made when it is asked for; None: all, as they come."""
+    if size is None:
+        yield tasks
+        return
+    todo = iter(tasks)
+    while some := list(islice(todo, size)):
+        yield some
+
+
+def _parallel(form: str, **backend: Any) -> Any:
+    from joblib import Parallel, parallel_config
+
+    with parallel_config(**backend):
+        return Parallel(return_as=form, batch_size=1, mmap_mode="c")
 
 
 @contextmanager
@@ -77,7 +115,7 @@ def _told_clearly() -> Iterator[None]:
     """Turn what engines raise when workers are lost into one error; what tasks raise stays."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         kind = type(error)
         if kind.__module__.split(".")[0] in ("joblib", "distributed", "ray", "concurrent"):
             said = str(error).partition("\n")[0].partition(". ")[0]
@@ -85,8 +123,13 @@ def _told_clearly() -> Iterator[None]:
         raise
 
 
-def _processes(threads: int, _function: Function) -> dict[str, Any]:
-    return {"backend": "loky", "n_jobs": threads, "call": partial(_call_of, os.getpid())}
+AS_THEY_COME = {True: "generator", False: "generator_unordered"}
+"""What joblib calls results in order, or not."""
+
+
+def _processes(_address: str, threads: int, ordered: bool, function: Function) -> Workers:
+    parallel = _parallel(AS_THEY_COME[ordered], backend="loky", n_jobs=threads)
+    return Workers(parallel, function, partial(_call_of, os.getpid()))
 
 
 def _call_of(parent: int, function: Function, task: Any) -> Any:
@@ -97,10 +140,11 @@ def _call_of(parent: int, function: Function, task: Any) -> Any:
     return function(task)
 
 
-def _dask(address: str, threads: int, function: Function) -> dict[str, Any]:
-    """Ways of dask; what all tasks share is sent to every worker once."""
+def _dask(address: str, threads: int, ordered: bool, function: Function) -> Workers:
+    """Workers of dask; what all tasks share is sent to each of them once."""
     client = _dask_client(address, threads)
-    return {"backend": "dask", "n_jobs": -1, "client": client, "scatter": [function]}
+    how = {"backend": "dask", "n_jobs": -1, "client": client, "scatter": [function]}
+    return Workers(_parallel(AS_THEY_COME[ordered], **how), function)
 
 
 @cache
@@ -126,14 +170,20 @@ _closers: list[Callable[[], Any]] = []
 
 
 def _left_open(made: Any) -> Any:
-    _closers.append(made.close)
+    _at_end(made.close)
     return made
 
 
-@atexit.register
+def _at_end(close: Callable[[], Any]) -> None:
+    """Leave a cluster when this process ends, before what its library does then by itself."""
+    _closers.append(close)
+    atexit.register(disconnect)
+
+
 def disconnect() -> None:
     """Leave all clusters, and end workers that were started here for one."""
     _dask_client.cache_clear()
+    _ray_pool.cache_clear()
     while _closers:
         _closers.pop()()
 
@@ -145,18 +195,80 @@ KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_"
 """Lets workers use freed memory again: dask has them give it back, and scratch is paged in anew."""
 
 CONNECT = 30
-"""Seconds to wait for a scheduler."""
+"""Seconds to wait for a scheduler to answer."""
 
 
-def _ray(address: str, _threads: int, _function: Function) -> dict[str, Any]:
-    """Ways of ray, whose backend yields no results before all are there."""
+def _ray(address: str, threads: int, ordered: bool, function: Function) -> Workers:
+    """Workers of ray, whose backend yields no results before all are there: it gets some at a time.
+
+    That is one for each where results are wanted as they come. What all tasks share is put where
+    any of them can take it from.
+    """
     with needing("--engine ray", "ray", "ray"):
         import ray
-        from ray.util.joblib import register_ray
+    parallel, workers = _ray_pool(address, threads)
+    return Workers(parallel, ray.put(function), _call_shared, (AT_ONCE if ordered else 1) * workers)
+
+
+def _call_shared(shared: Any, task: Any) -> Any:
+    import ray
+
+    return ray.get(shared)(task)
+
+
+@cache
+def _ray_pool(address: str, threads: int) -> tuple[Any, int]:
+    """Start workers, and count them: where ray is used already, at an address, or here.
+
+    They are kept, as starting them takes seconds. There is one for each processor that is free, as
+    the cluster counts, and each takes one: ray would put too many on one machine else.
+    """
+    import ray
+    from ray.util.joblib import register_ray
+
     if not ray.is_initialized():
-        ray.init(address=address or None, log_to_driver=False)
+        _ray_init(address, threads)
     register_ray()
-    return {"backend": "ray", "n_jobs": -1, "return_as": "list"}
+    workers = max(int(ray.available_resources().get("CPU", 0)), 1)
+    how = {"backend": "ray", "n_jobs": workers, "ray_remote_args": {"num_cpus": 1}}
+    parallel = _parallel("list", **how).__enter__()
+    _at_end(partial(parallel.__exit__, None, None, None))
+    return parallel, workers
+
+
+def _ray_init(address: str, threads: int) -> None:
+    """Let ray tell nobody of its use, start no dashboard, and print nothing."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = {"address": "local", "num_cpus": threads, "include_dashboard": False}
+    asked = {"address": address} if address else local
+    try:
+        if ":" in address:  # ray would look for five minutes
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT).close()
+        with _signals_kept():
+            ray.init(**asked, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (OSError, ValueError) as error:
+        found = str(error).partition("\n")[0]
+        raise EngineError(f"ray: expected a cluster at {address}, found none: {found}") from None
+    ray._private.worker._worker_logs_enabled = False  # it prints news of workers on stdout
+    _at_end(ray.shutdown)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Leave SIGTERM as it was before the ``with`` block: ray would take it from the command."""
+    ended = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ended)
+
+
+AT_ONCE = 16
+"""Tasks for each worker before results are taken, where they come all at once."""
 
 
 @cache

@@ -15,3 +15,11 @@ def die_once(flag: str, rows: np.ndarray, blocks: list[np.ndarray]) -> float:
         Path(flag).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return float(blocks[0].sum())
+
+
+def divide_or_die(flag: str, number: int, by: int) -> int:
+    """Divide; whoever is first to do it by 3 is killed."""
+    if by == 3 and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number // by

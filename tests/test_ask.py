@@ -58,6 +58,7 @@ REFUSED: dict[str, list[Any]] = {
     "form": ["sparse"],
     "spread": ["d3"],
     "activation": ["tanh"],
+    "engine": ["lots", "processes=2", "dask="],
     "where": ["loss", "=3", "loss~3", "my column=3"],
 }
 """Values that an option refuses, whoever gives them; `strategy`, lists and flags are below."""

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import arrays
-from machines_work import die_once
+from machines_work import die_once, divide_or_die
 
 import mmselect
 from mmselect.engine import Engine, map_rows
 from mmselect.errors import EngineError, FormatError
 from mmselect.pool import column
+from mmselect.replay.workers import run_tasks
 from mmselect.strategies import registry
 from mmselect.workers import disconnect, mapper_of
 
@@ -37,11 +39,23 @@ def cluster() -> Iterator[str]:
         disconnect()
 
 
-@pytest.fixture(params=["processes", "dask"])
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    """Two workers of ray on this machine, started when they are first used, and ended here."""
+    pytest.importorskip("ray", reason="ray is not installed; CI does that in a step of its own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # so that they find machines_work
+        yield
+        disconnect()
+
+
+@pytest.fixture(params=["processes", "dask", "ray"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("mmselect.tasks.SENT", 4000)  # many tasks of small pools
     name: str = request.param
-    return name if name == "processes" else request.getfixturevalue("cluster")
+    if name == "ray":
+        request.getfixturevalue("ray")
+    return request.getfixturevalue("cluster") if name == "dask" else name
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +159,36 @@ def test_a_killed_worker(engine: str, pools, tmp_path: Path) -> None:
         assert list(map_rows(dies, column, engine=by, **how)) == expected  # and goes on
 
 
+@pytest.mark.parametrize("more", [["--rounds", 1, "-s", "badge,random"], ["--rounds", 0]])
+def test_replays(engine: str, pools, cli, tmp_path: Path, more: list[object]) -> None:
+    """Runs are the same, and kept as those of one process are: nothing is played again."""
+    asked = ["replay", *pools[1], "-b", 9, "--seeds", 1, *more, "-q"]
+    expected = cli(*asked)
+    assert expected.code == 0
+    elsewhere = [*asked, "--engine", engine, "-j", 2, "--runs", tmp_path]
+    assert cli(*elsewhere) == expected
+    assert len(list(tmp_path.iterdir())) == (2 if more[1] else 1)
+    assert cli(*asked, "--runs", tmp_path) == expected
+
+
+def test_a_worker_killed_in_a_replay(engine: str, tmp_path: Path) -> None:
+    work = partial(divide_or_die, str(tmp_path / "dead"), 12)
+    tasks = [(i,) for i in (1, 2, 3, 4)]
+    expected = [(0, 12), (1, 6), (2, 4), (3, 3)]
+    try:
+        assert sorted(run_tasks(work, tasks, 2, engine)) == expected
+    except EngineError as error:
+        assert "a worker was lost" in str(error)
+    assert (tmp_path / "dead").exists()
+    assert sorted(run_tasks(work, tasks, 2, engine)) == expected
+
+
+def test_commands_train_here(pool: Path, cli, tmp_path: Path) -> None:
+    asked = ["replay", pool, "--train", "cp {labeled} {out}", "--runs", tmp_path / "runs"]
+    found = cli(*asked, "--engine", "dask")
+    assert found.code == 2 and "engine: expected processes, since commands" in found.err
+
+
 def deadly(arrays: Any, parameters: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -203,8 +247,16 @@ def test_what_an_engine_needs(pool: Path, cli, monkeypatch: pytest.MonkeyPatch) 
         assert found.code == 1 and f"pip install 'mmselect[{name}]'" in found.err
 
 
-def test_no_scheduler(pool: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
+@pytest.mark.parametrize(
+    ("library", "name", "at"),
+    [("distributed", "dask", "tcp://127.0.0.1:9"), ("ray", "ray", "127.0.0.1:9")],
+)
+def test_no_scheduler(
+    library: str, name: str, at: str, pool: Path, cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(library)
+    disconnect()
     monkeypatch.setattr("mmselect.workers.CONNECT", 0.3)
-    found = cli("score", pool, "--engine", "dask=tcp://127.0.0.1:9")
-    assert found.code == 1 and "expected a scheduler at tcp://127.0.0.1:9" in found.err
+    found = cli("score", pool, "--engine", f"{name}={at}")
+    assert found.code == 1
+    assert re.search(f"expected a (scheduler|cluster) at {at}, found none", found.err)

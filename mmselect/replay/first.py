@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ def play_first(
     """
     found, todo = case.batches()
     step = counter(progress, len(todo))
-    tasks = [(case.data, case.ask, *batch, way.trainers) for batch in todo]
-    for i, run in way.run(_batch, tasks, case.ask.jobs):
+    batch = partial(_batch, case.data, case.ask, trainers=way.trainers)
+    for i, run in way.run(batch, todo, case.ask.jobs):
         found[todo[i]] = run
         case.kept(todo[i][0]).save(run)
         step()

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -235,6 +236,7 @@ def _play_pairs(
     todo = [pair for pair in pairs if pair not in runs]
     seeds = sorted({seed for _, seed in todo})
     step = counter(progress, len(todo) + len(seeds))
+    start_of, run_of = (partial(f, data, ask, trainers=way.trainers) for f in (begin, _play_one))
     told = False
     for first in range(0, len(seeds), ask.jobs):
         whole = {seed for _, seed in pairs} - {*seeds[first:]}
@@ -243,13 +245,11 @@ def _play_pairs(
             told = True
         some = seeds[first : first + ask.jobs]
         starts: dict[int, Start] = {}
-        tasks: list[tuple[Any, ...]] = [(data, ask, seed, way.trainers) for seed in some]
-        for i, start in way.run(begin, tasks, ask.jobs):
+        for i, start in way.run(start_of, [(seed,) for seed in some], ask.jobs):
             starts[some[i]] = start
             step()
         now = [(strategy, seed) for strategy, seed in todo if seed in starts]
-        tasks = [(data, ask, *pair, starts[pair[1]], way.trainers) for pair in now]
-        for i, run in way.run(_play_one, tasks, ask.jobs):
+        for i, run in way.run(run_of, [(*pair, starts[pair[1]]) for pair in now], ask.jobs):
             runs[now[i]] = run
             storage.save(run)
             step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,8 @@ class Way(NamedTuple):
     ----------
     trainers : Trainers
     run : callable
-        Does tasks with a number of jobs, as `mmselect.replay.workers.run_tasks`: linear heads in
-        processes, commands in threads, which wait for processes that are not ours.
+        Does tasks with a number of jobs, as `mmselect.replay.workers.run_tasks`: linear heads by
+        the engine that was asked for, commands in threads, which wait for processes not ours.
     again : Trainers or None
         What trains once more where it has trained already, where that may come out otherwise.
     """
@@ -54,7 +55,7 @@ def way_of(ask: Replaying, folder: Path | None, told: Callable[[float], None]) -
         If the command cannot be used, or there is no folder for what it writes.
     """
     if ask.train is None:
-        yield Way(LinearTrainer, run_tasks)
+        yield Way(LinearTrainer, partial(run_tasks, engine=ask.engine))
         return
     place = trainings_in(folder, ask.train)
     with Calls(ask.jobs) as calls:

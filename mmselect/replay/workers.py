@@ -1,46 +1,52 @@
-"""Worker processes of a replay, which end with the process that started them."""
+"""Who does the tasks of a replay: this process, others, a cluster, or threads that wait."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from joblib import Parallel, delayed
-
 from mmselect.engine import Progress
-from mmselect.workers import end_with
+from mmselect.workers import mapper_of
 
 
 def run_tasks(
-    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    jobs: int,
+    engine: str = "processes",
 ) -> Iterator[tuple[int, Any]]:
     """Call a function with each tuple of arguments.
 
     Parameters
     ----------
     function : callable
+        What it holds, such as the first arguments of a `functools.partial`, is sent to each worker
+        of a cluster once.
     tasks : sequence of tuple
         Arguments of each call.
     jobs : int
-        Processes; with 1 everything runs in this one.
+        Processes, or workers of a cluster that is made here; with 1 process everything runs in this
+        one.
+    engine : str
+        Who does it; see `mmselect.workers.mapper_of`.
 
     Yields
     ------
     int, object
         Position of a task and what its call returned, as calls finish.
     """
-    if jobs == 1:
-        for i, task in enumerate(tasks):
-            yield i, function(*task)
-        return
-    calls = (delayed(_in_worker)(os.getpid(), i, function, task) for i, task in enumerate(tasks))
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+    alone = jobs == 1 and engine == "processes"
+    mapper = mapper_of("threads" if alone else engine, jobs, ordered=False) or map
+    yield from mapper(partial(_numbered, function), enumerate(tasks))
+
+
+def _numbered(function: Callable[..., Any], task: tuple[int, tuple[Any, ...]]) -> tuple[int, Any]:
+    return task[0], function(*task[1])
 
 
 def run_in_threads(
@@ -71,15 +77,6 @@ def run_in_threads(
         if error is not None:
             raise error
         yield i, result
-
-
-def _in_worker(
-    parent: int, i: int, function: Callable[..., Any], task: tuple[Any, ...]
-) -> tuple[int, Any]:
-    end_with(parent)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
-    return i, function(*task)
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[], None]:
