@@ -54,7 +54,8 @@ def write_embedding(request: Request, target: Path, ask: Embedding) -> None:
     size = 4 * len(rows) * sum(shapes.values())
     if ask.form == "full" and not ask.force:
         _refuse_if_too_large(target, size, points.widths, len(rows))
-    step = compute_rows(sum(points.widths) + sum(shapes.values()))
+    # Some compute blocks at a time: HDF5 takes longer for a small piece than a block takes.
+    step = compute_rows((sum(points.widths) + sum(shapes.values())) // 16)
     how: dict[str, Any] = {"step": step, "engine": request.engine, "what": "embedding rows"}
     make_block = partial(_block, points.detached(), make)
     blocks = map_rows(make_block, points.sources, rows, **how)
