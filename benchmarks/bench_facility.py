@@ -63,16 +63,20 @@ def make_pool(path: Path, n: int, dtype: str) -> None:
             sets["multimodal_logits"][start:stop] = sum(logits.values())
 
 
-def fitted(label: np.ndarray, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fitted(
+    label: np.ndarray, x: dict[str, np.ndarray], classes: int = CLASSES
+) -> dict[str, np.ndarray]:
     """Fit a linear head on all modalities by some gradient steps, and cut it by modality."""
-    joined, truth = np.hstack([*x.values()]), np.eye(CLASSES, dtype="f4")[label]
-    head = np.zeros((joined.shape[1], CLASSES), "f4")
-    scale = 30 * CLASSES**0.5 / (joined**2).sum(1).mean() / len(joined)
+    joined, truth = np.hstack([*x.values()]), np.eye(classes, dtype="f4")[label]
+    head = np.zeros((joined.shape[1], classes), "f4")
+    scale = 30 * classes**0.5 / (joined**2).sum(1).mean() / len(joined)
     for _ in range(60):
         z = joined @ head
         p = np.exp(z - z.max(1, keepdims=True))
         head -= scale * joined.T @ (p / p.sum(1, keepdims=True) - truth)
-    return dict(zip(x, np.split(head, np.cumsum([*WIDTHS.values()])[:-1]), strict=True))
+    return dict(
+        zip(x, np.split(head, np.cumsum([z.shape[1] for z in x.values()])[:-1]), strict=True)
+    )
 
 
 def run(what: str, path: Path, k: int, target: Path, *more: str) -> str:

@@ -177,8 +177,8 @@ def centres_footprint(request: Any, k: int) -> int:
     """Estimate what moving centres about takes: each row's list of centres, and blocks."""
     held, n, width = held_features(request)
     products = min(ROWS * k, 1 << 22)
-    block = 16 * products + 12 * ROWS * width
-    return int(held + 170 * n + 44 * k * width + request.engine.threads * block + 25e6)
+    block = 12 * products + 5 * ROWS * width
+    return int(held + 170 * n + 32 * k * width + request.engine.threads * block + 20e6)
 
 
 def facility_footprint(request: Any, k: int) -> int:

@@ -166,7 +166,7 @@ STRATEGIES = (
             ITERATIONS,
         ),
         reference="Parvaneh et al., Active Learning by Feature Mixing, CVPR 2022",
-        footprint=holding(5, 75e6),
+        footprint=holding(5, 60e6),
         joins=True,
     ),
     Strategy(
@@ -198,7 +198,7 @@ STRATEGIES = (
             ITERATIONS,
         ),
         reference="Hacohen, Dekel and Weinshall, Active Learning on a Budget, ICML 2022",
-        footprint=holding(7, 60e6),
+        footprint=holding(7, 75e6),
         joins=True,
     ),
 )
