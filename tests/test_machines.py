@@ -21,6 +21,7 @@ from conftest import arrays
 from machines_work import aligned, die_once, divide_or_die
 
 import mmselect
+from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.neighbours import nearest_neighbours
 from mmselect.core.presence import patterns_of
 from mmselect.engine import Engine, map_rows
@@ -138,6 +139,25 @@ def test_neighbours_in_lists(engine: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert by_others[0].tobytes() == by_threads[0].tobytes()
     assert by_others[1].tobytes() == by_threads[1].tobytes()
     assert "inverted lists" in by_others[2] == by_threads[2]
+
+
+def test_verifying_passes(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes over all pairs, without a matrix of them, by workers: the same picks and gains."""
+    monkeypatch.setattr("mmselect.core.coverage.exact.MATRIX_BYTES", 0)
+    rng, passes = np.random.default_rng(0), list[Any]()
+    x, weights = rng.standard_normal((2500, 6)).astype(np.float32), rng.random(2500)
+
+    def mapper(function: Any, tasks: Any) -> Any:
+        passes.append(function)
+        return mapper_of(engine, 2)(function, tasks)
+
+    by_threads, by_others = (
+        facility({"a": x}, 60, weights=weights, engine=Engine(2, mapper=by))
+        for by in (None, mapper)
+    )
+    assert passes
+    assert by_others.picks.tolist() == by_threads.picks.tolist()
+    assert by_others.gains.tobytes() == by_threads.gains.tobytes()
 
 
 def test_arrays_are_aligned(engine: str) -> None:
