@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mmselect.errors import OutputError
+from mmselect.errors import OutputError, UsageError
 
 LARGEST_CALL = 1 << 30
 """Bytes that one call reads or writes, where the system has no call for a place of a file."""
@@ -181,13 +181,20 @@ def writing(target: Path | str) -> Iterator[None]:
         raise OutputError(f"cannot be written: {reason(error)}", file=str(target)) from error
 
 
+PAGES = (".html", ".htm")
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, unless it is there.
 
     Raises
     ------
+    UsageError
+        If its name is that of a page, which whoever gives it expects to find there.
     OutputError
         If it cannot be made.
     """
+    if folder.suffix.lower() in PAGES and not folder.is_dir():
+        raise UsageError(f"{folder}: expected the name of a folder, found that of a page")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

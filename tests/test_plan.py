@@ -7,7 +7,11 @@ import json
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+
+import mmselect
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "bench_plan.py"
 
@@ -30,9 +34,30 @@ def test_plans_of_cheap_strategies_hold(tmp_path: Path) -> None:
 
 
 def test_joined_features_are_told(pool: Path, cli) -> None:
-    for more in (("-s", "kmeans"), ("-s", "entropy", "--spread", "facility")):
+    for more in (("-s", "typiclust"), ("-s", "entropy", "--spread", "facility")):
         asked = ("select", pool, "-b", 3, *more, "--dry-run")
         assert ", with /features/image, /features/text joined in it" in cli(*asked).out
         told = json.loads(cli(*asked, "--format", "json").out)
         assert told["joined"] == ["/features/image", "/features/text"]
     assert "joined" not in cli("select", pool, "-b", 3, "-s", "entropy", "--dry-run").out
+
+
+def test_features_above_the_memory_stay_in_their_file(tmp_path: Path, cli) -> None:
+    whole, chunked = tmp_path / "whole.h5", tmp_path / "chunked.h5"
+    x = np.random.default_rng(0).standard_normal((4000, 300), np.float32)  # 4.8 MB
+    mmselect.write_pool(whole, features={"image": x})
+    mmselect.write_pool(chunked, features={"image": x})
+    with h5py.File(chunked, "r+") as handle:
+        del handle["features/image"]
+        handle.create_dataset("features/image", data=x, chunks=(500, 300), compression="gzip")
+    for name in ("coreset", "kmeans", "activeft"):
+        peak, picks = {}, {}
+        for pool in (whole, chunked):
+            for memory in ("64MB", "1MB"):
+                asked = ("select", pool, "-s", name, "-b", 20, "--memory", memory, "--threads", 1)
+                told = json.loads(cli(*asked, "--dry-run", "--format", "json").out)
+                peak[pool, memory] = told["peak_memory"]
+                picks[pool, memory] = cli(*asked).out
+        assert len(set(picks.values())) == 1
+        assert peak[whole, "64MB"] - peak[whole, "1MB"] >= x.nbytes
+        assert peak[chunked, "1MB"] >= peak[whole, "1MB"] + x.nbytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from mmselect.arrays import (
     check_rows,
     same_length,
 )
-from mmselect.core.features import central, counted, inverse, row_norms
+from mmselect.core.features import inverse, row_norms
 from mmselect.core.presence import Mask, Present
-from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows, ranges
-from mmselect.errors import ParameterError, located
+from mmselect.engine import SERIAL, Engine, compute_rows, join_rows, map_rows
+from mmselect.errors import ParameterError
 
 Unit = Literal["none", "row", "modality"]
 
@@ -196,105 +196,3 @@ def fill_blocks(wide: Array, rows: Index, means: Sequence[Usual]) -> None:
     """
     for there, columns, mean in means:
         wide[~there[rows], columns] = mean
-
-
-class Joined:
-    """Rows as :func:`mmselect.core.features.join` gives them, made when asked for.
-
-    Only norms and means are held.
-
-    Parameters
-    ----------
-    features : mapping of str to array, each (n, d_m)
-    unit : bool
-        As in :func:`mmselect.core.features.join`, and so are the errors.
-    present : mapping of str to (n,) ndarray of bool, optional
-        Which rows have a modality; in the others its mean stands for it.
-    engine : Engine
-
-    Attributes
-    ----------
-    dtype : dtype
-        float32, or float64 if a modality is.
-    mean : float64 array, shape (Σ d_m,)
-        Mean of all rows that have the modality.
-    zero_rows : dict of str to int
-        Rows of each modality without a direction.
-
-    Examples
-    --------
-    >>> points = Joined({"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])})
-    >>> points.exact(np.array([1])).tolist(), points.less(np.array([1]), points.mean).tolist()
-    ([[3.0, 8.0]], [[1.0, 4.0]])
-    """
-
-    def __init__(
-        self,
-        features: Mapping[str, Array],
-        *,
-        unit: bool = False,
-        present: Present | None = None,
-        engine: Engine = SERIAL,
-    ) -> None:
-        self.arrays = list(features.values())
-        self.there = [(present or {}).get(name) for name in features]
-        self.dtype = np.result_type(np.float32, *self.arrays)
-        self.scales: list[Floats | None] = []
-        self.zero_rows = {}
-        means = []
-        for (name, array), there in zip(features.items(), self.there, strict=True):
-            with located(dataset=name):
-                norms, mean = _norms_and_mean(array, unit, there, engine)
-            self.zero_rows[name] = int((norms[slice(None) if there is None else there] == 0).sum())
-            self.scales.append(inverse(norms) if unit else None)
-            means.append(mean if unit else central(array, mean, there))
-        self.mean = np.concatenate(means)
-        self.means = np.split(self.mean, np.cumsum([len(mean) for mean in means])[:-1])
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def less(self, index: Index, origin: Array) -> Singles:
-        """Return the rows in `index` less an origin ``(Σ d_m,)``, in float32."""
-        out = np.empty((len(index), len(self.mean)), dtype=np.float32)
-        right = 0
-        for array, scale, there, mean in zip(*self._parts, strict=True):
-            part = array[index].astype(np.result_type(array, np.float32), copy=False)
-            if scale is not None:
-                part *= scale[index, None].astype(part.dtype)
-            if there is not None:
-                part[~there[index]] = mean
-            left, right = right, right + part.shape[1]
-            np.subtract(part, origin[left:right], out=out[:, left:right], casting="same_kind")
-        return out
-
-    def exact(self, index: Index) -> Floats:
-        """Return the rows in `index` in float64: what counts where float32 cannot decide."""
-        parts = []
-        for array, scale, there, mean in zip(*self._parts, strict=True):
-            part = array[index].astype(np.float64) * (1.0 if scale is None else scale[index, None])
-            if there is not None:
-                part[~there[index]] = mean
-            parts.append(part)
-        return np.concatenate(parts, axis=1)
-
-    @property
-    def _parts(self) -> tuple[list[Any], ...]:
-        return self.arrays, self.scales, self.there, self.means
-
-
-def _norms_and_mean(
-    array: Array, unit: bool, there: Mask | None, engine: Engine
-) -> tuple[Floats, Floats]:
-    """Norms of the rows as given, and the mean of the rows as they are used."""
-
-    def measure(rows: tuple[int, int]) -> tuple[Floats, Floats]:
-        wide = array[slice(*rows)].astype(np.float64)
-        norms = row_norms(wide, rows[0])
-        weights = inverse(norms) if unit else np.ones(len(wide))
-        return norms, weights @ wide
-
-    blocks = ranges(0, len(array), compute_rows(array.shape[1]))
-    parts = list(engine.map(measure, blocks))
-    norms = np.concatenate([norms for norms, _ in parts])
-    return norms, np.sum([total for _, total in parts], axis=0) / counted(array, there)

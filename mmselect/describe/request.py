@@ -18,8 +18,8 @@ from mmselect.tasks import WINDOW
 BASE_MEMORY = 100_000_000
 """Bytes of the interpreter and its libraries, before any data."""
 
-NAME_BYTES = 300
-"""Bytes that a sample's id takes while the ids are read, where they are text."""
+READ_NAME, KEPT_NAME = 300, 140
+"""Bytes that a sample's id takes while the ids are read, where they are text, and afterwards."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,12 @@ def _peak_memory(request: Request, k: int) -> int:
     piece = min(WINDOW + chunks, request.engine.memory // 2)
     loaded = min(2 * max(piece, locked * step), locked * request.pool.n)
     scratch = request.engine.threads * 3 * step * max(row, 8)
-    named = NAME_BYTES if request.pool.ids.values.dtype.kind == "O" else 0
-    per_sample = (8 * (8 + len(columns)) + named) * request.pool.n
+    named = request.pool.n if request.pool.ids.values.dtype.kind == "O" else 0
+    per_sample = 8 * (8 + len(columns)) * request.pool.n
     own = request.strategy.footprint(request, k) if request.strategy.footprint else 0
-    return BASE_MEMORY + loaded + scratch + per_sample + own + _spread_memory(request, k)
+    own += _spread_memory(request, k)
+    least = BASE_MEMORY + loaded + scratch + per_sample
+    return least + max(READ_NAME * named, KEPT_NAME * named + own)
 
 
 def _spread_memory(request: Request, k: int) -> int:
@@ -123,4 +125,4 @@ def _spread_memory(request: Request, k: int) -> int:
     width = sum(sum(column.shape[1:]) for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
-    return 8_000_000 + 4 * k * width + 90 * len(request.candidates) if request.spread else 0
+    return 18_000_000 + 4 * k * width + 90 * len(request.candidates) if request.spread else 0

@@ -20,11 +20,12 @@ from mmselect.errors import located
 from mmselect.pool.schema import names_in
 from mmselect.strategies.covering import (
     FEATURES,
+    centres_footprint,
     cover_by,
     covered,
     features_of,
-    holding,
     nearest_in_features,
+    traversal_footprint,
 )
 from mmselect.strategies.record import (
     Arrays,
@@ -110,8 +111,7 @@ over_features = partial(
     Strategy,
     kind="batch",
     needs=(need(FEATURES),),
-    footprint=holding(11, 75e6),
-    joins=True,
+    footprint=centres_footprint,
     distance=True,
     constrained=True,
     dealt=True,
@@ -143,7 +143,7 @@ STRATEGIES = (
             limited("init", "kmeans++", "how the first centres are drawn"),
             limited("iterations", 20, "Lloyd iterations"),
         ),
-        reference="Lloyd 1982, with faiss",
+        reference="Lloyd 1982",
     ),
     over_features(
         name="coreset",
@@ -152,7 +152,7 @@ STRATEGIES = (
         parameters=(UNIT,),
         reference="Sener and Savarese, Active Learning for Convolutional Neural Networks: A "
         "Core-Set Approach, ICLR 2018",
-        footprint=holding(7.5, 12e6),
+        footprint=traversal_footprint,
     ),
     Strategy(
         name="alignment",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Index
+from mmselect.arrays import Index
 from mmselect.core.chosen import Chosen, over_blocks
 from mmselect.core.coverage.columns import BATCH
 from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
 from mmselect.core.coverage.facility import is_exact
-from mmselect.core.coverage.matching import Coverage
+from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
+from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
 from mmselect.core.features import inverse, row_norms
 from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.nearest import nearest_picks
@@ -22,17 +23,23 @@ from mmselect.core.sampling.points import feature_points
 from mmselect.engine import SERIAL
 from mmselect.errors import located
 from mmselect.strategies.record import Batch, Nearest, Picks
+from mmselect.tasks import concurrent
 
 FEATURES = "/features"
 
-SEARCHING, SEARCHING_EACH = 150_000_000, 400
+SEARCHING, SEARCHING_EACH = 150_000_000, 700
 """Bytes that each thread takes while it looks for neighbours: anyway, and for each sample."""
 
 
-def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Array], Present]:
-    """Features of the candidates, or of other rows, in memory; and who has which modality."""
+def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Any], Present]:
+    """Features of the candidates, or of other rows, as stored; and who has which modality.
+
+    In memory, or to be read by block: see :func:`held_bytes`.
+    """
     rows = batch.candidates if rows is None else rows
     paths, present = batch.group(FEATURES), batch.present(rows=rows)
+    if not held_bytes([batch.columns[path] for path in paths], len(rows), batch.engine.memory):
+        return streamed(batch, rows)
     found = {}
     with batch.engine.phase("reading features") as report:
         for done, path in enumerate(paths, 1):
@@ -45,6 +52,16 @@ def streamed(batch: Batch, rows: Index) -> tuple[dict[str, Any], Present]:
     """Give what :func:`features_of` gives, to be read block by block."""
     found = {path: Chosen(batch.columns[path], rows) for path in batch.group(FEATURES)}
     return found, batch.present(rows=rows)
+
+
+def held_bytes(columns: Sequence[Any], n: int, memory: int) -> int:
+    """Bytes of n rows of some features where they are held in memory, or 0 where they are not.
+
+    What takes more than ``--memory`` is read from the file again and again, if any thread can read
+    any row of it alone; a row of a compressed chunk costs the whole chunk.
+    """
+    size = n * sum(column.shape[1] * column.dtype.itemsize for column in columns)
+    return 0 if size > memory and all(map(concurrent, columns)) else size
 
 
 def cover_by(
@@ -141,6 +158,30 @@ def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any,
     return footprint
 
 
+def held_features(request: Any) -> tuple[int, int, int]:
+    """Bytes of the features of candidates and labeled rows that are held, these rows, and Σd."""
+    features = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
+    n = len(request.candidates) + len(request.labeled)
+    width = sum(column.shape[1] for column in features)
+    return held_bytes(features, n, request.engine.memory), n, width
+
+
+def traversal_footprint(request: Any, k: int) -> int:
+    """Estimate what k-center greedy keeps: centers, and bounds and a sketch of each row."""
+    held, n, width = held_features(request)
+    centers = len(request.labeled) + k
+    guides = min(GUIDES, width) if centers > SKETCHED else 0
+    return int(held + n * (100 + 4 * guides) + 4 * centers * (width + SKETCH) + 12e6)
+
+
+def centres_footprint(request: Any, k: int) -> int:
+    """Estimate what moving centres about takes: each row's list of centres, and blocks."""
+    held, n, width = held_features(request)
+    products = min(ROWS * k, 1 << 22)
+    block = 16 * products + 12 * ROWS * width
+    return int(held + 170 * n + 44 * k * width + request.engine.threads * block + 25e6)
+
+
 def facility_footprint(request: Any, k: int) -> int:
     """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
     n, given = len(request.candidates), request.parameters
@@ -149,12 +190,11 @@ def facility_footprint(request: Any, k: int) -> int:
         each = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
         own = matrix if matrix <= MATRIX_BYTES else each
         return holding(6, 110e6)(request, k) + own
-    features = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
-    n, width = n + len(request.labeled), sum(column.shape[1] for column in features)
+    _, n, width = held_features(request)
     pairs = n * min(given.get("neighbours", NEIGHBOURS), n)
     searching = request.engine.threads * (SEARCHING + SEARCHING_EACH * n)
     search = 4 * n * width + 8 * pairs + searching
-    return int(max(search, 27 * pairs)) + 80_000_000  # faiss, and pairs in two orders
+    return int(max(search, 16.5 * pairs)) + 80_000_000  # faiss, and pairs in two orders
 
 
 def kept_neighbours(batch: Batch) -> tuple[Path, int] | None:

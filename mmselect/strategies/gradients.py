@@ -233,8 +233,8 @@ def footprint(request: Any, k: int) -> int:
     """Estimate what the sampler keeps: factors of picks and draws, some numbers per candidate."""
     columns = request.pool.columns
     widths = [c.shape[1] for p, c in columns.items() if p in request.reads and len(c.shape) == 2]
-    drawn = min(2 * BATCH[-1], len(request.candidates))
-    return int(4 * (k + drawn) * sum(widths) + 60 * len(request.candidates))
+    drawn = min(BATCH[-1], len(request.candidates))
+    return int(4 * (k + drawn) * sum(widths) + 45 * len(request.candidates))
 
 
 _HEAD = need(CLASSIFIER, COALITIONS)
@@ -275,7 +275,6 @@ STRATEGIES = (
         name="bmmal",
         summary="BADGE with gradients rescaled so that no modality dominates",
         function=bmmal,
-        footprint=lambda request, k: footprint(request, k) + 5_000_000,  # blocks of coalitions
         needs=(need(FEATURES), _HEAD, _LOGITS),
         conditions=lacks_coalitions,
         reference=_PAPER,

@@ -22,10 +22,11 @@ from mmselect.core.coverage import facility as facility_module
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
+from mmselect.core.coverage.lloyd import lloyd
 from mmselect.core.coverage.matching import match_distinct
 from mmselect.core.features import as_modalities, join
+from mmselect.core.joined import joined
 from mmselect.core.sampling.start import kmeans_plusplus
-from mmselect.core.side_by_side import Joined
 from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
@@ -190,15 +191,16 @@ def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
     features[1][3] = 0
     named = as_modalities(features)
     whole, _, zero_rows = join(named, unit=unit)
-    points, index = Joined(named, unit=unit, engine=Engine(3)), np.array([3, 699, 0])
+    how = {"unit": unit, "center": True, "engine": Engine(3)}
+    points, index = joined(named, **how), np.array([3, 699, 0])
     assert points.zero_rows == zero_rows
     np.testing.assert_allclose(points.exact(index), whole[index], rtol=1e-6)
     np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
-    less = points.less(index, points.mean)
+    less = points[index]
     np.testing.assert_allclose(less, whole[index] - points.mean, atol=1e-6)
     assert less.dtype == np.float32
     features[1][8, 2] = np.nan
-    for make in (join, Joined):
+    for make in (join, joined):
         with pytest.raises(DataError, match="1: row 8: expected finite numbers"):
             make(named, unit=unit)
 
@@ -719,3 +721,27 @@ def test_kmeans_moves_empty_clusters():
     x = np.repeat(np.array([[0.0], [50.0]]), [30, 2], axis=0).astype(np.float32)
     found = kmeans([x], 5, np.random.default_rng(0))
     assert {30, 31} & set(found.picks.tolist())
+
+
+@pytest.mark.parametrize("k", [3, 90])
+def test_lloyd_is_the_plain_form(k):
+    x = pool(900, (12, 5))
+    rows = joined({"a": x[0], "b": x[1]}, center=True).with_ones(4.0)
+    wide = rows[:].astype(np.float64)
+    start = rows[np.random.default_rng(0).choice(900, k, replace=False)]
+    plain = start.astype(np.float64)
+    for _ in range(20):
+        owner = ((wide[:, None] - plain) ** 2).sum(axis=2).argmin(axis=1)
+        plain = np.array([wide[owner == j].mean(axis=0) for j in range(k)])
+    owner = ((wide[:, None] - plain) ** 2).sum(axis=2).argmin(axis=1)
+    centres, sizes = lloyd(rows, start, 20, Engine(2))
+    assert sizes.tolist() == np.bincount(owner, minlength=k).tolist()
+    np.testing.assert_allclose(centres[:, :-1], plain[:, :-1], atol=1e-5)
+    assert not centres[:, -1].any()
+
+
+def test_lloyd_moves_centres_without_rows_to_the_farthest_rows():
+    x = np.array([[0, 1], [0, 1], [0, 1], [4, 1], [6, 1]], np.float32)
+    centres, sizes = lloyd(x, x[[0, 1, 2]], 20)
+    assert sorted(centres[:, 0].tolist()) == [0, 4, 6]
+    assert sorted(sizes.tolist()) == [1, 1, 3]

@@ -72,6 +72,12 @@ def test_csv_and_json(cli: Callable[..., Result], known: Path, tmp_path: Path) -
     assert found["summary"]["strategies"]["random"]["area_difference"]["accuracy"] == [0, 0, 0]
 
 
+def test_a_report_is_a_folder(known: Path, tmp_path: Path, cli) -> None:
+    refused = cli("replay", known, "--report", tmp_path / "r.html")
+    assert refused.code == 2 and not (tmp_path / "r.html").exists()
+    assert "r.html: expected the name of a folder, found that of a page" in refused.err
+
+
 def test_the_report_needs_nothing_beside_it(
     cli: Callable[..., Result], known: Path, tmp_path: Path
 ) -> None:

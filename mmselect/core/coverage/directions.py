@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Singles
-from mmselect.core.side_by_side import Joined
+from mmselect.arrays import Floats, Rows, Singles
+from mmselect.engine import SERIAL, Engine, compute_rows, ranges
 
 SAMPLED = 2048
 """Rows from which the directions are found."""
 
 
-def main_directions(points: Joined, origin: Array, count: int) -> Singles:
+def main_directions(points: Rows, count: int) -> Singles:
     """Orthonormal directions in which a pool is wide, the widest first.
 
     Parameters
     ----------
-    points : Joined
-        n rows of width d.
-    origin : array, shape (d,)
-        What the rows are looked at from.
+    points : float32 Rows, shape (n, d)
     count : int
 
     Returns
@@ -28,15 +25,15 @@ def main_directions(points: Joined, origin: Array, count: int) -> Singles:
 
     Examples
     --------
-    >>> points = Joined({"a": np.array([[0.0, 3.0], [0.0, -3.0], [1.0, 0.0]])})
-    >>> abs(main_directions(points, np.zeros(2), 1)).round(2).tolist()
+    >>> points = np.array([[0.0, 3.0], [0.0, -3.0], [1.0, 0.0]], np.float32)
+    >>> abs(main_directions(points, 1)).round(2).tolist()
     [[0.0], [1.0]]
     """
-    n, d = len(points), len(points.mean)
+    n, d = points.shape
     basis = np.zeros((d, min(count, d)), dtype=np.float32)
     if not count:
         return basis
-    sample = points.less(np.arange(0, n, max(n // SAMPLED, 1)), origin)
+    sample = points[np.arange(0, n, max(n // SAMPLED, 1))]
     basis[:, : len(sample)] = sample[: basis.shape[1]].T
     for _ in range(3):  # subspace iteration; any orthonormal basis gives a valid bound
         basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
@@ -84,3 +81,17 @@ def squared_norms(x: Singles) -> Floats:
     wide = x.astype(np.float64)  # faster than a sum that widens as it goes
     squares: Floats = np.vecdot(wide, wide)
     return squares
+
+
+def norms_of(x: Rows, engine: Engine = SERIAL) -> Floats:
+    """Norms of many rows, block by block, in float64, (n,).
+
+    Examples
+    --------
+    >>> norms_of(np.array([[3, 4]], dtype=np.float32)).tolist()
+    [5.0]
+    """
+    blocks = ranges(0, x.shape[0], compute_rows(x.shape[1]))
+    squares = engine.map(lambda part: squared_norms(x[slice(*part)]), blocks)
+    norms: Floats = np.sqrt(np.concatenate(list(squares)))
+    return norms

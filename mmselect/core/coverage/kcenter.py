@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,8 +11,8 @@ from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
 from mmselect.core.features import Features, checked
+from mmselect.core.joined import joined
 from mmselect.core.presence import Present
-from mmselect.core.side_by_side import Joined
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
 
@@ -75,7 +77,9 @@ def kcenter(
     """
     given = checked(features, k, labeled, present)
     with blas_threads():
-        points = Joined(given.features, unit=unit, present=given.present, engine=engine)
+        # Distances do not depend on the origin; near the mean, products round less.
+        how: dict[str, Any] = {"unit": unit, "center": True, "present": given.present}
+        points = joined(given.features, **how, engine=engine)
         size = k if allowed is None else allowed.most
         traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)

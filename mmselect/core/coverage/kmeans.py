@@ -7,10 +7,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Index, Singles
+from mmselect.arrays import Index, Rows, Singles
+from mmselect.core.chosen import Chosen
 from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.coverage.directions import norms_of, squared_norms
+from mmselect.core.coverage.lloyd import lloyd
 from mmselect.core.coverage.matching import Coverage, match_distinct
-from mmselect.core.features import Features, central, checked, join
+from mmselect.core.features import Features, checked
+from mmselect.core.joined import joined
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present
 from mmselect.core.sampling.start import kmeans_plusplus
@@ -33,11 +37,11 @@ def kmeans(
     at: Index | None = None,
     engine: Engine = SERIAL,
 ) -> Coverage:
-    """Cluster the unlabeled samples with faiss and pick the sample nearest to each centre.
+    """Cluster the unlabeled samples and pick the sample nearest to each centre.
 
-    Lloyd's iterations from centres drawn by `rng`; faiss splits large clusters to fill empty ones,
-    and what is empty at the end is moved to the sample farthest from its own centre. Clusters are
-    taken from the largest to the smallest, a sample at most once.
+    Lloyd's iterations from centres drawn by `rng`; a centre that owns no sample is moved to the one
+    farthest from its own centre. Clusters are taken from the largest to the smallest, a sample at
+    most once.
 
     Parameters
     ----------
@@ -59,8 +63,6 @@ def kmeans(
         As for :func:`mmselect.core.coverage.matching.match_distinct`, by position among the rows
         that are not labeled. k is the number of clusters then.
     engine : Engine
-        For the start, the last assignment and the matching; the iterations run on one thread, so
-        that the centres do not depend on the machine.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def kmeans(
     Raises
     ------
     SchemaError, DataError, BudgetError, SelectionError
-        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`.
+        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.joined.joined`.
     ParameterError
         If `init` or `iterations` is not one of the values above.
 
@@ -83,20 +85,27 @@ def kmeans(
     check_limits(init=init, iterations=iterations)
     given = checked(features, k, labeled, present)
     with blas_threads():
-        how: dict[str, Any] = {"unit": unit, "present": given.present, "fill": True}
-        x, _, zero_rows = join(given.features, **how, engine=engine)
-        x -= central(x, x.mean(axis=0, dtype=np.float64)).astype(np.float32)
-        x = x[given.candidates] if len(given.labeled) else x
-        start = x[kmeans_plusplus(x, k, rng, engine)] if init == "kmeans++" else None
-        with engine.phase("clustering"):
-            centres = cluster_centres(x, k, rng, iterations, start=start)
-        sizes = fill_empty(x, centres, engine)
+        how: dict[str, Any] = {"unit": unit, "center": True, "present": given.present}
+        points = joined(given.features, **how, engine=engine)
+        x: Rows = points.with_ones(_typical_length(points))
+        x = Chosen(x, given.candidates) if len(given.labeled) else x
+        n = x.shape[0]
+        drawn = init == "kmeans++"
+        first = kmeans_plusplus(x, k, rng, engine) if drawn else rng.choice(n, k, replace=False)
+        centres, sizes = lloyd(x, x[first], iterations, engine)
         order = np.argsort(-sizes, kind="stable")
-        squares = np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind")
-        how = {"shift": squares / 2, "allowed": allowed, "at": at, "engine": engine}
+        shift = norms_of(x, engine) ** 2 / 2
+        how = {"shift": shift, "allowed": allowed, "at": at, "engine": engine}
         picks = match_distinct(x, centres[order], **how)
         gains = np.resize(sizes[order], len(picks)).astype(np.float64)
-    return Coverage(given.candidates[picks], gains, "exact", zero_rows)
+    return Coverage(given.candidates[picks], gains, "exact", points.zero_rows)
+
+
+def _typical_length(x: Rows) -> float:
+    """Power of two near the length of some rows, so that dividing by it changes no digit."""
+    some = x[np.unique(np.linspace(0, x.shape[0] - 1, 1024).astype(np.intp))]
+    typical = float(np.median(np.sqrt(squared_norms(some))))
+    return 2.0 ** np.ceil(np.log2(typical)) if typical > 0 else 1.0
 
 
 def cluster_centres(

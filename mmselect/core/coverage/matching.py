@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.engine import SERIAL, Engine, ranges
 
 KEPT = 8
 """Most similar samples kept for each point before the matching asks for more."""
+
+ROWS = 4096
+"""Most rows that are compared in one product."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Coverage:
 
 
 def match_distinct(
-    x: Singles,
+    x: Rows,
     points: Singles,
     *,
     shift: Floats | None = None,
@@ -56,7 +59,7 @@ def match_distinct(
 
     Parameters
     ----------
-    x : float32 array, shape (n, d)
+    x : float32 Rows, shape (n, d)
     points : float32 array, shape (k, d)
         With ``k ≤ n``.
     shift : float64 array, shape (n,), optional
@@ -78,11 +81,12 @@ def match_distinct(
     >>> match_distinct(x, x[[0, 0, 0]])
     array([0, 1, 2])
     """
-    shift = np.zeros(len(x)) if shift is None else shift
-    match = _Match(x, shift)
+    n = x.shape[0]
+    shift = np.zeros(n) if shift is None else shift
+    match = _Match(x, shift, engine)
     similar = _most_similar(x, points, shift, engine)
-    at = np.arange(len(x)) if at is None else at
-    taken, picks = np.zeros(len(x), dtype=bool), list[int]()
+    at = np.arange(n) if at is None else at
+    taken, picks = np.zeros(n, dtype=bool), list[int]()
     while len(picks) < len(points) if allowed is None else not allowed.done:
         closed = taken if allowed is None else ~allowed.mask()[at]
         if allowed is not None and closed.all():
@@ -101,12 +105,12 @@ def match_distinct(
 class _Match:
     """The best row for one point, decided in float64."""
 
-    def __init__(self, x: Singles, shift: Floats) -> None:
-        self.x, self.shift = x, shift
+    def __init__(self, x: Rows, shift: Floats, engine: Engine) -> None:
+        self.x, self.shift, self.engine = x, shift, engine
         self.unit_rounding = 2.0 * (x.shape[1] / 8 + 16) * 2.0**-24
 
     def _rounding(self, point: Singles, row: int) -> float:
-        size = float(np.linalg.norm(point)) * float(np.linalg.norm(self.x[row]))
+        size = float(np.linalg.norm(point)) * float(np.linalg.norm(self.x[np.array([row])]))
         return float(self.unit_rounding * (size + abs(float(self.shift[row]))))
 
     def _exactly(self, point: Singles, rows: Index) -> Floats:
@@ -117,22 +121,24 @@ class _Match:
         """Best of a few rows; None if a row behind the `last` kept may be as good."""
         values = self._exactly(point, free)
         least = self._exactly(point, np.array([last]))[0] + self._rounding(point, last)
-        if len(self.x) > KEPT and values.max() <= least:
+        if self.x.shape[0] > KEPT and values.max() <= least:
             return None
         return int(free[values == values.max()].min())
 
     def among_all(self, point: Singles, closed: NDArray[np.bool_]) -> int:
-        values = (self.x @ point).astype(np.float64) - self.shift
+        blocks = ranges(0, self.x.shape[0], ROWS)
+        products = self.engine.map(lambda part: self.x[slice(*part)] @ point, blocks)
+        values = np.concatenate(list(products)).astype(np.float64) - self.shift
         values[closed] = -np.inf
         top = int(np.argmax(values))
         near = np.flatnonzero(values >= values[top] - 2 * self._rounding(point, top))
         return int(near[np.argmax(self._exactly(point, near))])
 
 
-def _most_similar(x: Singles, points: Singles, shift: Floats, engine: Engine) -> Index:
+def _most_similar(x: Rows, points: Singles, shift: Floats, engine: Engine) -> Index:
     """Rows with the largest products for each point, (k, KEPT), best first."""
-    kept = min(KEPT, len(x))
-    rows = max(kept, (1 << 22) // len(points))
+    kept = min(KEPT, x.shape[0])
+    rows = max(kept, min(ROWS, (1 << 22) // len(points)))
 
     def block(part: tuple[int, int]) -> tuple[Singles, Index]:
         products = points @ x[slice(*part)].T
@@ -143,7 +149,7 @@ def _most_similar(x: Singles, points: Singles, shift: Floats, engine: Engine) ->
 
     values = np.empty((len(points), 0), dtype=np.float32)
     index = np.empty((len(points), 0), dtype=np.int64)
-    for more, where in engine.map(block, ranges(0, len(x), rows)):
+    for more, where in engine.map(block, ranges(0, x.shape[0], rows)):
         values, index = np.hstack([values, more]), np.hstack([index, where])
         best = np.argsort(-values, axis=1, kind="stable")[:, :kept]
         values = np.take_along_axis(values, best, axis=1)

@@ -142,6 +142,8 @@ def edges_among(known: Known, clients: Index) -> tuple[csr_array, Singles]:
             np.maximum(best[a:b], UNKNOWN * near.min(axis=1), out=best[a:b])
         counts[a + 1 : b + 1] = ((near > best[a:b, None]) & (among >= 0)).sum(axis=1)
     starts = counts.cumsum()
+    if starts[-1] < 1 << 31:  # else SciPy makes the columns as wide as these
+        starts = starts.astype(np.int32)
     values, columns = np.empty(starts[-1], np.float32), np.empty(starts[-1], np.int32)
     for a, b, rows in blocks:
         near, among = similar[rows], position[found[rows]]

@@ -10,7 +10,7 @@ import numpy as np
 from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
-from mmselect.core.side_by_side import Joined
+from mmselect.core.joined import Joined
 from mmselect.engine import Engine, Progress, ranges
 
 ROWS = 256
@@ -56,7 +56,7 @@ class Traversal:
         engine: Engine,
         allowed: Allowed | None = None,
     ) -> None:
-        n, d = len(points), len(points.mean)
+        n, d = points.shape
         self.points, self.engine, self.allowed = points, engine, allowed
         if allowed is not None:
             candidates = np.setdiff1d(np.arange(n), labeled, assume_unique=True)
@@ -65,11 +65,9 @@ class Traversal:
             self.scale = np.ones(n)  # of squared distances: 1/cost²
             self.scale[candidates] /= allowed.cost**2
         self.work = {"compared": 0, "measured": 0, "decided": 0}
-        # Distances do not depend on the origin; near the mean, products round less.
-        self.origin = points.mean.astype(points.dtype)
         size = len(labeled) + k
         self.sketched = size > SKETCHED
-        self.basis = main_directions(points, self.origin, SKETCH if self.sketched else 0)
+        self.basis = main_directions(points, SKETCH if self.sketched else 0)
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
         list(engine.map(self._fill, ranges(0, n, ROWS), "sketching rows"))
@@ -90,7 +88,7 @@ class Traversal:
         """Take the labeled rows, or the row farthest from the mean, as the first centers."""
         if len(labeled):
             for a, b in ranges(0, len(labeled), ROWS):
-                x = self._rows(labeled[a:b])
+                x = self.points[labeled[a:b]]
                 self._add_centers(labeled[a:b], x, sketched(x, self.basis))
         else:
             self._start_from_mean()
@@ -128,7 +126,7 @@ class Traversal:
         first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
-        x = self._rows(row)
+        x = self.points[row]
         self._add_centers(row, x, sketched(x, self.basis))
         if self.allowed is not None:
             self.allowed.take(int(self.position[row[0]]))
@@ -162,7 +160,7 @@ class Traversal:
                 progress(min(self.count - self.labeled, k), k)
 
     def _fill(self, rows: tuple[int, int]) -> None:
-        x = self._rows(np.arange(*rows))
+        x = self.points[slice(*rows)]
         np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
         self.squares[slice(*rows)] = squared_norms(x)
 
@@ -188,7 +186,7 @@ class Traversal:
         def find(index: Index, start: int) -> tuple[int, int]:
             likeness = self._likeness(self.guide[index], slice(start, stop))
             nearest = start + likeness.argmax(axis=1)
-            x = self._rows(index)
+            x = self.points[index]
             squared = self._distances(x, np.arange(len(index)), nearest)
             self.bound[index] = np.minimum(self.bound[index], squared)
             return likeness.size, len(index)
@@ -199,7 +197,7 @@ class Traversal:
         """Measure all new centers that may be nearer than the bound."""
 
         def verify(index: Index, start: int) -> tuple[int, int]:
-            x, squares, bound = self._rows(index), self.squares[index], self.bound[index]
+            x, squares, bound = self.points[index], self.squares[index], self.bound[index]
             compared, measured, pairs = 0, 0, None
             if self.sketched:
                 bound, pairs = self._left_by_sketch(x, squares, bound, start)
@@ -237,9 +235,6 @@ class Traversal:
     def _slack(self, squares: Floats, bound: Floats) -> Floats:
         slack: Floats = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
         return slack
-
-    def _rows(self, index: Index) -> Singles:
-        return self.points.less(index, self.origin)
 
     def _in_blocks(
         self,
@@ -283,7 +278,7 @@ class Traversal:
 
     def _greedy(self, active: Index, outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
-        x = self._rows(active)
+        x = self.points[active]
         sketch, bound, squares = sketched(x, self.basis), self.bound[active], self.squares[active]
         while self.unfinished and len(active):
             rank = self._rank(active, bound)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Singles
-from mmselect.core.parametric.objective import Matrix, owned_sums
+from mmselect.arrays import Floats, Index, Rows, Singles
+from mmselect.core.coverage.directions import norms_of
+from mmselect.core.parametric.objective import SUMMED, Matrix, owned_sums
 from mmselect.engine import SERIAL, Engine, ranges
 
 LISTED = 12
@@ -34,7 +35,8 @@ class Assignment:
 
     Parameters
     ----------
-    x : float32 array, shape (n, d)
+    x : float32 Rows, shape (n, d)
+        In memory, or made when asked for.
     engine : Engine
 
     Examples
@@ -45,10 +47,10 @@ class Assignment:
     ([1, 0], [[0.0, 1.0], [1.0, 0.0]])
     """
 
-    def __init__(self, x: Singles, engine: Engine = SERIAL) -> None:
+    def __init__(self, x: Rows, engine: Engine = SERIAL) -> None:
         n, d = x.shape
         self.x, self.engine = x, engine
-        self.norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64, casting="same_kind"))
+        self.norms = norms_of(x, engine)
         # Bound on the rounding errors of the two float32 products of a comparison.
         self.rounding = 4 * (d / 8 + 16) * 2.0**-24 * self.norms.max() * max(self.norms.max(), 1)
         self.owner: Index = np.zeros(n, dtype=np.int64)
@@ -70,7 +72,7 @@ class Assignment:
         return self.owner
 
     def _start(self, theta: Singles) -> None:
-        n, k = len(self.x), len(theta)
+        n, k = self.x.shape[0], len(theta)
         self.previous = theta.copy()
         self.path, self.far, self.drift = np.zeros(k), 0.0, 0.0
         self.lead = np.zeros(n)  # similarity of the owner less the next best's, when last seen
@@ -160,7 +162,7 @@ class Assignment:
         from scipy.sparse import csr_array
 
         rows = np.flatnonzero(before != self.owner)
-        for start, stop in ranges(0, len(rows), 8192):
+        for start, stop in ranges(0, len(rows), SUMMED):
             part = rows[start:stop]
             pair = np.concatenate([before[part], self.owner[part]])
             touched, place = np.unique(pair, return_inverse=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Index
+from mmselect.arrays import Floats, Index, Rows
 from mmselect.core.coverage.gains import all_products
 from mmselect.core.scores.bernoulli import sigmoid
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
@@ -24,6 +24,9 @@ Matrix: TypeAlias = NDArray[np.floating[Any]]
 
 TILE = 512
 """Side of a tile of similarities between parameters."""
+
+SUMMED = 2048
+"""Samples that are added to the sums of their parameters together."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Weights:
 
 
 def value_and_gradient(
-    x: Matrix, theta: Matrix, owner: Index, sums: Matrix, weights: Weights, engine: Engine = SERIAL
+    x: Rows, theta: Matrix, owner: Index, sums: Matrix, weights: Weights, engine: Engine = SERIAL
 ) -> tuple[Terms, Matrix]:
     """Return the loss and its gradient with respect to every parameter, in the ambient space.
 
@@ -104,7 +107,7 @@ def value_and_gradient(
     >>> terms
     Terms(total=-1.0, distribution=-1.0, diversity=-0.0, alignment=0.0)
     """
-    n, k = len(x), len(theta)
+    n, k = x.shape[0], len(theta)
     sharpness = weights.sharpness
     distribution = -sharpness / n * float(np.einsum("ij,ij->", sums, theta, dtype=np.float64))
     similar, logsum = _similarities(theta, sharpness, engine)
@@ -183,7 +186,7 @@ def _subtract(gradient: Matrix, sums: Matrix, factor: float) -> None:
 
 
 def _code_loss(
-    x: Matrix,
+    x: Rows,
     theta: Matrix,
     owner: Index,
     logsum: Floats,
@@ -191,7 +194,7 @@ def _code_loss(
     engine: Engine,
 ) -> tuple[float, Floats, Floats]:
     """J, the mean of σ over each parameter's samples (over n), and the σ-weighted sums (over n)."""
-    n, k = len(x), len(theta)
+    n, k = x.shape[0], len(theta)
 
     def excess(rows: tuple[int, int]) -> Floats:
         part = slice(*rows)
@@ -206,7 +209,7 @@ def _code_loss(
     return float(np.logaddexp(0.0, u).mean()), share, owned_sums(x, owner, k, sigma / n)
 
 
-def owned_sums(x: Matrix, owner: Index, k: int, factors: Floats | None = None) -> Floats:
+def owned_sums(x: Rows, owner: Index, k: int, factors: Floats | None = None) -> Floats:
     """Sum of the samples of each parameter, times their factors, (k, D).
 
     Examples
@@ -217,8 +220,8 @@ def owned_sums(x: Matrix, owner: Index, k: int, factors: Floats | None = None) -
     from scipy.sparse import csr_array
 
     sums = np.zeros((k, x.shape[1]))
-    factors = np.ones(len(x)) if factors is None else factors
-    for start, stop in ranges(0, len(x), 8192):
+    factors = np.ones(x.shape[0]) if factors is None else factors
+    for start, stop in ranges(0, x.shape[0], SUMMED):
         columns = np.arange(stop - start)
         ones = csr_array((factors[start:stop], (owner[start:stop], columns)), (k, stop - start))
         sums += ones.astype(x.dtype) @ x[start:stop]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.chosen import Chosen
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import Features, Given, checked, inverse, join, row_norms
+from mmselect.core.features import Features, checked, inverse, row_norms
+from mmselect.core.joined import Joined, joined
 from mmselect.core.limits import check_limits
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.core.parametric.objective import Matrix, Terms, Weights, value_and_gradient
 from mmselect.core.parametric.solvers import Descent, adam, lbfgs
-from mmselect.core.presence import Mask, Present
+from mmselect.core.presence import Present
 from mmselect.core.sampling.start import kmeans_plusplus
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, silent
 from mmselect.errors import ParameterError, SchemaError
@@ -137,7 +138,7 @@ def parametric(
     Raises
     ------
     SchemaError, DataError, BudgetError, SelectionError
-        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`; also
+        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.joined.joined`; also
         for the alignment term where there is one modality only, or widths differ.
     ParameterError
         If a parameter is out of range.
@@ -158,16 +159,16 @@ def parametric(
     if alignment:
         _check_alignable({name: array.shape[1] for name, array in given.features.items()})
     with blas_threads():
-        x, offsets, zero_rows = join(given.features, present=given.present, engine=engine)
-        weights = Weights(tau, diversity, alignment, loss, align_over_tau, offsets)
+        points = joined(given.features, unit=True, present=given.present, engine=engine)
+        weights = Weights(tau, diversity, alignment, loss, align_over_tau, points.offsets)
         how = _How(weights, solver, steps, rate, engine, progress or silent)
-        whole = _Whole.of(x, given, offsets)
-        filled = whole.rows(x) if init == "kmeans++" and whole.parts else x
-        initial = _draw(filled, k, rng, init, engine)
-        theta = whole.rows(x, initial)
+        # Where a modality is absent, θ begins at the direction of its mean.
+        whole = replace(points, means=tuple(map(_direction, points.means)))
+        initial = _draw(whole, k, rng, init, engine)
+        theta, x = whole[initial], points
         if given.patterns is not None:
             # θ has all modalities: a product with it becomes the mean over those of the row.
-            x *= (len(given.features) / given.patterns.count)[:, None].astype(np.float32)
+            x = points.lacking(len(given.features) / given.patterns.count)
         assignment = Assignment(x, engine)
         picks, ownerless, history = initial, 0, tuple[Terms, ...]()
         if k < len(x):  # else every sample once, in the order drawn
@@ -186,32 +187,13 @@ def parametric(
         assignment.compared,
         history,
         _warnings(weights, ownerless, k),
-        zero_rows,
+        points.zero_rows,
     )
 
 
-class _Whole(NamedTuple):
-    """What makes rows whole: where a modality is absent, the direction of its mean."""
-
-    parts: list[tuple[slice, Mask, Singles]]
-
-    @classmethod
-    def of(cls, x: Singles, given: Given, offsets: tuple[int, ...]) -> _Whole:
-        parts = []
-        for name, ends in zip(given.features, pairwise(offsets), strict=True):
-            if (there := given.present.get(name)) is not None:
-                mean = x[:, slice(*ends)].sum(axis=0, dtype=np.float64)
-                direction = mean * inverse(row_norms(mean[None]))
-                parts.append((slice(*ends), there, direction.astype(np.float32)))
-        return cls(parts)
-
-    def rows(self, x: Singles, index: Index | None = None) -> Singles:
-        if index is None:
-            index = np.arange(len(x))
-        found = x[index]
-        for columns, there, direction in self.parts:
-            found[~there[index], columns] = direction
-        return found
+def _direction(mean: Floats) -> Floats:
+    direction: Floats = mean * inverse(row_norms(mean[None]))
+    return direction
 
 
 class _How(NamedTuple):
@@ -227,12 +209,13 @@ class _How(NamedTuple):
 
 def _descend(assignment: Assignment, theta: Singles, how: _How) -> tuple[Terms, ...]:
     """All steps, moving `theta` in place; L-BFGS takes its first ones on a part of the samples."""
-    x, first = assignment.x, 0
-    part = x[:: max(len(x) // (FIRST_SAMPLES * len(theta)), 1)]
-    if how.solver == "lbfgs" and len(part) < len(x):
+    first, n = 0, assignment.x.shape[0]
+    step = max(n // (FIRST_SAMPLES * len(theta)), 1)
+    if how.solver == "lbfgs" and step > 1:
         # Far from the minimum, the gradient over a part of the samples is as good a direction.
         first = min(FIRST_STEPS, how.steps // 4)
     if first:
+        part = Chosen(assignment.x, np.arange(0, n, step))
         _take_steps(Assignment(part, how.engine), theta, first, how._replace(progress=silent))
     history = _take_steps(assignment, theta, how.steps - first, how)
     assignment.update(theta)  # the last evaluation may have been of a step that was refused
@@ -249,7 +232,7 @@ def _take_steps(assignment: Assignment, theta: Singles, steps: int, how: _How) -
     def rates() -> Singles:
         # Diagonal Hessian estimate: attraction ∝ share of owned samples, repulsion ∝ 1/k; its
         # inverse is the step.
-        share = np.bincount(assignment.owner, minlength=len(theta))[:, None] / len(x)
+        share = np.bincount(assignment.owner, minlength=len(theta))[:, None] / x.shape[0]
         return (2 * weights.tau / (share + 1 / len(theta))).astype(np.float32)
 
     descent = Descent(evaluate, weights.offsets, steps, lambda step: how.progress(step, how.steps))
@@ -258,7 +241,7 @@ def _take_steps(assignment: Assignment, theta: Singles, steps: int, how: _How) -
     return lbfgs(theta, descent, rates, TOLERANCE)
 
 
-def _draw(x: Singles, k: int, rng: np.random.Generator, init: str, engine: Engine) -> Index:
+def _draw(x: Joined, k: int, rng: np.random.Generator, init: str, engine: Engine) -> Index:
     """Distinct rows to start from."""
     if init == "uniform":
         return rng.choice(len(x), k, replace=False)

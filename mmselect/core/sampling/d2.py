@@ -35,7 +35,7 @@ BATCH = 16, 512, 1024
 FIRST_ROWS = 64
 """Rows read at a time in search of the first pick, where only bounds of lengths are known."""
 
-THREADED_WORK = 1 << 27
+THREADED_WORK = 1 << 30
 """Multiplications below which starting threads costs more than they save."""
 
 

@@ -32,6 +32,9 @@ from mmselect.tasks import gather
 CENTRE_ROWS = 1024
 """Rows whose median is the origin of plain features: any is correct, a central one bounds best."""
 
+THREADED_NUMBERS = 1 << 26
+"""Numbers read below which threads take longer to start and to wait than they save."""
+
 Norms: TypeAlias = Callable[[Index, Sequence[Array]], tuple[Floats, Floats]]
 
 
@@ -230,8 +233,10 @@ def squared_norms(points: Points, rows: Index | None = None, *, engine: Engine =
 
 def norms_of(points: Points, norms: Norms, rows: Index, engine: Engine) -> tuple[Floats, Floats]:
     """Both results of `norms`, a method of detached points, over `rows` of the points."""
-    # A few compute blocks per task: norms take so little time that handing over would show.
-    step = 4 * compute_rows(max(points.widths))
+    # Some compute blocks per task: norms take so little time that handing over would show.
+    step = 8 * compute_rows(max(points.widths))
+    if engine.mapper is None and len(rows) * sum(points.widths) < THREADED_NUMBERS:
+        engine = replace(engine, threads=1)
     blocks = map_rows(norms, points.sources, rows, step=step, engine=engine, what="computing norms")
     first, second = join_rows(blocks, len(rows))
     return first, second

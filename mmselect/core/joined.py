@@ -1,0 +1,188 @@
+"""Rows of all modalities side by side, made of what is stored when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mmselect.arrays import Array, Floats, Index, Rows, Singles, native
+from mmselect.core.chosen import over_blocks
+from mmselect.core.features import central, counted, inverse, row_norms
+from mmselect.core.presence import Mask, Present
+from mmselect.engine import SERIAL, Engine
+from mmselect.errors import located
+from mmselect.tasks import concurrent
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Rows as :func:`mmselect.core.features.join` gives them, less an origin, never all in memory.
+
+    Build it with :func:`joined`. A slice or an array of positions gives rows in float32.
+
+    Attributes
+    ----------
+    arrays : tuple of (n, d_m) Rows
+        As they are stored, in memory or on disk.
+    scales : tuple of (n,) ndarray of float64 or None
+        What rows of each modality are multiplied by.
+    there : tuple of (n,) ndarray of bool or None
+        Which rows have each modality.
+    means : tuple of (d_m,) ndarray of float64
+        What stands for each modality in rows that lack it: at first the mean of the others.
+    origin : (Σ d_m,) ndarray
+    zero_rows : dict of str to int
+        Rows of each modality without a direction.
+    """
+
+    arrays: tuple[Rows, ...]
+    scales: tuple[Floats | None, ...]
+    there: tuple[Mask | None, ...]
+    means: tuple[Floats, ...]
+    origin: Array
+    zero_rows: dict[str, int]
+
+    def __len__(self) -> int:
+        return self.arrays[0].shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and the width of all modalities."""
+        return len(self), len(self.origin)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the rows."""
+        return np.dtype(np.float32)
+
+    @property
+    def plain(self) -> bool:
+        """Whether any thread may read it."""
+        return all(map(concurrent, self.arrays))
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Modality number m fills the columns ``offsets[m]:offsets[m + 1]``."""
+        return (0, *np.cumsum([len(mean) for mean in self.means]).tolist())
+
+    @property
+    def mean(self) -> Floats:
+        """What stands for all modalities."""
+        return np.concatenate(self.means)
+
+    def __getitem__(self, index: Any) -> Singles:
+        parts = [array[index] for array in self.arrays]
+        out = np.empty((len(parts[0]), len(self.origin)), dtype=np.float32)
+        ends = pairwise(self.offsets)
+        for stored, scale, there, mean, (left, right) in zip(
+            parts, self.scales, self.there, self.means, ends, strict=True
+        ):
+            part = native(stored)
+            if scale is not None:
+                part = part * scale[index, None].astype(part.dtype)
+            target, origin = out[:, left:right], self.origin[left:right]
+            np.subtract(part, origin, out=target, casting="same_kind")
+            if there is not None:
+                target[~there[index]] = mean.astype(part.dtype) - origin
+        return out
+
+    def lacking(self, factors: Floats) -> Joined:
+        """Rows times a factor (n,) each, and zeros where they lack a modality."""
+        scales = tuple(factors if s is None else s * factors for s in self.scales)
+        return replace(self, scales=scales, means=tuple(map(np.zeros_like, self.means)))
+
+    def with_ones(self, length: float) -> Joined:
+        """Rows over a length, and a column of ones besides."""
+        n = len(self)
+        whole = np.full(n, 1 / length)
+        scales = tuple(whole if s is None else s / length for s in self.scales)
+        means = tuple(mean / length for mean in self.means)
+        return replace(
+            self,
+            arrays=(*self.arrays, np.ones((n, 1), np.float32)),
+            scales=(*scales, None),
+            there=(*self.there, None),
+            means=(*means, np.zeros(1)),
+            origin=np.append(self.origin / length, 0).astype(self.origin.dtype),
+        )
+
+    def exact(self, index: Index) -> Floats:
+        """Rows in float64, no origin taken off: what counts where float32 cannot decide."""
+        parts = []
+        for array, scale, there, mean in zip(
+            self.arrays, self.scales, self.there, self.means, strict=True
+        ):
+            part = array[index].astype(np.float64) * (1.0 if scale is None else scale[index, None])
+            if there is not None:
+                part[~there[index]] = mean
+            parts.append(part)
+        return np.concatenate(parts, axis=1)
+
+
+def joined(
+    features: Mapping[str, Array],
+    *,
+    unit: bool = False,
+    center: bool = False,
+    present: Present | None = None,
+    engine: Engine = SERIAL,
+) -> Joined:
+    """Look at all rows once, for their norms and means, and make :class:`Joined` of them.
+
+    Parameters
+    ----------
+    features : mapping of str to (n, d_m) array, in memory or to be read block by block
+    unit : bool
+        Divide each row of each modality by its norm; a zero row stays zero.
+    center : bool
+        Take the mean of all rows off, as they are used: the origin. Else it is zero.
+    present : mapping of str to (n,) ndarray of bool, optional
+        Which rows have a modality; in the others its mean stands for it.
+    engine : Engine
+
+    Raises
+    ------
+    DataError
+        If a row holds nan or an infinity, or is too large.
+
+    Examples
+    --------
+    >>> features = {"a": np.array([[1.0], [3.0]]), "b": np.array([[0.0], [8.0]])}
+    >>> points = joined(features, center=True)
+    >>> points.exact(np.array([1])).tolist(), points[1:].tolist()
+    ([[3.0, 8.0]], [[1.0, 4.0]])
+    """
+    there = [(present or {}).get(name) for name in features]
+    scales: list[Floats | None] = []
+    means, zero_rows = [], {}
+    for (name, array), mask in zip(features.items(), there, strict=True):
+        with located(dataset=name):
+            norms, mean = _norms_and_mean(array, unit, mask, engine)
+        zero_rows[name] = int((norms[slice(None) if mask is None else mask] == 0).sum())
+        scales.append(inverse(norms) if unit else None)
+        means.append(mean if unit else central(array, mean, mask))
+    whole = np.concatenate(means)
+    kind = np.result_type(np.float32, *(array.dtype for array in features.values()))
+    origin = (whole if center else np.zeros_like(whole)).astype(kind)
+    sources = tuple(features.values())
+    return Joined(sources, tuple(scales), tuple(there), tuple(means), origin, zero_rows)
+
+
+def _norms_and_mean(
+    array: Array, unit: bool, there: Mask | None, engine: Engine
+) -> tuple[Floats, Floats]:
+    """Norms of the rows as given, and the mean of the rows as they are used."""
+
+    def measure(first: int, block: Array) -> tuple[Floats, Floats]:
+        wide = block.astype(np.float64)
+        norms = row_norms(wide, first)
+        weights = inverse(norms) if unit else np.ones(len(wide))
+        return norms, weights @ wide
+
+    parts = list(over_blocks(measure, array, engine, "reading features"))
+    norms = np.concatenate([norms for norms, _ in parts])
+    return norms, np.sum([total for _, total in parts], axis=0) / counted(array, there)
