@@ -48,8 +48,9 @@ def write_embedding(request: Request, target: Path, ask: Embedding) -> None:
         If the full form does not fit on the disk, or the file cannot be written.
     """
     points = points_of(batch_of(request), balanced=request.strategy.name == "bmmal")
-    shapes, make = _form(ask.form, points.widths, ask.dim, ask.seed)
     rows = request.candidates
+    points = points.settled(rows, request.engine)
+    shapes, make = _form(ask.form, points.widths, ask.dim, ask.seed)
     size = 4 * len(rows) * sum(shapes.values())
     if ask.form == "full" and not ask.force:
         _refuse_if_too_large(target, size, points.widths, len(rows))

@@ -8,11 +8,16 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mmselect.errors import OutputError, UsageError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LARGEST_CALL = 1 << 30
 """Bytes that one call reads or writes, where the system has no call for a place of a file."""
@@ -198,3 +203,65 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: expected the name of a folder, found that of a page")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Callable[[], object] | None = None) -> Iterator[int]:
+    """Hold a lock that the system takes back when all who hold it have ended; yield its descriptor.
+
+    Who gets the descriptor, such as a command that is run, holds the lock too.
+
+    Parameters
+    ----------
+    path : path
+        The file that is locked; it is made if it is not there.
+    busy : callable, optional
+        Called again and again while another process holds the lock, to wait a moment.
+
+    Raises
+    ------
+    OutputError
+        If another process holds it, and there is no `busy`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "lock"
+    >>> with locked(path), locked(path):  # the second, be it in the same process
+    ...     pass
+    Traceback (most recent call last):
+    mmselect.errors.OutputError: ...lock: expected no other process at work, found one
+    """
+    with path.open("ab") as file:
+        while not _lock(file):
+            if busy is None:
+                raise OutputError("expected no other process at work, found one", file=str(path))
+            busy()
+        try:
+            yield file.fileno()
+        finally:
+            _unlock(file)
+
+
+def _lock(file: BinaryIO) -> bool:
+    with contextlib.suppress(BlockingIOError, PermissionError):
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        return True
+    return False
+
+
+def _unlock(file: BinaryIO) -> None:
+    """Let go at once, for whatever the command left running as well."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    else:
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)

@@ -25,7 +25,7 @@ from mmselect.pool.column import Column
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import match, modalities_in
-from mmselect.pool.values import NEVER_WRITTEN, empty_notices, like_probabilities, watched
+from mmselect.pool.values import NEVER_WRITTEN, empty_notices, probability_notices, watched
 from mmselect.rows import choose_rows
 from mmselect.strategies import registry
 from mmselect.strategies.record import Parameters, Strategy
@@ -327,11 +327,7 @@ def _probability_notices(pool: Pool, paths: Sequence[str], rows: NDArray[np.intp
         if place is None or not place.dataset.is_logits or not len(rows):
             continue
         looked = rows[evenly_spread(len(rows), LOOKED_AT // 8, 8)]
-        if like_probabilities(pool.columns[path][looked]):
-            notices.append(
-                f"{path}: rows lie in [0, 1] and sum to 1, so they look like probabilities; "
-                "export logits, what goes into the softmax"
-            )
+        notices += probability_notices({path: pool.columns[path][looked]})
     return notices
 
 

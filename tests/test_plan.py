@@ -57,7 +57,8 @@ def test_features_above_the_memory_stay_in_their_file(tmp_path: Path, cli) -> No
                 asked = ("select", pool, "-s", name, "-b", 20, "--memory", memory, "--threads", 1)
                 told = json.loads(cli(*asked, "--dry-run", "--format", "json").out)
                 peak[pool, memory] = told["peak_memory"]
-                picks[pool, memory] = cli(*asked).out
+                near = tmp_path / "near.csv"
+                picks[pool, memory] = cli(*asked, "--nearest", near).out, near.read_text()
         assert len(set(picks.values())) == 1
         assert peak[whole, "64MB"] - peak[whole, "1MB"] >= x.nbytes
         assert peak[chunked, "1MB"] >= peak[whole, "1MB"] + x.nbytes

@@ -78,7 +78,8 @@ def select(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Also write, for every candidate, its nearest pick and the distance, as CSV.",
+            help="Also write, for every candidate, its nearest pick and the distance, as CSV: this "
+            "compares all candidates with all picks, which may take longer than picking.",
         ),
     ] = None,
     dry_run: Annotated[

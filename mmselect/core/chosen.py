@@ -10,7 +10,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Index, Rows
 from mmselect.engine import Engine, compute_rows, map_rows
-from mmselect.tasks import take
+from mmselect.tasks import concurrent, take
 
 Result = TypeVar("Result")
 
@@ -50,6 +50,11 @@ class Chosen:
     def dtype(self) -> np.dtype[Any]:
         """That of the source."""
         return self.source.dtype
+
+    @property
+    def plain(self) -> bool:
+        """Whether any thread may read it."""
+        return concurrent(self.source)
 
     def __len__(self) -> int:
         return len(self.rows)

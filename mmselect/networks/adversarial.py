@@ -16,7 +16,7 @@ from mmselect.engine import Progress
 from mmselect.errors import ParameterError
 from mmselect.networks.game import Game
 from mmselect.networks.inputs import Inputs
-from mmselect.networks.training import check_sound, count_steps, one_thread
+from mmselect.networks.training import check_sound, count_steps, on_threads
 
 EPOCHS, STEPS = 100, 1000
 """Passes over the rows, and most steps: the paper's 100 would be 40,000 on 50,000 samples."""
@@ -161,7 +161,7 @@ def _played(
 ) -> Adversaries:
     """Train the two against each other, and ask the discriminator about the candidates."""
     targets[data.labeled] = 1
-    with one_thread():
+    with on_threads():
         game, losses = Game.draw(data.x, targets, classes, rng), []
         for step, latest in enumerate(game.steps(data, steps), 1):
             check_sound(latest, step)

@@ -95,7 +95,7 @@ class Game:
             for _ in range(VAE_STEPS):
                 batch = self.batch(next(labeled), next(others))
                 hidden = descend(self.hider, self.hider_loss(batch, self.noise(batch)))
-            yield hidden, descend(self.seeker, self.seeker_loss(batch))
+            yield float(hidden), float(descend(self.seeker, self.seeker_loss(batch)))
 
     def noise(self, batch: Batch) -> Tensor:
         """Draw what is added to the codes of a batch, in standard deviations."""

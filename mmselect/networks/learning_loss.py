@@ -28,7 +28,7 @@ from mmselect.networks.training import (
     count_steps,
     descend,
     layers,
-    one_thread,
+    on_threads,
     tensor,
 )
 
@@ -128,7 +128,7 @@ def learning_loss(
     check_limits(epochs=epochs, steps=steps)
     check_labels(labels, data.rows[data.labeled])
     count = count_steps(len(labels), epochs, steps)
-    with one_thread():
+    with on_threads():
         targets = held_out_losses(data.x[data.labeled], labels, rng)
         network = _Network.draw(data.edges, rng)
         losses = list(network.train(data, targets, rng, count, progress))
@@ -268,7 +268,7 @@ class _Network(NamedTuple):
         for step in range(1, steps + 1):
             rows = next(drawn)
             predicted = self(data.x[data.labeled[rows]])
-            loss = descend(optimizer, ranking_loss(predicted, tensor(targets[rows])))
+            loss = float(descend(optimizer, ranking_loss(predicted, tensor(targets[rows]))))
             check_sound((loss,), step)
             if progress:
                 progress(step, steps)

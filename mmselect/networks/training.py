@@ -24,10 +24,10 @@ BATCH = 128
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread inside the ``with`` block."""
+def on_threads(count: int = 1) -> Iterator[None]:
+    """Let torch compute on so many threads inside the ``with`` block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -68,12 +68,12 @@ def adam(*networks: nn.Module, rate: float, decay: float = 0.0) -> torch.optim.O
     return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    """Take one step downhill; return the loss before it."""
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """Take one step downhill; return the loss before it, on the device where it is."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 def batches(rows: Index, rng: np.random.Generator, size: int = BATCH) -> Iterator[Index]:

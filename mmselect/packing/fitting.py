@@ -13,7 +13,7 @@ from mmselect.errors import DataError, SchemaError, few
 from mmselect.pool.column import Column
 from mmselect.pool.ids import as_stored
 from mmselect.pool.schema import Place
-from mmselect.pool.values import bad_rows, computable
+from mmselect.pool.values import narrowed
 
 BLOCK = 1 << 16
 """Labels that are looked at together."""
@@ -51,13 +51,13 @@ def fitted(place: Place, dtype: np.dtype[Any], floats: str | None) -> tuple[np.d
         target = _float(dtype)
         if floats and (place.dataset.is_logits or place.dataset.group == "/features"):
             target = np.dtype(floats)
-        return target, _narrowed(target)
+        return target, lambda block: narrowed(block, target)
     if kind == "boolean" and not text:
         return np.dtype(bool), _truth
     if dtype.kind in "mM":
         return np.dtype(object), lambda block: as_stored(block.astype(str))
     if dtype.kind == "f" and dtype.itemsize > 8:
-        return np.dtype("f8"), _narrowed(np.dtype("f8"))
+        return np.dtype("f8"), lambda block: narrowed(block, np.dtype("f8"))
     own = dtype.newbyteorder("=")
     return own, lambda block: block.astype(own, copy=False)
 
@@ -69,45 +69,11 @@ def _float(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype("f4" if dtype.itemsize <= 2 else "f8")
 
 
-def _narrowed(target: np.dtype[Any]) -> Turn:
-    """Make what turns numbers into `target`, and refuses those that leave it."""
-
-    def turn(block: NDArray[Any]) -> NDArray[Any]:
-        if block.dtype == target:
-            return block
-        with np.errstate(over="ignore", invalid="ignore"):
-            out = block.astype(target)
-        if target.itemsize < block.dtype.itemsize and not (block.size and computable(out)):
-            lost = np.isinf(out) & np.isfinite(block)
-            if lost.any():
-                rows = np.flatnonzero(lost.reshape(len(lost), -1).any(axis=1))
-                message = f"too large for {target}: found {block[lost].flat[0]:.6g}"
-                raise DataError(message, rows=rows.tolist())
-        return out
-
-    return turn
-
-
 def _truth(block: NDArray[Any]) -> NDArray[np.bool_]:
     wrong = np.flatnonzero((block != 0) & (block != 1))
     if wrong.size:
         raise DataError("expected 0 or 1, found another number", rows=wrong.tolist())
     return block.astype(bool)
-
-
-def check_values(place: Place, block: NDArray[Any], there: NDArray[np.bool_] | None) -> None:
-    """Refuse numbers that no strategy can use, in the rows that are there.
-
-    Raises
-    ------
-    DataError
-        Naming rows of the block.
-    """
-    if place.dataset.kind != "float" or not block.size:
-        return
-    for problem, rows in bad_rows(place, block, {}).items():
-        if (found := rows if there is None else rows[there[rows]]).size:
-            raise DataError(problem, rows=found.tolist())
 
 
 def classes(column: Column, known: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:

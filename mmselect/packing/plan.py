@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import Array, Index
 from mmselect.errors import MOST_NAMED, DataError, RowNumbers, SchemaError, UsageError, few, located
-from mmselect.packing.fitting import Turn, check_values, fitted
+from mmselect.packing.fitting import Turn, fitted
 from mmselect.packing.joining import (
     Match,
     first_difference,
@@ -29,6 +29,7 @@ from mmselect.packing.source import Files, Source, in_memory
 from mmselect.pool.presence import NOTHING, bare_rows, mask_over
 from mmselect.pool.reading import Pool
 from mmselect.pool.schema import Place, modalities_in, per_sample, place_of
+from mmselect.pool.values import check_values
 
 OF_ONE = ("/features", "/unimodal_logits")
 """Groups whose datasets a sample may lack: it then lacks that modality."""
@@ -100,7 +101,7 @@ class Item:
             if there is not None and not there.all():
                 return self._filled(block, there)
             block = self.turn(block)
-            check_values(self.place, block, None)
+            self._check(block)
         return block
 
     def announce(self, start: int, stop: int) -> None:
@@ -113,8 +114,13 @@ class Item:
         kept = np.flatnonzero(there)
         with located(rows=kept):
             out[kept] = self.turn(block[kept])
-        check_values(self.place, out, there)
+        self._check(out, there)
         return out
+
+    def _check(self, block: Array, there: NDArray[np.bool_] | None = None) -> None:
+        """Refuse numbers that no strategy can use; labels and masks are checked elsewhere."""
+        if self.place.dataset.kind == "float":
+            check_values(self.place, block, {}, there)
 
 
 def _fill(place: Place, dtype: np.dtype[Any]) -> Any:

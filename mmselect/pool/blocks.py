@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError, SchemaError
+from mmselect.errors import SchemaError, located
 from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.presence import check_present
 from mmselect.pool.schema import Axes, axes_of, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import check_values
 
 
 def check_arrays(
@@ -34,8 +34,8 @@ def check_arrays(
         check_ids(Ids(as_stored(arrays["/id"], "/id")))
     for name, array in arrays.items():
         if place_of(name).dataset.kind in ("integer", "boolean"):
-            for problem, rows in bad_rows(place_of(name), array, axes.sizes).items():
-                raise DataError(problem, dataset=name, rows=rows.tolist())
+            with located(dataset=name):
+                check_values(place_of(name), array, axes.sizes)
     check_present(arrays, others)
 
 

@@ -135,7 +135,7 @@ class Ids:
 
     @cached_property
     def _sorted_hashes(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        hashes = _hashes(self.values)
+        hashes = hashes_of(self.values)
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
 
@@ -193,7 +193,7 @@ def check_in_blocks(blocks: Callable[[], Iterator[NDArray[Any]]]) -> None:
         if rows := Ids(block).unprintable():
             what = UNPRINTABLE.format(Ids(block).shown(rows[0]))
             raise DataError(what, dataset="/id", rows=[start + row for row in rows])
-        hashes.append(_hashes(block))
+        hashes.append(hashes_of(block))
         start += len(block)
     every = np.concatenate(hashes)
     del hashes
@@ -207,7 +207,7 @@ def _check_suspects(blocks: Iterable[NDArray[Any]], suspects: NDArray[np.int64])
     """Refuse names that repeat, which are among those with the hashes of `suspects`."""
     seen, repeated, start, first = set[Any](), list[int](), 0, ""
     for block in blocks:
-        for row in np.flatnonzero(np.isin(_hashes(block), suspects)).tolist():
+        for row in np.flatnonzero(np.isin(hashes_of(block), suspects)).tolist():
             if block[row] in seen:
                 first = first or Ids(block).shown(row)
                 repeated.append(start + row)
@@ -217,7 +217,8 @@ def _check_suspects(blocks: Iterable[NDArray[Any]], suspects: NDArray[np.int64])
         raise DataError(REPEATED.format(first), dataset="/id", rows=repeated)
 
 
-def _hashes(values: NDArray[Any]) -> NDArray[np.int64]:
+def hashes_of(values: NDArray[Any]) -> NDArray[np.int64]:
+    """64-bit hashes of names as they are stored; they hold for this process only."""
     items = values.tolist() if values.dtype.kind in "iu" else values
     return np.fromiter(map(hash, items), np.int64, len(values))
 

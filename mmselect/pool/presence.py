@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import Index
-from mmselect.errors import DataError, SchemaError
+from mmselect.errors import DataError, SchemaError, located
 from mmselect.pool.schema import modalities_in, modalities_of, names_in, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import check_values
 
 if TYPE_CHECKING:
     from mmselect.pool.column import Column
@@ -62,8 +62,8 @@ NOTHING = "expected at least one modality of every sample, found none"
 
 def _mask(column: Column, sizes: dict[str, int]) -> Mask:
     block = column[:]
-    for problem, rows in bad_rows(place_of(column.path), block, sizes).items():
-        raise DataError(problem, dataset=column.path, rows=rows.tolist())
+    with located(dataset=column.path):
+        check_values(place_of(column.path), block, sizes)
     return block.astype(bool)
 
 

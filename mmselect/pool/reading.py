@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from mmselect.engine import DEFAULT_MEMORY, ranges
 from mmselect.errors import (
-    DataError,
     MmselectError,
     RowNumbers,
     SchemaError,
@@ -33,7 +32,7 @@ from mmselect.pool.ids import Ids, as_stored, check_ids
 from mmselect.pool.layout import Layout, survey
 from mmselect.pool.presence import PRESENT, Mask, lay_masks
 from mmselect.pool.schema import modalities_in, names_in, per_sample, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import check_values
 
 PoolPath = str | os.PathLike[str]
 
@@ -125,9 +124,8 @@ class Pool:
         if column is None:
             return np.zeros(self.n, bool)
         mask = column[:]
-        with self.located():
-            for problem, rows in bad_rows(place_of("/labeled"), mask, self.sizes).items():
-                raise DataError(problem, dataset="/labeled", rows=rows.tolist())
+        with self.located(), located(dataset="/labeled"):
+            check_values(place_of("/labeled"), mask, self.sizes)
         return mask.astype(bool)
 
     def metadata(self, name: str, asked: str) -> Column:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmselect.arrays import LARGEST, finite_halves
+from mmselect.errors import DataError
 from mmselect.pool.schema import Place, place_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,55 @@ def bad_rows(
     return {kind: np.flatnonzero(mask) for kind, mask in wrong.items() if mask.any()}
 
 
+def check_values(
+    place: Place,
+    block: NDArray[Any],
+    sizes: dict[str, int],
+    present: NDArray[np.bool_] | None = None,
+) -> None:
+    """Refuse a block with values that no strategy can use, in the rows that are there.
+
+    Raises
+    ------
+    DataError
+        Naming rows of the block.
+
+    Examples
+    --------
+    >>> check_values(place_of("/features/image"), np.array([[1.0], [np.nan]]), {})
+    Traceback (most recent call last):
+    mmselect.errors.DataError: row 1: expected finite numbers, found nan
+    """
+    for problem, rows in bad_rows(place, block, sizes).items():
+        if (found := rows if present is None else rows[present[rows]]).size:
+            raise DataError(problem, rows=found.tolist())
+
+
+def narrowed(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Turn numbers into floats of another type, which has to have room for them.
+
+    Raises
+    ------
+    DataError
+        Naming rows of the block.
+
+    Examples
+    --------
+    >>> narrowed(np.array([[1.0], [1e5]]), np.dtype("f2"))
+    Traceback (most recent call last):
+    mmselect.errors.DataError: row 1: expected numbers that fit float16, found 100000
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = block.astype(dtype, copy=False)
+    if dtype.itemsize < block.dtype.itemsize and not (block.size and computable(out)):
+        lost = np.isinf(out) & np.isfinite(block)
+        if lost.any():
+            rows = np.flatnonzero(lost.reshape(len(lost), -1).any(axis=1))
+            message = f"expected numbers that fit {dtype}, found {block[lost].flat[0]:.6g}"
+            raise DataError(message, rows=rows.tolist())
+    return out
+
+
 def probability_rows(block: NDArray[Any]) -> int:
     """Count rows of logits that lie in [0, 1] and sum to 1, up to float16's rounding.
 
@@ -89,6 +139,23 @@ def probability_rows(block: NDArray[Any]) -> int:
 def like_probabilities(block: NDArray[Any]) -> bool:
     """Whether nearly all rows of logits look like probabilities; a few may be anything."""
     return probability_rows(block) >= PROBABLE * len(block)
+
+
+def probability_notices(blocks: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Say which logits, among blocks by dataset path, look like probabilities.
+
+    Examples
+    --------
+    >>> (said,) = probability_notices({"/multimodal_logits": np.array([[0.5, 0.5]])})
+    >>> said[:51]
+    '/multimodal_logits: rows lie in [0, 1] and sum to 1'
+    """
+    looks = "rows lie in [0, 1] and sum to 1, so they look like probabilities"
+    return [
+        f"{path}: {looks}; export logits, what goes into the softmax"
+        for path, block in blocks.items()
+        if place_of(path).dataset.is_logits and len(block) and like_probabilities(block)
+    ]
 
 
 NEVER_WRITTEN = "{:,} rows were never written: the file has no numbers for them"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -29,6 +29,8 @@ from mmselect.pool.schema import (
     per_sample,
 )
 from mmselect.pool.storage import Storage, created, draft
+
+Block = dict[str, NDArray[Any]]
 
 
 class PoolWriter:
@@ -223,7 +225,7 @@ def write_pool(
 def join_shards(
     paths: Sequence[PoolPath], target: str | os.PathLike[str], memory: int = DEFAULT_MEMORY
 ) -> None:
-    """Write several pool files as one, in row blocks.
+    """Write several pool files as one, in row blocks; how rows were cut into shards is not seen.
 
     Parameters
     ----------
@@ -250,13 +252,32 @@ def join_shards(
     3
     """
     constants, rows, dtypes = check_shards(paths)
+    with open_pool(paths[0], masks=False, ids=False) as first:
+        step = compute_rows(sum(prod(column.shape[1:]) for column in first.columns.values()))
     with PoolWriter(target, constants, rows=rows) as writer:
-        for path in paths:
-            with open_pool(path, masks=False) as shard:
-                for _, block in shard.blocks(in_schema_order(shard.columns), 1, memory):
-                    writer.append(
-                        {name: x.astype(dtypes[name], copy=False) for name, x in block.items()}
-                    )
+        for block in _cut_anew(_shard_blocks(paths, step, memory), step):
+            writer.append({name: x.astype(dtypes[name], copy=False) for name, x in block.items()})
+
+
+def _shard_blocks(paths: Sequence[PoolPath], step: int, memory: int) -> Iterator[Block]:
+    """Read shards one after the other, in blocks of up to `step` rows."""
+    for path in paths:
+        with open_pool(path, masks=False, ids=False) as shard:
+            for _, block in shard.blocks(in_schema_order(shard.columns), step, memory):
+                yield block
+
+
+def _cut_anew(blocks: Iterable[Block], step: int) -> Iterator[Block]:
+    """Cut rows into blocks of `step`, whatever blocks they come in: text is laid out by blocks."""
+    rest: Block = {}
+    for block in blocks:
+        rest = {name: np.concatenate([rest[name], x]) if rest else x for name, x in block.items()}
+        n = len(next(iter(rest.values())))
+        for start in range(0, n - step + 1, step):
+            yield {name: x[start : start + step] for name, x in rest.items()}
+        rest = {name: x[n - n % step :] for name, x in rest.items()}
+    if len(next(iter(rest.values()), ())):
+        yield rest
 
 
 def check_shards(

@@ -16,7 +16,7 @@ from mmselect.errors import DataError, NeedsError, SchemaError, few, located
 from mmselect.pool.presence import PRESENT, Mask, blank, mask_over
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.schema import names_in, per_sample, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import check_values
 from mmselect.replay.linear import coalition_values
 from mmselect.replay.trainer import Index, Outputs, Values
 
@@ -83,9 +83,8 @@ def _is_text(pool: Pool, path: str) -> bool:
 def _numbers(pool: Pool, path: str, rows: Index, present: Mask | None) -> NDArray[Any]:
     """Read rows of a dataset; what no strategy could use is refused."""
     block = blank(np.asarray(pool.columns[path][:])[rows], present)
-    with pool.located(rows):
-        for problem, bad in bad_rows(place_of(path), block, pool.sizes).items():
-            raise DataError(problem, dataset=path, rows=bad.tolist())
+    with pool.located(rows), located(dataset=path):
+        check_values(place_of(path), block, pool.sizes)
     return block
 
 

@@ -14,17 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mmselect.errors import MmselectError, TrainingError
-from mmselect.files import make_folder, replacing, writing
+from mmselect.files import locked, make_folder, replacing, writing
 from mmselect.replay.calls import POLL, Calls
 from mmselect.replay.template import fill, places_in
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 FOLDER = "trainings"
 OUT, DONE, LOG = "out.h5", "done.json", "log.txt"
@@ -104,7 +99,8 @@ class Trainings:
         """
         place = self.folder / self._key(task)
         make_folder(place)
-        with _said(task, place / LOG), _locked(place / "lock", self.calls) as lock:
+        path = place / "lock"  # held by the command too, as it may go on when this process ends
+        with _said(task, place / LOG), writing(path), locked(path, self._wait) as lock:
             if (place / DONE).exists() and (place / OUT).exists():
                 return read(place / OUT), self._outdated(place / DONE)
             with replacing(place / "labeled.csv") as file:
@@ -125,6 +121,11 @@ class Trainings:
                 file.write(json.dumps({"command": self.command, "seconds": seconds}).encode())
         self.told(seconds)
         return made, []
+
+    def _wait(self) -> None:
+        """Wait a moment for another process that trains the same."""
+        self.calls.check()
+        time.sleep(POLL)
 
     def _key(self, task: Task) -> str:
         """Digest of all that the command may know."""
@@ -185,44 +186,3 @@ def _said(task: Task, log: Path) -> Iterator[None]:
         count = max(task.labeled.count(b"\n") - 1, 0)
         which = f"training of round {task.round}, seed {task.seed}, on {count:,} labels"
         raise TrainingError(f"{which}: {error}; its log: {log}") from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path, calls: Calls) -> Iterator[int]:
-    """Hold a lock that the system takes back when all who hold it have ended.
-
-    The command holds it, too: what goes on after this process was killed keeps others from
-    training the same at the same time.
-    """
-    with writing(path), path.open("ab") as file:
-        while not _lock(file):
-            calls.check()
-            time.sleep(POLL)
-        try:
-            yield file.fileno()
-        finally:
-            _unlock(file)
-
-
-def _lock(file: BinaryIO) -> bool:
-    with contextlib.suppress(BlockingIOError, PermissionError):
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        return True
-    return False
-
-
-def _unlock(file: BinaryIO) -> None:
-    """Let go at once, for whatever the command left running as well."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_UN)
-    else:
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)

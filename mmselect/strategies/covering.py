@@ -16,7 +16,7 @@ from mmselect.core.coverage.facility import is_exact
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
 from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
-from mmselect.core.features import inverse, row_norms
+from mmselect.core.joined import joined
 from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.nearest import nearest_picks
 from mmselect.core.sampling.points import feature_points
@@ -105,11 +105,10 @@ def nearest_in_features(batch: Batch, positions: Index, unit: bool) -> Callable[
 
     def nearest() -> Nearest:
         features, present = features_of(batch)
+        how: dict[str, Any] = {"present": present, "engine": batch.engine}
         if unit:
-            wide = {path: z.astype(np.float64) for path, z in features.items()}
-            scaled = {path: z * inverse(row_norms(z))[:, None] for path, z in wide.items()}
-            features = {path: z.astype(np.float32) for path, z in scaled.items()}
-        points = feature_points(features, present=present, engine=batch.engine)
+            features, how["present"] = {"unit rows": joined(features, unit=True, **how)}, {}
+        points = feature_points(features, **how)
         found = nearest_picks(points, positions, engine=batch.engine)
         return Nearest(*found)
 

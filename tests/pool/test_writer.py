@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def test_shards_are_joined(tmp_path: Path) -> None:
         assert one.paths == other.paths
         for path, column in one.columns.items():
             assert (column[:] == other.columns[path][:]).all()
+
+
+def test_how_rows_were_cut_into_shards_is_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same bytes, in blocks of the same rows: a resumed export equals an uninterrupted one."""
+    monkeypatch.setattr("mmselect.pool.writing.compute_rows", lambda _width: 16)
+    append, blocks, made = PoolWriter.append, list[int](), []
+    fixed, samples = halves(datasets())
+    for cuts in ((0, N), (0, 25, N), (0, 7, 8, 48, N), (0, 16, 32, N)):
+        for a, b in pairwise(cuts):
+            with PoolWriter(tmp_path / f"{a}.h5", fixed) as writer:
+                writer.append({path: each[a:b] for path, each in samples.items()})
+
+        def counted(writer: PoolWriter, block: dict[str, Any]) -> None:
+            blocks.append(len(block["/id"]))
+            append(writer, block)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PoolWriter, "append", counted)
+            join_shards([tmp_path / f"{a}.h5" for a in cuts[:-1]], tmp_path / "joined.h5")
+        made.append((tmp_path / "joined.h5").read_bytes())
+    assert blocks == 4 * [16, 16, 16, N - 48] and len(set(made)) == 1
 
 
 X = np.zeros((3, 2))

@@ -297,10 +297,11 @@ def test_the_cross_modal_loss_is_a_mean_over_pairs(
     z = paired(60)
     z["text"][:50] = 0
 
-    def step(_optimizer: Any, _projectors: Any, arrays: Any, *_: Any) -> Any:
-        return torch.tensor([5.0 if arrays["/features/text"].any() else 0.0, 1.0])
+    def cross_modal(_z: Any, there: Any, _tau: float) -> Any:
+        return torch.tensor(5.0 if there["/features/text"].any() else 0.0)
 
-    monkeypatch.setattr(projectors, "_step", step)
+    monkeypatch.setattr(projectors, "_cross_modal", cross_modal)
+    monkeypatch.setattr(projectors, "_unimodal", lambda *_: torch.tensor(1.0))
     mmselect.write_pool(tmp_path / "pool", features=z)
     made = align_features(tmp_path / "pool", tmp_path / "a.h5", **QUICK | {"batch_size": 4})
     assert made.losses[1] == (5.0, 1.0)
@@ -399,7 +400,7 @@ def test_options_in_python(pool: Path, tmp_path: Path, name: str, value: int) ->
 def test_too_few_samples(tmp_path: Path) -> None:
     one = {m: x[:1] for m, x in paired(4).items()}
     mmselect.write_pool(tmp_path / "pool", features=one)
-    with pytest.raises(NeedsError, match="two or more samples, found 1"):
+    with pytest.raises(DataError, match="/features/image: expected rows that differ, found all"):
         align_features(tmp_path / "pool", tmp_path / "a.h5")
     mmselect.write_pool(tmp_path / "few", features={m: x[:3] for m, x in paired(4).items()})
     assert align_features(tmp_path / "few", tmp_path / "a.h5").prototypes == 2

@@ -372,7 +372,9 @@ def test_progress_on_a_terminal(
 
 def test_probabilities_are_noticed_at_once(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 3), nn.Softmax(dim=1))
-    with pytest.warns(UserWarning, match="/multimodal_logits: nearly every row .* not logits"):
+    with pytest.warns(
+        UserWarning, match="/multimodal_logits: .* like probabilities; export logits"
+    ):
         export_pool(model, [x["image"]], tmp_path / "pool.h5")
 
 

@@ -121,7 +121,7 @@ def test_without_resume_it_starts_again(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "pool.h5"
     export_some(path, 3)
     for other in ({"classifier": "fusions"}, {"metadata": {"m": "x"}}):
-        with pytest.raises(MmselectError, match=r"nearest: fusion|expected a part of"):
+        with pytest.raises(MmselectError, match=r"did you mean 'fusion'|expected a part of"):
             export_pool(TwoTower(), loader(), path, **EXPORT | other)
         assert names(tmp_path) == partial(0, 1, 2)  # what there is stays until there is more
     export_pool(TwoTower(), loader(), path, **EXPORT)
@@ -338,7 +338,7 @@ CHANGED: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], s
         TwoTower,
         lambda: loader(batch_size=4),
         {},
-        "in the shards to begin at row 10, found row 8",
+        "expected 5 rows in batch 3, as before, found 4",
     ),
     "fewer batches": (TwoTower, lambda: list(loader())[:2], {"n": 22}, "22 rows .*, found 10"),
     "shuffled": (TwoTower, lambda: loader(shuffle=True), {}, "/id: row .*export under way, found"),
@@ -401,7 +401,7 @@ def test_another_export_at_work(tmp_path: Path) -> None:
 
     def batches() -> Iterator[Any]:
         for batch in loader():
-            with pytest.raises(OutputError, match="expected no other export, found one at work"):
+            with pytest.raises(OutputError, match="expected no other process at work, found one"):
                 export_pool(TwoTower(), loader(), path, **EXPORT)
             yield batch
 
@@ -497,7 +497,7 @@ def test_ids_seen_before_are_found_in_later_shards(tmp_path: Path) -> None:
 
 
 def test_ids_of_one_hash_are_not_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_hashes", lambda ids: np.zeros(len(ids), np.int64))
+    monkeypatch.setattr(shards, "hashes_of", lambda ids: np.zeros(len(ids), np.int64))
     export_pool(TwoTower(), loader(), tmp_path / "pool.h5", **EXPORT)
     assert len(read(tmp_path / "pool.h5")["/id"]) == 22
 

@@ -37,7 +37,7 @@ def order_problem(loader: Any) -> str | None:
     >>> order_problem(data.DataLoader(range(9), batch_size=2)), order_problem([[0, 1], [2]])
     (None, None)
     >>> order_problem(data.DataLoader(range(9), sampler=[3, 1, 2]))
-    'a sampler of its own (list)'
+    'rows in the order of a list'
     """
     if isinstance(getattr(loader, "dataset", None), data.IterableDataset):
         workers = getattr(loader, "num_workers", 0)
@@ -45,10 +45,8 @@ def order_problem(loader: Any) -> str | None:
     if getattr(loader, "num_workers", 0) > 1 and not getattr(loader, "in_order", True):
         return "in_order=False"
     for sampler in _samplers(loader):
-        if isinstance(sampler, data.RandomSampler):
-            return "shuffled rows"
         if type(sampler) not in (data.BatchSampler, data.SequentialSampler):
-            return f"a sampler of its own ({type(sampler).__name__})"
+            return f"rows in the order of a {type(sampler).__name__}"
     return None
 
 
@@ -67,14 +65,10 @@ def own_generators(loader: Any) -> list[Any]:
 
 
 def _samplers(loader: Any) -> list[Any]:
-    """List the samplers that a loader draws from: a batch sampler comes before any other."""
+    """List the samplers that a loader or sampler draws from: batch samplers come before others."""
     sampler = getattr(loader, "batch_sampler", None)
     sampler = getattr(loader, "sampler", None) if sampler is None else sampler
-    found = []
-    while sampler is not None:
-        found.append(sampler)
-        sampler = getattr(sampler, "sampler", None)
-    return found
+    return [] if sampler is None else [sampler, *_samplers(sampler)]
 
 
 def moved(batch: Any, device: Any) -> Any:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmselect.errors import DataError
+from mmselect.errors import located
 from mmselect.pool.blocks import Alike
 from mmselect.pool.conversion import as_array, to_numpy
 from mmselect.pool.ids import as_text
 from mmselect.pool.presence import PRESENT, blank, mask_over
 from mmselect.pool.schema import match, names_in, place_of
-from mmselect.pool.values import bad_rows
+from mmselect.pool.values import check_values, narrowed
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -48,14 +48,13 @@ def leaving(found: Mapping[str, Any]) -> Block:
     ----------
     found : mapping of path to tensor or anything else
     """
-    values, devices = {}, set()
+    values = {}
+    devices = {given.device for given in found.values() if getattr(given, "is_cuda", False)}
     for path, given in found.items():
         if isinstance(given, torch.Tensor) and is_float(path):
             wide = torch.float32 if given.dtype == torch.bfloat16 else given.dtype  # as NumPy has
-            cuda = given.device.type == "cuda"
-            devices |= {given.device} if cuda else set()
-            stored = given.detach().to(wide)
-            values[path] = stored.to("cpu", non_blocking=cuda, copy=True)  # pinned, where it may be
+            stored = given.detach().to(wide)  # a copy that nobody waits for goes to pinned memory
+            values[path] = stored.to("cpu", non_blocking=given.is_cuda, copy=True)
         else:
             whole = isinstance(given, list | tuple | str)
             values[path] = given if whole else np.array(to_numpy(given))
@@ -82,15 +81,15 @@ def arrived(block: Block, alike: Alike, dtype: Any = None) -> Arrays:
     """
     for event in block.copied:
         event.synchronize()
-    arrays = {path: stored_text(path, as_array(path, x)) for path, x in block.values.items()}
+    arrays = {path: stored(path, values) for path, values in block.values.items()}
     alike.accept(arrays)
     present = {name: arrays[f"{PRESENT}/{name}"] for name in names_in(PRESENT, arrays)}
     for path, array in arrays.items():
         blank(array, mask_over(path, present))
-        if dtype is not None and is_float(path):
-            arrays[path] = _narrowed(path, array, torch.empty(0, dtype=dtype).numpy().dtype)
-        for problem, bad in bad_rows(place_of(path), array, alike.axes.sizes).items():
-            raise DataError(problem, dataset=path, rows=bad.tolist())
+        with located(dataset=path):
+            if dtype is not None and is_float(path):
+                arrays[path] = narrowed(array, torch.empty(0, dtype=dtype).numpy().dtype)
+            check_values(place_of(path), array, alike.axes.sizes)
     return arrays
 
 
@@ -106,19 +105,9 @@ def is_float(path: str) -> bool:
     return place is not None and place.dataset.kind == "float"
 
 
-def _narrowed(path: str, array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Floats in another type, which has to have room for them."""
-    with np.errstate(over="ignore"):
-        stored = array.astype(dtype, copy=False)
-    if (lost := np.isinf(stored) & np.isfinite(array)).any():
-        message = f"expected numbers that fit {dtype}, found larger ones"
-        rows = np.flatnonzero(lost.reshape(len(lost), -1).any(axis=1)).tolist()
-        raise DataError(f"{message}: store them in a wider dtype=", dataset=path, rows=rows)
-    return stored
-
-
-def stored_text(path: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Text as bytes objects, everything else as it is."""
+def stored(path: str, values: Any) -> NDArray[Any]:
+    """Turn what is given for a dataset into an array as a file holds it: text as bytes objects."""
+    array = as_array(path, values)
     if array.dtype.kind not in "OSU" or not array.ndim:
         return array  # one text for all samples is told of later, as a shape that does not fit
     return as_text(array, path)

@@ -15,8 +15,7 @@ from mmselect.pool.conversion import to_numpy
 from mmselect.pool.presence import PRESENT
 from mmselect.pool.schema import names_in
 from mmselect.torch.export.outputs import submodule
-from mmselect.torch.export.plan import Plan
-from mmselect.torch.export.running import fused_logits
+from mmselect.torch.export.plan import FUSED, Plan
 from mmselect.torch.export.trees import Tensor, shown
 
 ROUNDINGS = 16
@@ -34,9 +33,8 @@ def constants(plan: Plan, found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """
     out: dict[str, NDArray[Any]] = {}
     if plan.ask.classifier is not None:
-        features = [path for path in found if path.startswith("/features/")]
-        z = {path.removeprefix("/features/"): found[path] for path in features}
-        logits = fused_logits(plan, found)
+        z = {p.rpartition("/")[2]: x for p, x in found.items() if p.startswith("/features/")}
+        logits = found[FUSED]
         weight, bias = _linear_layer(plan, {name: each.shape[1] for name, each in z.items()})
         masks = [to_numpy(found[f"{PRESENT}/{name}"]) for name in names_in(PRESENT, found)]
         rows = np.flatnonzero(np.logical_and.reduce([np.ones(len(logits), bool), *masks]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -14,11 +14,10 @@ from typing import Any
 from mmselect.errors import PoolError, SchemaError, few
 from mmselect.pool.blocks import Alike
 from mmselect.pool.checking import name_problems
-from mmselect.pool.conversion import as_array, to_numpy
-from mmselect.pool.schema import place_of
-from mmselect.pool.values import like_probabilities
+from mmselect.pool.conversion import to_numpy
+from mmselect.pool.values import probability_notices
 from mmselect.torch.export.batches import column
-from mmselect.torch.export.blocks import Arrays, Block, arrived, leaving, stored_text
+from mmselect.torch.export.blocks import Block, arrived, leaving, stored
 from mmselect.torch.export.classifier import constants
 from mmselect.torch.export.running import Runs
 from mmselect.torch.export.shards import Shards
@@ -58,14 +57,14 @@ class Export:
         """Go through the loader. On CUDA, a batch is stored while the next one is computed."""
         waiting: deque[tuple[int, Block]] = deque()
         ahead = self.runs.plan.device.type == "cuda"
-        done, row, known = self.shards.batches, 0, self.shards.ids()
-        self.held = self.shards.rows
+        last, row, known = self.shards.batches - 1, 0, self.shards.ids()
+        self.held, begins = self.shards.rows, self.shards.rows - self.shards.last_rows
         for index, batch in enumerate(loader):
-            if index < done:
-                row = self._skip(batch, row, known, last=index == done - 1)
-            if index < done - 1:  # the last one is computed again and compared
+            if index < last:
+                row += self._skip(batch, row, known)
                 continue
-            block = self._computed(batch, row, first=index == max(done - 1, 0))
+            row = begins if index == last else row  # it is computed again, and compared
+            block = self._computed(batch, row, first=index == max(last, 0))
             waiting.append((row, block))
             row += block.rows
             if len(waiting) > ahead:
@@ -80,32 +79,22 @@ class Export:
         if self.n is None:
             self.report(row, row)
 
-    def _skip(self, batch: Any, row: int, known: Iterator[Any], last: bool) -> int:
-        """Hold a batch against the finished shards by its ids; return the row behind it.
-
-        Of the last one, which runs again, it is the row where it begins.
-        """
-        begins = self.shards.rows - self.shards.last_rows
+    def _skip(self, batch: Any, row: int, known: Iterator[Any]) -> int:
+        """Hold a batch against the finished shards by its ids, if it has some; count them."""
         if "/id" not in self.runs.plan.columns:
-            return begins if last else row
+            return 0
         with self._placed(row, None):
-            ids = column(batch, "/id", self.runs.plan.columns["/id"])
-            new = stored_text("/id", as_array("/id", ids)).tolist()
+            new = stored("/id", column(batch, "/id", self.runs.plan.columns["/id"])).tolist()
             for at, (a, b) in enumerate(zip_longest(islice(known, len(new)), new)):
                 if a != b:
                     message = f"expected {_shown(a)}, as in the export under way, found {_shown(b)}"
                     raise SchemaError(message, dataset="/id", rows=[at])
-            if last and row != begins:
-                message = f"expected the last batch in the shards to begin at row {begins}"
-                raise SchemaError(f"{message}, found row {row}: is it the same batch size?")
-        return row if last else row + len(new)
+        return len(new)
 
     def _computed(self, batch: Any, row: int, first: bool) -> Block:
-        plan = self.runs.plan
-        ids = column(batch, "/id", plan.columns["/id"]) if "/id" in plan.columns else None
-        with self._placed(row, ids):
-            found = self.runs.compute(batch, row, first)
-            block = leaving(found)
+        found = self.runs.compute(batch, row, first)
+        block, plan = leaving(found), self.runs.plan
+        with self._placed(row, block.values.get("/id")):
             if not block.rows:
                 message = "expected samples in every batch, found an empty one: leave it out"
                 raise SchemaError(message)
@@ -113,7 +102,8 @@ class Export:
                 arrays = arrived(block, Alike({}), plan.ask.dtype)
                 for problem in name_problems(arrays):
                     raise problem  # before hours of work
-                _warn_of_probabilities(arrays)
+                for said in probability_notices(arrays):
+                    warnings.warn(said, stacklevel=5)
                 self.shards.constants = constants(plan, found)
                 self.alike = Alike(self.shards.constants)
         return block
@@ -136,10 +126,9 @@ class Export:
         try:
             yield
         except PoolError as error:
-            if error.rows and ids is not None and error.dataset != "/id":
-                every = to_numpy(ids)
-                if every.ndim == 1 and max(error.rows) < len(every):
-                    error.message += f" (id {few([str(each) for each in every[error.rows]])})"
+            if error.rows and error.dataset != "/id":
+                with suppress(IndexError):  # of ids that are none, or too few, is told later
+                    error.message += f" (id {few([*map(str, to_numpy(ids)[error.rows])])})"
             error.rows = error.rows and [row + at for at in error.rows]
             error.file = error.file or str(self.target)
             raise
@@ -148,10 +137,3 @@ class Export:
 def _shown(stored: Any) -> str:
     """Show an id as it was given."""
     return repr(stored.decode("utf-8", "replace") if isinstance(stored, bytes) else stored)
-
-
-def _warn_of_probabilities(arrays: Arrays) -> None:
-    for path, array in arrays.items():
-        if place_of(path).dataset.is_logits and len(array) and like_probabilities(array):
-            message = "nearly every row of the first batch sums to 1: probabilities, not logits?"
-            warnings.warn(f"{path}: {message}", stacklevel=5)

@@ -95,12 +95,10 @@ def same_numbers_after(sources: Sequence[Any]) -> Iterator[None]:
     >>> bool(first == torch.rand(1))
     True
     """
-    states = [source.get_state() for source in sources]
-    try:
+    with ExitStack() as stack:
+        for source in sources:
+            stack.callback(source.set_state, source.get_state())
         yield
-    finally:
-        for source, state in zip(sources, states, strict=True):
-            source.set_state(state)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from mmselect.errors import ParameterError
-from mmselect.torch.export.trees import Tensor, look, names, nearest, shown
+from mmselect.errors import ParameterError, few, suggestion
+from mmselect.torch.export.trees import Tensor, look, names, shown
 
 Given = str | tuple[str, Callable[[Any], Any]]
 """How a user names an output: ``"module"``, ``"module:part"`` or ``("module", function)``."""
@@ -28,6 +28,8 @@ class Pick:
     ----------
     module : str
         Dotted name; empty for the model itself.
+    said : str
+        How the user named it; of a function its name, which is the same in every process.
     part : str
         Key, attribute or position in the output; empty for the output itself.
     function : callable, optional
@@ -35,13 +37,14 @@ class Pick:
     """
 
     module: str
+    said: str
     part: str = ""
     function: Callable[[Any], Any] | None = None
 
-    def __str__(self) -> str:
-        if self.function is None:
-            return f"{self.module}:{self.part}" if self.part else self.module
-        return f"{self.module}, {qualname(self.function)}"
+    @property
+    def name(self) -> str:
+        """The submodule, for an error."""
+        return self.module or "the model"
 
 
 def qualname(function: Callable[..., Any]) -> str:
@@ -55,15 +58,16 @@ def parse(given: Given) -> Pick:
     Examples
     --------
     >>> parse("text_encoder:last_hidden_state")
-    Pick(module='text_encoder', part='last_hidden_state', function=None)
+    Pick(module='text_encoder', said='text_encoder:last_hidden_state',
+         part='last_hidden_state', function=None)
     """
     if isinstance(given, str):
         module, _, part = given.partition(":")
-        return Pick(module, part)
+        return Pick(module, given, part)
     if not (isinstance(given, tuple) and len(given) == 2 and callable(given[1])):
         message = 'expected "module", "module:part" or ("module", function)'
         raise ParameterError(f"{message}, found {given!r}")
-    return Pick(given[0], function=given[1])
+    return Pick(given[0], f"{given[0]}, {qualname(given[1])}", function=given[1])
 
 
 def picked(pick: Pick, output: Any) -> Tensor:
@@ -79,18 +83,17 @@ def picked(pick: Pick, output: Any) -> Tensor:
     >>> picked(parse("encoder:1"), ("text", torch.zeros(2, 3))).shape
     torch.Size([2, 3])
     """
-    name = pick.module or "the model"
-    part = look(output, pick.part, name) if pick.part else output
+    part = look(output, pick.part, pick.name) if pick.part else output
     found = pick.function(part) if pick.function else part
     if not isinstance(found, torch.Tensor):
         first = next(iter(names(found)), "0")
         how = f'"{pick.module}:{first}" or ("{pick.module}", function)'
         message = f"expected a tensor, found {shown(found)}: say which part, such as {how}"
-        raise ParameterError(f"{name}: {message}")
+        raise ParameterError(f"{pick.name}: {message}")
     if found.ndim != 2:
         how = f'("{pick.module}", lambda out: …)'
         message = f"expected a row per sample, (n, d), found {shown(found)}: reduce it with {how}"
-        raise ParameterError(f"{name}: {message}")
+        raise ParameterError(f"{pick.name}: {message}")
     return found
 
 
@@ -109,7 +112,7 @@ def submodule(model: Any, name: str) -> Any:
     Raises
     ------
     ParameterError
-        If there is none; the message lists the nearest names.
+        If there is none; the message has the nearest name.
 
     Examples
     --------
@@ -118,14 +121,15 @@ def submodule(model: Any, name: str) -> Any:
     True
     >>> submodule(model, "1")
     Traceback (most recent call last):
-    mmselect.errors.ParameterError: expected a submodule of Sequential, found '1'; nearest: 0
+    mmselect.errors.ParameterError: expected a submodule of Sequential (0), found '1'
     """
     real = dict(model.named_modules(remove_duplicate=False))
     short = {_without_wrappers(path): module for path, module in real.items()}
     if (found := real.get(name, short.get(_without_wrappers(name)))) is not None:
         return found
-    message = f"expected a submodule of {type(model).__name__}, found {name!r}"
-    raise ParameterError(f"{message}; nearest: {nearest(name, [n for n in short if n])}")
+    known = [path for path in short if path]
+    expected = f"expected a submodule of {type(model).__name__} ({few(known)})"
+    raise ParameterError(f"{expected}, found {name!r}{suggestion(name, known)}")
 
 
 def _without_wrappers(path: str) -> str:

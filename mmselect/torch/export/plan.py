@@ -17,6 +17,7 @@ from mmselect.option import (
     asking,
     flag,
     names,
+    one_of,
     option,
     refuse,
     text,
@@ -51,12 +52,8 @@ def _outputs(name: str, value: Any) -> dict[str, Pick]:
 
 
 def _torch_type(*accepted: str) -> Parser:
-    def read(name: str, value: Any) -> Any:
-        if (found := str(value).removeprefix("torch.")) not in accepted:
-            raise refuse(name, f"{', '.join(accepted)} or None", value)
-        return getattr(torch, found)
-
-    return read
+    word = one_of(*accepted)
+    return lambda name, value: getattr(torch, word(name, str(value).removeprefix("torch.")))
 
 
 def _part(name: str, value: Any) -> tuple[int, int]:
@@ -105,6 +102,8 @@ class Plan:
     model, device : Module, device
     picks : dict of path to Pick
         What hooks look at.
+    modules : dict of path to submodule
+        Whose output a pick is taken from.
     columns : dict of path to key
         What a batch holds.
     layers, sources : list
@@ -124,24 +123,21 @@ class Plan:
         if ask.function is not None and given.get(FUSED) == parse(""):
             del given[FUSED]  # what the model returns is the function's to say
         self.picks = {path: each for path, each in given.items() if isinstance(each, Pick)}
+        self.modules = {path: submodule(self.model, p.module) for path, p in self.picks.items()}
         self.columns = {p: x for p, x in given.items() if p not in self.picks and per_sample(p)}
         self.layers = dropout_layers(self.model) if ask.dropout_passes else []
         self.sources = generators(self.model, self.device)
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse what can be seen to be wrong before the model runs."""
-        ask, given = self.ask, len(self.ask.features or ())
+        modalities = len(ask.features or ())
         if not self.picks and ask.function is None:
             raise ParameterError("expected features, logits or a function to export, found none")
-        for name in ("coalitions", "dropout_passes"):
-            if getattr(ask, name) and FUSED not in self.picks and ask.function is None:
-                raise ParameterError(f"{name}: expected multimodal_logits with it, found none")
-        if ask.classifier is not None:
-            submodule(self.model, ask.classifier)
-        if ask.coalitions and ask.function is None and not 1 <= given <= MOST_MODALITIES:
+        for path, module in self.modules.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                message = "expected a submodule that takes hooks, found a scripted one"
+                hint = "export the model as it was before torch.jit.script, or use function="
+                raise ParameterError(f"{self.picks[path].name}: {message}: {hint}")
+        if ask.coalitions and not 1 <= modalities <= MOST_MODALITIES:
             message = f"expected features of 1 to {MOST_MODALITIES} modalities"
-            raise ParameterError(f"coalitions: {message}, found {given}")
+            raise ParameterError(f"coalitions: {message}, found {modalities}")
         if ask.part[1] > 1 and "/id" not in self.columns:
             raise ParameterError("part: expected ids= with it, found none")
 
@@ -151,7 +147,7 @@ class Plan:
         It is text that is the same in every process.
         """
         ask, named = self.ask, self.ask.classifier
-        found: dict[str, Any] = {**self.picks, **self.columns}
+        found: dict[str, Any] = {p: each.said for p, each in self.picks.items()} | self.columns
         kept = ("function", "inputs", "amp", "dtype", "coalitions", "class_names", "dropout_passes")
         found |= {name: getattr(ask, name) for name in kept}
         found |= {

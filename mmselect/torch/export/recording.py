@@ -9,13 +9,9 @@ model's own forward.
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 
@@ -29,14 +25,11 @@ class Memory:
 
     Attributes
     ----------
-    name : str
-        Of the submodule.
     output : any
     features : dict of path to tensor or None
         The tensor in `output` that is exported under a path; None if it was computed from it.
     """
 
-    name: str
     output: Any
     features: dict[str, Tensor | None]
 
@@ -61,11 +54,7 @@ class Memory:
         if len(there) > 1 and None in there.values():
             message = f'name the part of each modality as "{name}:part", not by a function'
             raise ParameterError(f"coalitions: {name} returns several modalities: {message}")
-        if len({id(tensor) for tensor in there.values()}) < len(there):
-            modalities = " and ".join(path.rpartition("/")[2] for path in there)
-            message = f"expected different features, found the same for {modalities}"
-            raise ParameterError(f"coalitions: {name}: {message}")
-        return cls(name, own, there)
+        return cls(own, there)
 
     def without(self, absent: Collection[str]) -> Any:
         """Copy the output; where its features are absent, with zeros for every number.
@@ -76,7 +65,7 @@ class Memory:
         Examples
         --------
         >>> both = {"a": torch.ones(1), "b": torch.ones(1), "a + b": torch.full((1,), 2.0)}
-        >>> memory = Memory("encoder", both, {name: both[name] for name in ("a", "b")})
+        >>> memory = Memory(both, {name: both[name] for name in ("a", "b")})
         >>> memory.without(["b"])
         {'a': tensor([1.]), 'b': tensor([0.]), 'a + b': tensor([0.])}
         """
@@ -102,35 +91,3 @@ def _blank(tensor: Tensor) -> None:
         tensor.untyped_storage().fill_(0)
     else:
         tensor.zero_()
-
-
-@contextmanager
-def answering(memories: Mapping[Any, Memory], absent: Collection[str]) -> Iterator[None]:
-    """Let submodules answer from their memories, without what is absent.
-
-    Raises
-    ------
-    ParameterError
-        If the model did not ask each of them once.
-    """
-    asked: Counter[str] = Counter()
-
-    def forward(memory: Memory, *_: Any, **__: Any) -> Any:
-        asked[memory.name] += 1
-        return memory.without(absent)
-
-    with ExitStack() as stack:
-        for module, memory in memories.items():
-            instead = {
-                "forward": partial(forward, memory),
-                "_forward_hooks": {},  # they have seen the output before, and do not run again
-                "_forward_pre_hooks": {},
-                "_compiled_call_impl": None,  # of module.compile(): it has the old forward inside
-            }
-            stack.enter_context(mock.patch.dict(vars(module), instead))
-        yield
-    for name in (memory.name for memory in memories.values()):
-        if asked[name] != 1:
-            message = "expected every submodule of features to run again, once"
-            found = f"found {asked[name]} runs: is it within another one of them?"
-            raise ParameterError(f"coalitions: {name}: {message}, {found}")

@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +26,15 @@ from mmselect.engine import DEFAULT_MEMORY
 from mmselect.errors import (
     FormatError,
     MmselectError,
-    OutputError,
     ParameterError,
     SchemaError,
     located,
 )
-from mmselect.files import make_folder, writing
-from mmselect.pool.ids import Ids, check_ids
+from mmselect.files import locked, make_folder, writing
+from mmselect.pool.ids import Ids, check_ids, hashes_of
 from mmselect.pool.reading import Pool, open_pool
 from mmselect.pool.writing import PoolWriter, check_shards, join_shards
 from mmselect.torch.export.blocks import Arrays, allclose_to_largest
-
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # not on Windows: there, nobody is kept from exporting twice at once
-    flock = None  # type: ignore[assignment]
 
 SHARD_BYTES = DEFAULT_MEMORY
 """How much waits in memory, at most, before a shard is written."""
@@ -48,7 +43,8 @@ SHARD_SECONDS, SHARD_SHARE = 60.0, 16
 """A smaller shard is written when it took so long, and if it has a 16th of the rows before it: a
 killed export loses a minute, or a 17th of its work, and a long one is not thousands of shards."""
 
-AGAIN = "without resume, it starts again"
+POLL = 0.05
+"""Seconds between two looks whether another process still joins the shards."""
 
 
 class Shards:
@@ -107,7 +103,8 @@ class Shards:
         sizes = list(map(_rows, blocks))
         about = {"batches": len(sizes), "last_batch": sizes[-1], "settings": self.settings}
         path = self.folder / f"{self.own}-{self.batches:08d}.h5"
-        hashes = self._new_hashes([block["/id"] for block in blocks if "/id" in block])
+        if "/id" in blocks[0]:
+            self._check_ids(np.concatenate([block["/id"] for block in blocks]))
         if not self.batches:
             self._begin()
         with (
@@ -118,16 +115,15 @@ class Shards:
                 writer.append(block)
         self.rows, self.last_rows = self.rows + sum(sizes), sizes[-1]
         self.batches += len(sizes)
-        self._hashes = np.concatenate([self._hashes, hashes])
 
-    def _new_hashes(self, ids: list[NDArray[Any]]) -> NDArray[np.int64]:
-        """Hash ids; where one may have been there before, look at the names of all."""
-        hashes = _hashes(Ids(np.concatenate(ids))) if ids else self._hashes[:0]
+    def _check_ids(self, ids: NDArray[Any]) -> None:
+        """Refuse ids that were there before: where hashes are, look at the names of all."""
+        hashes = hashes_of(ids)
         if np.isin(hashes, self._hashes).any():
             with located(file=str(self.target)):
-                before = np.fromiter(self.ids(), ids[0].dtype, self.rows)
-                check_ids(Ids(np.concatenate([before, *ids])))
-        return hashes
+                before = np.fromiter(self.ids(), ids.dtype, self.rows)
+                check_ids(Ids(np.concatenate([before, ids])))
+        self._hashes = np.concatenate([self._hashes, hashes])
 
     def ids(self) -> Iterator[Any]:
         """Go through the ids in the finished shards, as stored."""
@@ -138,9 +134,8 @@ class Shards:
     def _begin(self) -> None:
         """Take away what an export before has left of this part, and of parts beyond the last."""
         with writing(self.folder):
-            for path in self.folder.iterdir():
-                number = path.name[:4]
-                stale = number == self.own or (number.isdecimal() and int(number) >= self.parts)
+            for path in self.folder.glob("[0-9]" * 4 + "*"):
+                stale = path.name.startswith(self.own) or int(path.name[:4]) >= self.parts
                 if stale and path != self.lock:
                     path.unlink()
 
@@ -157,13 +152,13 @@ class Shards:
         for path in self.finished(self.own):
             with open_pool(path, masks=False) as shard:
                 about = self._attributes(shard)
-                if path.stem != f"{self.own}-{self.batches:08d}" or "batches" not in about:
+                if path.stem != f"{self.own}-{self.batches:08d}":
                     message = f"expected the shard of batch {self.batches + 1}, found another"
-                    raise FormatError(f"{message}; {AGAIN}", file=str(path))
+                    raise FormatError(f"{message}; without resume, it starts again", file=str(path))
                 self.rows, self.last_rows = self.rows + shard.n, int(about["last_batch"])
                 self.batches += int(about["batches"])
                 if "/id" in shard.columns:
-                    self._hashes = np.concatenate([self._hashes, _hashes(shard.ids)])
+                    self._hashes = np.concatenate([self._hashes, hashes_of(shard.ids.values)])
 
     def _attributes(self, shard: Pool) -> Mapping[str, Any]:
         """Read what a shard says of its export, which has to have been told the same."""
@@ -186,7 +181,8 @@ class Shards:
         rows, path = _rows(arrays), self.finished(self.own)[-1]
         if rows != self.last_rows:
             expected = f"expected {self.last_rows} rows in batch {self.batches}, as before"
-            raise SchemaError(f"{expected}, found {rows}", file=str(path))
+            hint = "is it the same batch size?"
+            raise SchemaError(f"{expected}, found {rows}: {hint}", file=str(path))
         with open_pool(path, masks=False) as shard:
             start = shard.n - self.last_rows
             before = {name: column[start:] for name, column in shard.columns.items()}
@@ -202,14 +198,15 @@ class Shards:
         self.flush()
         with writing(self.folder):
             (self.folder / f"{self.own}.done").touch()
-        with suppress(FileNotFoundError), locked(self.folder / "lock", wait=True):
+        wait = partial(time.sleep, POLL)
+        with suppress(FileNotFoundError), locked(self.folder / "lock", wait):
             if len(list(self.folder.glob("*.done"))) >= self.parts:
                 self._make(join)
 
     def _make(self, join: bool) -> None:
         shards = self.finished("*")
         for path in shards:
-            with open_pool(path, masks=False) as shard:
+            with open_pool(path, masks=False, ids=False) as shard:
                 self._attributes(shard)
         if join:
             join_shards(shards, self.target)
@@ -224,29 +221,6 @@ class Shards:
 
 def _rows(arrays: Arrays) -> int:
     return len(next(iter(arrays.values())))
-
-
-def _hashes(ids: Ids) -> NDArray[np.int64]:
-    return np.fromiter(map(hash, ids.values.tolist()), np.int64, len(ids))
-
-
-@contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[TextIO]:
-    """Hold a file that only one process may hold.
-
-    Raises
-    ------
-    OutputError
-        If another one holds it; with `wait`, that is waited for.
-    """
-    with path.open("a+") as handle:
-        try:
-            if flock is not None:
-                flock(handle, LOCK_EX | (0 if wait else LOCK_NB))
-        except BlockingIOError:
-            message = "expected no other export, found one at work"
-            raise OutputError(message, file=str(path)) from None
-        yield handle
 
 
 @contextmanager

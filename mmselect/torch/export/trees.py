@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -94,14 +93,3 @@ def shown(tree: Tree) -> str:
     else:
         parts = [] if callable(tree) else names(tree)
     return f"{type(tree).__name__} with {few(parts)}" if parts else type(tree).__name__
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """List the names that look most like one that does not exist; failing that, the first few.
-
-    Examples
-    --------
-    >>> nearest("image_encodr", ["image_encoder", "text_encoder", "fusion"])
-    'image_encoder, text_encoder'
-    """
-    return ", ".join(get_close_matches(name, names, n=3, cutoff=0.5)) or few(names)

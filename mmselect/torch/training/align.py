@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from mmselect.engine import Engine, Progress
 from mmselect.errors import MmselectError, NeedsError, ParameterError, few
 from mmselect.files import check_targets
 from mmselect.keywords import accepts
+from mmselect.networks.training import on_threads
 from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, open_pool, opened_pool
 from mmselect.pool.writing import PoolWriter
 from mmselect.request import fingerprint
 from mmselect.torch.devices import usable_device
-from mmselect.torch.training.projectors import OPTIMIZER, STEP, Losses, Projector, train
+from mmselect.torch.training.projectors import OPTIMIZER, STEP, Losses, Projector, Projectors, train
 from mmselect.version import __version__
 
 WIDEST = 512
@@ -139,9 +139,7 @@ def align_features(
     if how.device == "auto":
         how = replace(how, device="cuda" if torch.cuda.is_available() else "cpu")
     device, engine = usable_device(how.device, "auto or "), Engine(how.threads, how.memory)
-    with opened_pool(pool) as opened, ExitStack() as afterwards:
-        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(how.threads)
+    with opened_pool(pool) as opened, on_threads(how.threads):
         check_targets([target], opened.files)
         paths = _paths(opened)
         with opened.located():
@@ -192,12 +190,10 @@ def _paths(pool: Pool) -> list[str]:
     NeedsError
         If there is nothing to align.
     """
-    names, file = pool.names("/features"), pool.files[0]
+    names = pool.names("/features")
     if len(names) < 2:
         message = "align needs features of two or more modalities, found "
-        raise NeedsError(message + (", ".join(names) or "none"), file=file)
-    if pool.n < 2:
-        raise NeedsError(f"align needs two or more samples, found {pool.n}", file=file)
+        raise NeedsError(message + (", ".join(names) or "none"), file=pool.files[0])
     return [f"/features/{name}" for name in names]
 
 
@@ -230,21 +226,14 @@ def _warnings(pool: Pool, old: Alignment, new: Alignment) -> list[str]:
             notices.append(f"{path}: {zero:,} rows are all zero; they stay zero")
         if more := new.zero_rows[path] - zero:
             notices.append(f"{path}: {more:,} rows are their modality's mean and became zero")
-    wider = [pair for pair, gap in new.gap.items() if gap >= old.gap.get(pair, np.inf)]
-    notices += [
-        f"the modality gap of {_name(a)} and {_name(b)} did not become smaller" for a, b in wider
-    ]
+    for (a, b), gap in new.gap.items():
+        if gap >= old.gap.get((a, b), np.inf):
+            notices.append(f"the modality gap of {_name(a)} and {_name(b)} did not become smaller")
     return notices
 
 
 @torch.no_grad()
-def _write(
-    pool: Pool,
-    target: Path,
-    projectors: Mapping[str, Projector],
-    how: Aligning,
-    losses: Sequence[Losses],
-) -> None:
+def _write(pool: Pool, target: Path, maps: Projectors, how: Aligning, losses: list[Losses]) -> None:
     """Write the aligned pool: projected features, and what is carried over as it is."""
     made = {
         "mmselect": __version__,
@@ -257,7 +246,7 @@ def _write(
     kept = sorted(filter(_fits, pool.columns))
     with PoolWriter(target, fixed, rows=pool.n, attributes={"provenance": as_json(made)}) as writer:
         for _, block in pool.blocks(kept, STEP, how.memory):
-            for path, projector in projectors.items():
+            for path, projector in maps.items():
                 half = pool.columns[path].dtype.itemsize == 2
                 projected = projector(block[path]).cpu().numpy()
                 block[path] = projected.astype(np.float16 if half else np.float32)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,12 +17,16 @@ from mmselect.arrays import native
 from mmselect.ask import Aligning
 from mmselect.engine import Engine, Progress, map_rows, ranges
 from mmselect.errors import DataError, MmselectError, NeedsError, located
+from mmselect.networks.training import descend
 from mmselect.pool.column import Column
 from mmselect.tasks import take
 from mmselect.torch.training.losses import info_nce, prototypical_loss
 from mmselect.torch.training.prototypes import UnimodalPrototypes
 
 Array = NDArray[Any]
+
+Projectors: TypeAlias = Mapping[str, "Projector"]
+"""By the path of the features."""
 
 STEP = 8192
 """Rows that are projected at a time, whatever the memory, so that it cannot change a result."""
@@ -100,28 +105,24 @@ class Projector:
         return weight, -weight @ self.mean
 
 
-def _sums(_rows: Array, blocks: list[Array]) -> tuple[Array, float, int]:
+def _sums(_rows: Array, blocks: list[Array]) -> list[Any]:
     """Sum of the rows, of their squares, and how many are not zero."""
     rows = blocks[0].astype(np.float64)
-    return rows.sum(axis=0), float((rows**2).sum()), int(rows.any(axis=1).sum())
+    return [rows.sum(axis=0), (rows**2).sum(), rows.any(axis=1).sum()]
 
 
 def _moments(column: Column, engine: Engine) -> tuple[NDArray[np.float64], float]:
     """Mean and spread of the rows that are not zero."""
     sums = map_rows(_sums, [column], np.arange(len(column)), step=STEP, engine=engine)
-    totals, squares, counts = zip(*sums, strict=True)
-    count = max(sum(counts), 1)
-    mean = sum(totals, np.zeros(column.shape[1])) / count
-    size = sum(squares) / count
+    total, squares, count = reduce(lambda done, more: [*map(np.add, done, more)], sums)
+    mean, size = total / max(count, 1), squares / max(count, 1)
     spread = size - float(mean @ mean)
     if spread <= SPREAD * size:
         raise DataError("expected rows that differ, found all the same", dataset=column.path)
     return mean, float(np.sqrt(spread))
 
 
-def train(
-    projectors: Mapping[str, Projector], how: Aligning, progress: Progress | None = None
-) -> list[Losses]:
+def train(projectors: Projectors, how: Aligning, progress: Progress | None = None) -> list[Losses]:
     """Fit the projectors: AdamW on ``L_cm``, and after the warm-up on ``L_cm + L_um``.
 
     L_cm is the mean of InfoNCE over the pairs of modalities, L_um the mean of the prototypical loss
@@ -135,7 +136,7 @@ def train(
     Raises
     ------
     MmselectError
-        If the loss is no longer a number.
+        If the training runs away: weights are large, or no numbers, as then the loss is none.
     NeedsError
         If no sample has two modalities.
     """
@@ -157,37 +158,32 @@ def train(
         weighed = []
         for done, rows, arrays in _batches(n, projectors, how.batch_size, rng):
             position = epoch + (done - len(rows) / 2) / n
-            for group in optimizer.param_groups:
-                group["lr"] = how.rate * schedule(position, warmup, how.epochs)
-            losses = _step(optimizer, projectors, arrays, active, rows, how.tau)
-            paired = np.sum([x.any(axis=1) for x in arrays.values()], axis=0) >= 2
+            optimizer.param_groups[0]["lr"] = how.rate * schedule(position, warmup, how.epochs)
+            z = {path: project(arrays[path]) for path, project in projectors.items()}
+            there: dict[str, Any] = {path: array.any(axis=1) for path, array in arrays.items()}
+            losses = torch.stack([_cross_modal(z, there, how.tau), _unimodal(z, active, rows)])
+            if losses.requires_grad:  # not where no sample of the batch has two modalities
+                descend(optimizer, losses.sum())
+            paired = np.sum([*there.values()], axis=0) >= 2  # those that L_cm is a mean over
             counts = losses.new_tensor([paired.sum(), len(rows)])
-            weighed.append(torch.stack([losses * counts, counts]))
+            weighed.append(torch.stack([losses.detach() * counts, counts]))
             if progress:
                 progress(epoch * n + done, how.epochs * n)
-        cross_modal, unimodal = _means(weighed)
-        _check_sound(cross_modal + unimodal, weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
+        _check_sound(weights, f"in epoch {epoch + 1} at rate {how.rate:g}")
+        sums, counts = torch.stack(weighed).double().sum(dim=0).cpu()
+        if not counts[0]:
+            raise NeedsError("align needs samples that have two or more modalities, found none")
+        cross_modal, unimodal = (sums / counts).tolist()
         history.append(Losses(cross_modal, unimodal if active else None))
     return history
 
 
-def _means(weighed: Sequence[Tensor]) -> tuple[float, float]:
-    """Mean losses of an epoch: L_cm over the samples that have partners, L_um over all."""
-    sums, counts = torch.stack(weighed).double().sum(dim=0).cpu()
-    if not counts[0]:
-        raise NeedsError("align needs samples that have two or more modalities, found none")
-    return float(sums[0] / counts[0]), float(sums[1] / counts[1])
-
-
-def _check_sound(loss: float, weights: Sequence[Tensor], when: str) -> None:
+def _check_sound(weights: Sequence[Tensor], when: str) -> None:
     """Refuse a training that ran away: its features would have no direction."""
-    largest = max(float(weight.detach().abs().max()) for weight in weights)
-    for expected, found, limit in (
-        ("a loss that is a number", loss, np.inf),
-        (f"weights below {LARGEST:g}", largest, LARGEST),
-    ):
-        if not abs(found) < limit:
-            raise MmselectError(f"expected {expected}, found {found:g} {when}; try a smaller rate")
+    largest = torch.stack([weight.detach().abs().max() for weight in weights]).max()
+    if not largest < LARGEST:
+        found = f"found {largest:g} {when}; try a smaller rate"
+        raise MmselectError(f"expected weights below {LARGEST:g}, {found}")
 
 
 def schedule(position: float, warmup: int, epochs: int) -> float:
@@ -203,27 +199,8 @@ def schedule(position: float, warmup: int, epochs: int) -> float:
     return float(1 + np.cos(np.pi * (position - warmup) / (epochs - warmup))) / 2
 
 
-def _step(
-    optimizer: torch.optim.Optimizer,
-    projectors: Mapping[str, Projector],
-    arrays: Mapping[str, Array],
-    prototypes: Mapping[str, UnimodalPrototypes],
-    rows: NDArray[np.int64],
-    tau: float,
-) -> Tensor:
-    """Take one step downhill on a batch; return L_cm and L_um."""
-    z = {name: project(arrays[name]) for name, project in projectors.items()}
-    terms = torch.stack([_cross_modal(z, arrays, tau), _unimodal(z, prototypes, rows)])
-    if terms.requires_grad:  # not where no sample of the batch has two modalities
-        optimizer.zero_grad()
-        terms.sum().backward()
-        optimizer.step()
-    return terms.detach()
-
-
-def _cross_modal(z: Mapping[str, Tensor], arrays: Mapping[str, Array], tau: float) -> Tensor:
+def _cross_modal(z: Mapping[str, Tensor], there: Mapping[str, Array], tau: float) -> Tensor:
     """Mean InfoNCE over the pairs of modalities, each over the samples that have both."""
-    there = {name: array.any(axis=1) for name, array in arrays.items()}
     losses = []
     for a, b in combinations(z, 2):
         both = there[a] & there[b]
@@ -251,7 +228,7 @@ def _mean(losses: Sequence[Tensor], z: Mapping[str, Tensor]) -> Tensor:
 
 
 def _batches(
-    n: int, projectors: Mapping[str, Projector], size: int, rng: np.random.Generator
+    n: int, projectors: Projectors, size: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, NDArray[np.int64], dict[str, Array]]]:
     """Shuffle all rows once; yield rows done so far, row numbers, and their raw features.
 

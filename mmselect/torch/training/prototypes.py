@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mmselect.arrays import Array, Floats, Index
 from mmselect.core.coverage.kmeans import cluster_centres, fill_empty
 from mmselect.core.limits import check_limits
 from mmselect.engine import Engine, ranges
@@ -115,7 +115,7 @@ class UnimodalPrototypes:
         phi = concentrations(found, owner, self.k, self.tau, self.smoothing)
         self.concentration = torch.from_numpy(phi).to(centres)
 
-    def sampled_rows(self, n: int) -> NDArray[np.int64]:
+    def sampled_rows(self, n: int) -> Index:
         """Draw the rows of n, in increasing order, that the clustering should see."""
         if n <= SAMPLED * self.k:
             return np.arange(n)
@@ -182,12 +182,8 @@ def nearest(z: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def concentrations(
-    distance: NDArray[np.floating],
-    assigned: NDArray[np.int64],
-    k: int,
-    tau: float = TAU,
-    smoothing: float = 10.0,
-) -> NDArray[np.float64]:
+    distance: Array, assigned: Index, k: int, tau: float = TAU, smoothing: float = 10.0
+) -> Floats:
     """How tight each cluster is: small where many samples lie close to their prototype.
 
     ``φ_s = Σ_i ‖z_i - c_s‖ / (Z_s log(Z_s + α))`` over the Z_s samples of cluster s (MMCSAL,
