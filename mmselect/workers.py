@@ -138,10 +138,14 @@ def _processes(_address: str, threads: int, ordered: bool, function: Function) -
 
 
 def _call_of(parent: int, function: Function, task: Any) -> Any:
-    """Do a task in a process that was started here, and that ends with the one that did so."""
-    end_with(parent)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
+    """Do a task in a process that was started here, and that ends with the one that did so.
+
+    Where one process was asked for, joblib starts none.
+    """
+    if os.getpid() != parent:
+        end_with(parent)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
     return function(task)
 
 
@@ -258,6 +262,8 @@ def _ray_pool(address: str, threads: int) -> tuple[Any, int]:
     import ray
     from ray.util.joblib import register_ray
 
+    if _ray_pool.cache_info().currsize:
+        disconnect()  # workers of another number, who hold all processors
     if not ray.is_initialized():
         _ray_init(address, threads)
     register_ray()

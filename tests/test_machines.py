@@ -204,6 +204,11 @@ def test_a_killed_worker(engine: str, pools, tmp_path: Path) -> None:
         assert list(map_rows(dies, column, engine=by, **how)) == expected  # and goes on
 
 
+def test_other_numbers_of_workers_in_one_process(engine: str) -> None:
+    for count in (2, 1, 2):
+        assert [*mapper_of(engine, count)(abs, range(-3, 3))] == [3, 2, 1, 0, 1, 2]
+
+
 @pytest.mark.parametrize("more", [["--rounds", 1, "-s", "badge,random"], ["--rounds", 0]])
 def test_replays(engine: str, pools, cli, tmp_path: Path, more: list[object]) -> None:
     """Runs are the same, and kept as those of one process are: nothing is played again."""
