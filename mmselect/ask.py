@@ -305,7 +305,7 @@ class Replaying(Constraining):
     """What ``replay`` may be told."""
 
     strategies: Sequence[str] = option(
-        ("bmmal", "badge", "smem", "entropy", "random"),
+        ("facility", "bmmal", "badge", "smem", "entropy", "random"),
         "What to compare; with parameters: smem:spread=d2.",
         "NAME,…",
         names,

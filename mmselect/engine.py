@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from mmselect.errors import UsageError
 from mmselect.progress import Progress as Progress
 from mmselect.progress import phase
 from mmselect.progress import silent as silent
-from mmselect.tasks import Function, Mapper, by_threads, by_workers
+from mmselect.tasks import Function, Mapper, alone, by_threads, by_workers
 from mmselect.tasks import compute_rows as compute_rows
 from mmselect.tasks import ranges as ranges
 
@@ -113,22 +114,32 @@ class Engine:
         return phase(self.progress, what)
 
     def map(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], what: str = ""
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        what: str = "",
+        sent: bool = False,
     ) -> Iterator[Result]:
-        """Results over tasks that share this process's memory, in order: always its own threads.
+        """Results over tasks that share this process's memory, in order, by its own threads.
+
+        With `sent`, a mapper does them if there is one: each of its workers is sent the function
+        once, with all that it holds, so that this pays where tasks are far more work than that.
 
         Only a few tasks are under way at once, so a lazy `tasks` is read as it is needed. The first
         error in task order is raised, and nothing new is started after it; the same holds for
         Ctrl-C. With `what`, tasks are counted first, and progress is told how many are done.
         """
+        do: Mapper = self._map
+        if sent and self.mapper is not None:
+            do, function = self.mapper, partial(alone, function)
         if what:
             known = list(tasks)
             with self.phase(what) as report:
-                for done, result in enumerate(self._map(function, known), 1):
+                for done, result in enumerate(do(function, known), 1):
                     yield result
                     report(done, len(known))
         else:
-            yield from self._map(function, tasks)
+            yield from do(function, tasks)
 
     def _map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         function = np.errstate(invalid="ignore")(function)  # signalling nan is told of as any other

@@ -177,6 +177,13 @@ def by_workers(
             yield from results
 
 
+def alone(function: Callable[[Any], Result], task: Any) -> Result:
+    """Do a task that is no range of rows in any process, as one thread of the engine does it."""
+    keep_freed_memory()
+    with blas_threads(), np.errstate(invalid="ignore"):
+        return function(task)
+
+
 def portable(source: Rows) -> bool:
     """Whether another process can open `source` itself: it names files, and is sent as names."""
     return bool(getattr(source, "portable", False))
@@ -203,8 +210,7 @@ def _work(
     keep_freed_memory()
     with blas_threads():
         read = [
-            block if source is None or concurrent(source) else take(source, rows)
-            for source, block in zip(sources, task.loaded, strict=True)
+            _ready(source, sent, rows) for source, sent in zip(sources, task.loaded, strict=True)
         ]
         run = _reader(function, sources, step)
         results = [
@@ -212,6 +218,13 @@ def _work(
             for a, b in ranges(0, len(rows), step)
         ]
     return results, [rows[watch.empty[rows]] for watch in _watches(sources)]
+
+
+def _ready(source: Rows | None, sent: Array | None, rows: Index) -> Array | None:
+    """Take what was sent, which dask lets lie anywhere, or read all; None: read block by block."""
+    if source is None:
+        return np.require(sent, requirements="A")
+    return None if concurrent(source) else take(source, rows)
 
 
 def _watches(sources: Sequence[Rows | None]) -> list[Any]:

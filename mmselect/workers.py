@@ -9,17 +9,22 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import pickle
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from mmselect.arrays import Array
 from mmselect.cache import Cache
 from mmselect.engine import Engine, Progress, processors
 from mmselect.errors import EngineError, needing
@@ -133,18 +138,49 @@ def _processes(_address: str, threads: int, ordered: bool, function: Function) -
 
 
 def _call_of(parent: int, function: Function, task: Any) -> Any:
-    """Do a task in a process that was started here, and that ends with the one that did so."""
-    end_with(parent)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
+    """Do a task in a process that was started here, and that ends with the one that did so.
+
+    Where one process was asked for, joblib starts none.
+    """
+    if os.getpid() != parent:
+        end_with(parent)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
     return function(task)
 
 
 def _dask(address: str, threads: int, ordered: bool, function: Function) -> Workers:
     """Workers of dask; what all tasks share is sent to each of them once."""
-    client = _dask_client(address, threads)
-    how = {"backend": "dask", "n_jobs": -1, "client": client, "scatter": [function]}
-    return Workers(_parallel(AS_THEY_COME[ordered], **how), function)
+    client, shared = _dask_client(address, threads), Aligned(function)
+    how = {"backend": "dask", "n_jobs": -1, "client": client, "scatter": [shared]}
+    return Workers(_parallel(AS_THEY_COME[ordered], **how), shared)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A function whose arrays lie in a worker as they do here, at a multiple of 16 bytes.
+
+    In dask's frames they lie anywhere, and NumPy multiplies what is not aligned in another order.
+    Workers pass it on to each other, so it stays what it is.
+    """
+
+    function: Function
+
+    def __call__(self, task: Any) -> Any:
+        """Do a task."""
+        return self.function(task)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import cloudpickle
+
+        buffers: list[pickle.PickleBuffer] = []
+        told = cloudpickle.dumps(self.function, 5, buffer_callback=buffers.append)
+        return _aligned, (told, [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers])
+
+
+def _aligned(told: bytes, blocks: list[Array]) -> Aligned:
+    buffers = [block.copy() if block.ctypes.data % 16 else block for block in blocks]
+    return Aligned(pickle.loads(told, buffers=buffers))
 
 
 @cache
@@ -226,6 +262,8 @@ def _ray_pool(address: str, threads: int) -> tuple[Any, int]:
     import ray
     from ray.util.joblib import register_ray
 
+    if _ray_pool.cache_info().currsize:
+        disconnect()  # workers of another number, who hold all processors
     if not ray.is_initialized():
         _ray_init(address, threads)
     register_ray()

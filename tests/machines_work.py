@@ -17,6 +17,11 @@ def die_once(flag: str, rows: np.ndarray, blocks: list[np.ndarray]) -> float:
     return float(blocks[0].sum())
 
 
+def aligned(held: list[np.ndarray], rows: np.ndarray, blocks: list[np.ndarray]) -> bool:
+    """Whether arrays lie where NumPy can multiply them at once."""
+    return all(array.flags.aligned for array in (*held, *blocks))
+
+
 def divide_or_die(flag: str, number: int, by: int) -> int:
     """Divide; whoever is first to do it by 3 is killed."""
     if by == 3 and not Path(flag).exists():

@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import arrays
-from machines_work import die_once, divide_or_die
+from machines_work import aligned, die_once, divide_or_die
 
 import mmselect
+from mmselect.core.coverage.facility import facility
+from mmselect.core.coverage.neighbours import nearest_neighbours
+from mmselect.core.presence import patterns_of
 from mmselect.engine import Engine, map_rows
 from mmselect.errors import EngineError, FormatError
 from mmselect.pool import column
@@ -94,6 +97,7 @@ COMMANDS = [
     ("select", "-s", "badge", "-b", 30, "--at-most", "predicted=class 1:2"),
     ("select", "-s", "margin", "--spread", "d2", "-b", 30),
     ("select", "-s", "facility", "-b", 30),
+    ("select", "-p", "form=sparse", "-p", "neighbours=9", "-s", "facility", "-b", 30),
     ("select", "-s", "mmcsal", "-b", 30),
     ("select", "-s", "alfa-mix", "-b", 30),
     ("info", "--format", "text"),
@@ -120,6 +124,47 @@ def test_check_and_embed_and_nearest(engine: str, pools, cli, tmp_path: Path) ->
         assert cli("select", *pools[1], *asked, *more).code == 0
     assert (tmp_path / "0.h5").read_bytes() == (tmp_path / "1.h5").read_bytes()
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+
+
+def test_neighbours_in_lists(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are sent the features in the order of the lists, and find what threads find."""
+    monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
+    monkeypatch.setattr("mmselect.core.coverage.products.LISTED", 300)  # many tasks
+    x = np.random.default_rng(0).standard_normal((3000, 8)).astype(np.float32)
+    pairs = patterns_of({"a": np.arange(3000) % 3 > 0}, ["a", "b"], 3000).pairs()
+    by_threads, by_others = (
+        nearest_neighbours(x.copy(), 20, Engine(2, mapper=mapper), pairs)
+        for mapper in (None, mapper_of(engine, 2))
+    )
+    assert by_others[0].tobytes() == by_threads[0].tobytes()
+    assert by_others[1].tobytes() == by_threads[1].tobytes()
+    assert "inverted lists" in by_others[2] == by_threads[2]
+
+
+def test_verifying_passes(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes over all pairs, without a matrix of them, by workers: the same picks and gains."""
+    monkeypatch.setattr("mmselect.core.coverage.exact.MATRIX_BYTES", 0)
+    rng, passes = np.random.default_rng(0), list[Any]()
+    x, weights = rng.standard_normal((2500, 6)).astype(np.float32), rng.random(2500)
+
+    def mapper(function: Any, tasks: Any) -> Any:
+        passes.append(function)
+        return mapper_of(engine, 2)(function, tasks)
+
+    by_threads, by_others = (
+        facility({"a": x}, 60, weights=weights, engine=Engine(2, mapper=by))
+        for by in (None, mapper)
+    )
+    assert passes
+    assert by_others.picks.tolist() == by_threads.picks.tolist()
+    assert by_others.gains.tobytes() == by_threads.gains.tobytes()
+
+
+def test_arrays_are_aligned(engine: str) -> None:
+    """What is held and what is sent with a task: last bits of products depend on it."""
+    x = np.zeros((3001, 5))
+    work, by = partial(aligned, [x, x[:17]]), Engine(1, mapper=mapper_of(engine, 2))
+    assert all(map_rows(work, [x], np.arange(3001), step=16, engine=by))
 
 
 def test_provenance_is_the_same(engine: str, pools) -> None:
@@ -157,6 +202,11 @@ def test_a_killed_worker(engine: str, pools, tmp_path: Path) -> None:
             assert "\n" not in str(error)
         assert (tmp_path / "dead").exists()
         assert list(map_rows(dies, column, engine=by, **how)) == expected  # and goes on
+
+
+def test_other_numbers_of_workers_in_one_process(engine: str) -> None:
+    for count in (2, 1, 2):
+        assert [*mapper_of(engine, count)(abs, range(-3, 3))] == [3, 2, 1, 0, 1, 2]
 
 
 @pytest.mark.parametrize("more", [["--rounds", 1, "-s", "badge,random"], ["--rounds", 0]])

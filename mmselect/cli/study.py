@@ -69,7 +69,9 @@ def replay(
     ] = None,
     combine: Annotated[
         bool,
-        typer.Option(help="Play nothing: count wins over finished replays, given as POOL."),
+        typer.Option(
+            "--combine", help="Play nothing: count wins over finished replays, given as POOL."
+        ),
     ] = False,
     dry_run: Annotated[
         bool,

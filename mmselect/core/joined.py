@@ -96,18 +96,18 @@ class Joined:
         return replace(self, scales=scales, means=tuple(map(np.zeros_like, self.means)))
 
     def with_ones(self, length: float) -> Joined:
-        """Rows over a length, and a column of ones besides."""
+        """Rows over a length, and two columns of ones besides."""
         n = len(self)
         whole = np.full(n, 1 / length)
         scales = tuple(whole if s is None else s / length for s in self.scales)
         means = tuple(mean / length for mean in self.means)
         return replace(
             self,
-            arrays=(*self.arrays, np.ones((n, 1), np.float32)),
+            arrays=(*self.arrays, np.ones((n, 2), np.float32)),
             scales=(*scales, None),
             there=(*self.there, None),
-            means=(*means, np.zeros(1)),
-            origin=np.append(self.origin / length, 0).astype(self.origin.dtype),
+            means=(*means, np.zeros(2)),
+            origin=np.append(self.origin / length, [0, 0]).astype(self.origin.dtype),
         )
 
     def exact(self, index: Index) -> Floats:

@@ -1,8 +1,10 @@
 """Lloyd's iterations over rows that may lie on disk, with far fewer products than the plain form.
 
 The nearest centre has the largest ``⟨x, c⟩ − ‖c‖²/2``: a product of two rows, if each sample has 1
-and each centre ``−‖c‖²/2`` in a column besides. So who owns which sample is kept up to date as the
-parametric selection does it (:mod:`mmselect.core.parametric.assignment`).
+twice and each centre ``−‖c‖²/2`` and what float32 leaves of it in two columns besides. So who owns
+which sample is kept up to date as the parametric selection does it
+(:mod:`mmselect.core.parametric.assignment`), and near ties are decided in float64: clusters may lie
+far apart.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def lloyd(
     Parameters
     ----------
     x : float32 Rows, shape (n, d)
-        The last column is 1. Best of a typical length near 1: that is what is rounded about.
+        The last two columns are 1. Best of a typical length near 1: that is what is rounded about.
     start : float32 array, shape (k, d)
         Rows of x, with k ≤ n.
     iterations : int
@@ -36,16 +38,16 @@ def lloyd(
     Returns
     -------
     centres : float32 array, shape (k, d)
-        0 in the last column.
+        0 in the last two columns.
     sizes : (k,) ndarray of int
         Rows that were nearest to each centre, before the last ones that had none were moved.
 
     Examples
     --------
-    >>> x = np.array([[0.0, 1], [0.2, 1], [0.9, 1]], np.float32)
+    >>> x = np.array([[0.0, 1, 1], [0.2, 1, 1], [0.9, 1, 1]], np.float32)
     >>> centres, sizes = lloyd(x, x[[0, 1]], 20)
     >>> centres.round(2).tolist(), sizes.tolist()
-    ([[0.10000000149011612, 0.0], [0.8999999761581421, 0.0]], [2, 1])
+    ([[0.10000000149011612, 0.0, 0.0], [0.8999999761581421, 0.0, 0.0]], [2, 1])
     """
     assignment = Assignment(x, engine)
     theta = _lifted(start)
@@ -61,14 +63,16 @@ def lloyd(
             theta = _lifted(assignment.sums / np.maximum(sizes, 1)[:, None])
             _move_empty(assignment, theta, sizes)
         _move_empty(assignment, theta, sizes)
-    theta[:, -1] = 0
+    theta[:, -2:] = 0
     return theta, sizes
 
 
 def _lifted(centres: Floats | Singles) -> Singles:
     theta = centres.astype(np.float32)
-    theta[:, -1] = 0
-    theta[:, -1] = -0.5 * np.einsum("ij,ij->i", theta, theta, dtype=np.float64)
+    theta[:, -2:] = 0
+    shift = -0.5 * np.einsum("ij,ij->i", theta, theta, dtype=np.float64)
+    theta[:, -2] = shift
+    theta[:, -1] = shift - theta[:, -2]
     return theta
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -198,23 +199,24 @@ def among_all(x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
     >>> among_all(x, 2, SERIAL)[1].tolist()
     [[0, 2], [1, 2], [0, 2]]
     """
-    n, others = len(x), count - 1
-
-    def search(rows: tuple[int, int]) -> Neighbours:
-        own = np.arange(*rows)
-        strips = {strip: _nothing(strip[1] - strip[0]) for strip in ranges(0, len(own), PADDED)}
-        for start, stop in ranges(0, n if others else 0, TILE):
-            products = similarities(x, slice(*rows), slice(start, stop), pairs)
-            inside = np.arange(max(start, rows[0]), min(stop, rows[1]))
-            products[inside - rows[0], inside - start] = -np.inf
-            for strip, known in strips.items():
-                strips[strip] = _better(known, products[slice(*strip)], start, others)
-        column, value = (np.concatenate(part) for part in zip(*strips.values(), strict=True))
-        return _with_own(x[slice(*rows)], own, value, column, pairs)
-
-    found = engine.map(search, ranges(0, n, QUERIES), SEARCH)
-    similar, rows = join_rows(found, n)
+    search = partial(_search_all, x, count - 1, pairs)
+    found = engine.map(search, ranges(0, len(x), QUERIES), SEARCH, sent=True)
+    similar, rows = join_rows(found, len(x))
     return similar, rows
+
+
+def _search_all(x: Singles, others: int, pairs: Pairs | None, rows: tuple[int, int]) -> Neighbours:
+    """Neighbours of some rows, that many besides themselves."""
+    own = np.arange(*rows)
+    strips = {strip: _nothing(strip[1] - strip[0]) for strip in ranges(0, len(own), PADDED)}
+    for start, stop in ranges(0, len(x) if others else 0, TILE):
+        products = similarities(x, slice(*rows), slice(start, stop), pairs)
+        inside = np.arange(max(start, rows[0]), min(stop, rows[1]))
+        products[inside - rows[0], inside - start] = -np.inf
+        for strip, known in strips.items():
+            strips[strip] = _better(known, products[slice(*strip)], start, others)
+    column, value = (np.concatenate(part) for part in zip(*strips.values(), strict=True))
+    return _with_own(x[slice(*rows)], own, value, column, pairs)
 
 
 def inverted_lists(x: Singles, centres: Singles, probes: int, engine: Engine) -> Lists:
@@ -292,21 +294,29 @@ def among_lists(
     found = np.empty((n, count), dtype=np.int32)
     ends = np.cumsum(np.diff(lists.starts)[lists.probes], axis=1, dtype=np.int64)
 
-    def search(block: tuple[int, int]) -> None:
+    blocks = list(_blocks(ends[lists.rows, -1]))
+    search = partial(_search_lists, x, lists, ends, count - 1, pairs)
+    for block, near in zip(blocks, engine.map(search, blocks, SEARCH, sent=True), strict=True):
         own = lists.rows[slice(*block)]
-        begins = np.column_stack([np.zeros(len(own), dtype=np.int64), ends[own]])
-        width = max(begins[:, -1].max(), count - 1)
-        products = np.full((len(own), width), -np.inf, dtype=np.float32)
-        queries = x[slice(*block)]
-        _multiply(x, lists, own, queries, begins, products, pairs)
-        _leave_out_own(lists, block, begins, products)
-        columns = _largest(products, count - 1) if count > 1 else own[:, None][:, :0]
-        likeness = np.take_along_axis(products, columns, axis=1)
-        listed = _listed(lists, own, begins, columns)
-        similar[own], found[own] = _with_own(queries, own, likeness, listed, pairs)
-
-    list(engine.map(search, _blocks(ends[lists.rows, -1]), SEARCH))
+        similar[own], found[own] = near
     return similar, found
+
+
+def _search_lists(
+    x: Singles, lists: Lists, ends: Index, others: int, pairs: Pairs | None, block: tuple[int, int]
+) -> Neighbours:
+    """Neighbours of the rows at some places of the lists, that many besides themselves."""
+    own = lists.rows[slice(*block)]
+    begins = np.column_stack([np.zeros(len(own), dtype=np.int64), ends[own]])
+    width = max(begins[:, -1].max(), others)
+    products = np.full((len(own), width), -np.inf, dtype=np.float32)
+    queries = x[slice(*block)]
+    _multiply(x, lists, own, queries, begins, products, pairs)
+    _leave_out_own(lists, block, begins, products)
+    columns = _largest(products, others) if others else own[:, None][:, :0]
+    likeness = np.take_along_axis(products, columns, axis=1)
+    listed = _listed(lists, own, begins, columns)
+    return _with_own(queries, own, likeness, listed, pairs)
 
 
 def _blocks(widths: Index) -> Iterator[tuple[int, int]]:

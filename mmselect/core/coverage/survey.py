@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -62,30 +63,38 @@ def survey(
     ([[1.0, 1.0], [1.0, 0.5]], [0, 1])
     """
     n, counts = len(x), weights.astype(np.float32)
-
-    def row_of_tiles(tiles: Tiles) -> tuple[Floats, list[Edges]]:
-        (a, b), gains, edges = tiles[0], np.zeros((len(covers), n)), []
-        for start, stop in tiles:
-            products = similarities(x, slice(a, b), slice(start, stop), pairs)
-            by_columns = tile_gains(products, covers[:, a:b, None], counts[a:b], rows=True)
-            gains[:, start:stop] += by_columns
-            if start > a:
-                others = covers[:, None, start:stop]
-                gains[:, a:b] += tile_gains(products, others, counts[start:stop], rows=False)
-            if least is not None:
-                edges.append(_above(products, least[a:b, None], a, start))
-                if start > a:
-                    candidate, client, value = _above(products, least[start:stop], a, start)
-                    edges.append((client, candidate, value))
-        return gains, edges
-
+    work = partial(_row_of_tiles, x, covers, least, counts, pairs)
     total = np.zeros((len(covers), n))
     found: list[Edges] = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))]
-    for gains, edges in engine.map(row_of_tiles, triangle(n, TILE), "comparing all pairs"):
+    for gains, edges in engine.map(work, triangle(n, TILE), "comparing all pairs", sent=True):
         total += gains
         found += edges
     clients, candidates, values = (np.concatenate(part) for part in zip(*found, strict=True))
     return total, (clients, candidates, values)
+
+
+def _row_of_tiles(
+    x: Singles,
+    covers: Singles,
+    least: Singles | None,
+    counts: Singles,
+    pairs: Pairs | None,
+    tiles: Tiles,
+) -> tuple[Floats, list[Edges]]:
+    (a, b), gains, edges = tiles[0], np.zeros((len(covers), len(x))), []
+    for start, stop in tiles:
+        products = similarities(x, slice(a, b), slice(start, stop), pairs)
+        by_columns = tile_gains(products, covers[:, a:b, None], counts[a:b], rows=True)
+        gains[:, start:stop] += by_columns
+        if start > a:
+            others = covers[:, None, start:stop]
+            gains[:, a:b] += tile_gains(products, others, counts[start:stop], rows=False)
+        if least is not None:
+            edges.append(_above(products, least[a:b, None], a, start))
+            if start > a:
+                candidate, client, value = _above(products, least[start:stop], a, start)
+                edges.append((client, candidate, value))
+    return gains, edges
 
 
 def tile_gains(products: Singles, covers: Singles, weights: Singles, rows: bool) -> Floats:

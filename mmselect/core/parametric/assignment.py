@@ -8,7 +8,8 @@ Parameters move little from step to step, so most samples can be proved to keep 
 - Otherwise it is compared with its nearest `LISTED` parameters, all others being bounded from
   outside by what they were when the list was made plus how far anything moved since: the skin of
   the neighbour lists of molecular dynamics (Verlet, 1967), here in the space of similarities.
-- Otherwise it is compared with all parameters, and may get a new list.
+- Otherwise it is compared with all parameters, and may get a new list: in float64 if float32 cannot
+  tell who owns it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.coverage.directions import norms_of
-from mmselect.core.parametric.objective import SUMMED, Matrix, owned_sums
+from mmselect.core.parametric.objective import SUMMED, TILE, Matrix, owned_sums
 from mmselect.engine import SERIAL, Engine, ranges
 
 LISTED = 12
@@ -28,6 +29,9 @@ FEWEST = 64
 
 ALL_ROWS, LIST_ROWS = 512, 32
 """Samples in a block when compared with all parameters, and with their lists."""
+
+NEAR_ROWS = 128
+"""Samples at a time whose owner float32 cannot tell: they are compared in float64."""
 
 
 class Assignment:
@@ -145,7 +149,13 @@ class Assignment:
             if listing:
                 self._list(index, x, similar)
             best, first, second = _two_best(similar)
-            self._settle(index, best, first - second)
+            lead = (first - second).astype(np.float64)
+            near = np.flatnonzero(lead <= self.rounding)
+            for start, stop in ranges(0, len(near), NEAR_ROWS):
+                some = near[start:stop]
+                best[some], first, second = _two_best(_exact_products(x[some], theta))
+                lead[some] = first - second
+            self._settle(index, best, lead)
 
         list(self.engine.map(compare, ranges(0, len(rows), ALL_ROWS)))
 
@@ -172,7 +182,15 @@ class Assignment:
             self.sums[touched] += change @ self.x[part].astype(np.float64)
 
 
-def _two_best(similar: Singles) -> tuple[Index, Singles, Singles]:
+def _exact_products(x: Singles, theta: Singles) -> Floats:
+    """Products in float64, of a few parameters at a time: copies of all would take much memory."""
+    wide, products = x.astype(np.float64), np.empty((len(x), len(theta)))
+    for start, stop in ranges(0, len(theta), TILE):
+        products[:, start:stop] = wide @ theta[start:stop].astype(np.float64).T
+    return products
+
+
+def _two_best(similar: Matrix) -> tuple[Index, Matrix, Matrix]:
     """Place of the largest of each row, it, and the next largest (-inf if there is none)."""
     rows = np.arange(len(similar))
     best = similar.argmax(axis=1)
