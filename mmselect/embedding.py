@@ -16,14 +16,14 @@ from mmselect.core.sampling.gradients import full
 from mmselect.core.sampling.points import Points
 from mmselect.core.sampling.sketch import sketch, sketch_hashes
 from mmselect.engine import Progress, compute_rows, format_bytes, map_rows
-from mmselect.errors import OutputError
+from mmselect.errors import OutputError, located
 from mmselect.keywords import accepts
 from mmselect.output.tables import as_json
 from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.pool.storage import created
 from mmselect.request import Request, prepare, provenance
 from mmselect.selection import batch_of
-from mmselect.strategies.gradients import points_of
+from mmselect.strategies.gradients import logits_path, points_of
 
 Form = Callable[[Sequence[Array]], Sequence[Array]]
 
@@ -47,9 +47,10 @@ def write_embedding(request: Request, target: Path, ask: Embedding) -> None:
     OutputError
         If the full form does not fit on the disk, or the file cannot be written.
     """
-    points = points_of(batch_of(request), balanced=request.strategy.name == "bmmal")
-    rows = request.candidates
-    points = points.settled(rows, request.engine)
+    rows, batch = request.candidates, batch_of(request)
+    with request.pool.located(), located(dataset=logits_path(batch.columns)):
+        points = points_of(batch, balanced=request.strategy.name == "bmmal")
+        points = points.settled(rows, request.engine)
     shapes, make = _form(ask.form, points.widths, ask.dim, ask.seed)
     size = 4 * len(rows) * sum(shapes.values())
     if ask.form == "full" and not ask.force:
@@ -67,7 +68,7 @@ def write_embedding(request: Request, target: Path, ask: Embedding) -> None:
         for name, width in shapes.items():
             storage.reserve(name, np.empty((0, width), np.float32), len(rows))
         start = 0
-        with request.pool.located():
+        with request.pool.located(), located(dataset=logits_path(batch.columns)):
             for arrays in blocks:
                 for name, array in zip(shapes, arrays, strict=True):
                     storage.write(name, start, array)

@@ -348,7 +348,8 @@ def pick(request: Request, budget: int | float, seed: int) -> Picks:
         request.warnings.extend(given.shortfalls(allowed, budget) if given else [])
     if copies:
         found = f"{copies:,} of the picks are copies of others"
-        request.warnings.append(f"{found}: {' and '.join(request.strategy.compares)} are equal")
+        equal = " and ".join(path for path in request.strategy.compares if batch.group(path))
+        request.warnings.append(f"{found}: {equal} are equal")
     return picks
 
 

@@ -109,6 +109,21 @@ def test_gradient_norm_is_that_of_the_written_embedding(pool: Path, cli, tmp_pat
         np.testing.assert_allclose(np.linalg.norm(g, axis=1), norms, rtol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["badge", "bmmal"])
+def test_errors_name_the_pool_and_what_it_has(strategy: str, cli, tmp_path: Path) -> None:
+    path = tmp_path / "pool.h5"
+    z, w = np.eye(3, dtype=np.float32), np.array([[1e20, 0, 0], [0, 1, 0]])
+    mmselect.write_pool(path, features={"a": z}, classifier_weight={"a": w})
+    expected = f"error: {path}: /classifier: row 0: too large: expected up to 1e+18, found 1e+20"
+    for command in (("select", path, "-b", 1), ("embed", path, "-o", tmp_path / "e.h5")):
+        found = cli(*command, "--strategy", strategy)
+        assert (found.code, found.err.strip()) == (1, expected), command
+    mmselect.write_pool(path, features={"a": z * 0 + 1}, classifier_weight={"a": w / 1e20})
+    assert (
+        "copies of others: /features are equal" in cli("select", path, "-b", 2, "-s", strategy).err
+    )
+
+
 def test_a_sketch_keeps_inner_products(cli, tmp_path: Path) -> None:
     for form in ("factors", "sketch"):
         found = cli("embed", EMOJI, "-o", tmp_path / form, "--form", form, "--dim", 4096, "-q")

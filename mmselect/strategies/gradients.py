@@ -6,7 +6,7 @@ Shen et al., *Towards Balanced Active Learning for Multimodal Classification*, A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -127,6 +127,18 @@ def shapley(
     return model_of(sources).shapley(rows, engine)
 
 
+def logits_path(paths: Collection[str]) -> str:
+    """Find the dataset of the fused head's logits, or the head that they are computed by.
+
+    Examples
+    --------
+    >>> logits_path({"/features/a", "/coalition_logits/a"}), logits_path({"/features/a"})
+    ('/coalition_logits/a', '/classifier')
+    """
+    everyone = f"{COALITIONS}/{coalition_name(names_in(FEATURES, paths))}"
+    return next((path for path in (FUSED, everyone) if path in paths), CLASSIFIER)
+
+
 def lacks_logits(paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters) -> list[str]:
     """Say what a pool lacks for the fused head's logits, where they are not exported."""
     everyone = f"{COALITIONS}/{coalition_name(names_in(FEATURES, paths))}"
@@ -159,12 +171,13 @@ def unpaired(paths: set[str]) -> list[str]:
 def contribution(arrays: Arrays, parameters: Parameters) -> Columns:
     """Describe each sample as BMMAL sees it; the score is the dominance degree."""
     model = model_of(arrays)
-    phi, pseudo = model.shapley()
+    with located(dataset=logits_path(arrays)):
+        phi, pseudo = model.shapley()
     has = model.has()
     share = contributions(phi, has)
     weights = balance_weights(share, has)
     rho = dominance_degree(share, has)
-    with located(dataset=FUSED):
+    with located(dataset=logits_path(arrays)):
         norms = squared_norms(model.points(weights, parameters))
     columns = {"score": rho, "pseudo_class": pseudo}
     for title, values in (("shapley", phi), ("contribution", share), ("weight", weights)):
@@ -219,7 +232,7 @@ def sample(
     """Run (weighted) D² sampling over the candidates' points."""
     how: dict[str, Any] = {"candidates": batch.candidates, "engine": batch.engine}
     more: dict[str, Any] = {"weights": weights, "allowed": batch.allowed}
-    with located(dataset=FUSED):
+    with located(dataset=logits_path(batch.columns)):
         found = d2_sample(points, k, rng, progress=batch.progress, **how, **more)
 
     def nearest() -> Nearest:
