@@ -91,6 +91,11 @@ class BalancedPoints(Points):
         points, known = self._weighted(rows, arrays)
         return points.squared_norms(rows, known)
 
+    def measured(self, rows: Index, arrays: Sequence[Array]) -> tuple[tuple[Singles, ...], Floats]:
+        """Both, with the weights computed once."""
+        points, known = self._weighted(rows, arrays)
+        return points.measured(rows, known)
+
     def _weighted(
         self, rows: Index, arrays: Sequence[Array]
     ) -> tuple[GradientPoints, Sequence[Array]]:

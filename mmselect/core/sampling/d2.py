@@ -23,11 +23,12 @@ import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, check_budget, check_rows
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.sampling.distances import Tiles, Units, between, lengths, nearest, unit
+from mmselect.core.sampling.distances import Tiles, Units, between, nearest, unit
 from mmselect.core.sampling.nearest import nearest_of_tiles
 from mmselect.core.sampling.points import Points, factors, norms_of
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
 from mmselect.errors import DataError, ParameterError
+from mmselect.tasks import gather
 
 BATCH = 16, 512, 1024
 """Smallest batch, largest, and largest while most draws are rejected."""
@@ -168,10 +169,10 @@ class _Run:
 
     def read(self, at: Index) -> tuple[Units, Floats]:
         """Read some candidates as unit factors and lengths."""
-        found = factors(self.points, self.rows[at])
-        self.drawn += len(at)
-        if self.loose:
-            self.norms[at] = lengths(found)
+        rows, self.drawn = self.rows[at], self.drawn + len(at)
+        if not self.loose:
+            return unit(factors(self.points, rows)), self.norms[at]
+        found, self.norms[at] = self.points.measured(rows, gather(self.points.sources, rows))
         return unit(found), self.norms[at]
 
 

@@ -90,26 +90,11 @@ def unit(factors: Sequence[Singles]) -> Units:
     return tuple(_unit(factor) for factor in factors)
 
 
-def lengths(factors: Sequence[Singles]) -> Floats:
-    """‖g‖ = Π of the factors' lengths, (b,); parameters as for :func:`unit`.
-
-    Examples
-    --------
-    >>> lengths([np.array([[3.0, 4.0]], np.float32), np.array([[2.0]], np.float32)]).tolist()
-    [10.0]
-    """
-    return np.asarray(np.prod([_length(factor.astype(np.float64)) for factor in factors], axis=0))
-
-
 def _unit(factor: Singles) -> Singles:
     wide = factor.astype(np.float64)
-    length = _length(wide)
+    length = np.sqrt(np.vecdot(wide, wide))
     wide /= np.where(length > 0, length, 1)[:, None]
     return wide.astype(np.float32)
-
-
-def _length(wide: Floats) -> Floats:
-    return np.asarray(np.sqrt(np.vecdot(wide, wide)))
 
 
 def nearest(

@@ -60,9 +60,8 @@ def nearest_picks(
         points, tiles = points.settled(rows, engine), Tiles()
         for start in range(0, len(picks), TILE_ROWS):
             some = np.asarray(picks[start : start + TILE_ROWS], dtype=np.intp)
-            arrays = gather(points.sources, some)
-            own = points.squared_norms(some, arrays)[0]
-            tiles.add(unit(points.factors(some, arrays)), np.sqrt(own))
+            found, norms = points.measured(some, gather(points.sources, some))
+            tiles.add(unit(found), norms)
         squared, which = nearest_of_tiles(points, tiles.since(0), rows, engine)
     return which, np.sqrt(squared)
 
@@ -80,11 +79,11 @@ def nearest_of_tiles(
 def _nearest_of_block(
     points: Points, tiles: list[Tile], rows: Index, arrays: list[Array]
 ) -> tuple[Floats, Index]:
-    units = unit(points.factors(rows, arrays))
-    norms = np.sqrt(points.squared_norms(rows, arrays)[0])
+    found, norms = points.measured(rows, arrays)
+    units = unit(found)
     squared, which = np.full(len(rows), np.inf), np.zeros(len(rows), np.intp)
     for start, tile, lengths in tiles:
-        found, at = nearest(units, norms, tile, lengths)
-        better = found < squared
-        squared[better], which[better] = found[better], start + at[better]
+        new, at = nearest(units, norms, tile, lengths)
+        better = new < squared
+        squared[better], which[better] = new[better], start + at[better]
     return squared, which

@@ -61,6 +61,10 @@ class Points(Protocol):
     def squared_norms(self, rows: Index, arrays: Sequence[Array]) -> tuple[Floats, Floats]:
         """‖g‖² of `rows`, (b,) each: about the points' own origin, and about zero."""
 
+    def measured(self, rows: Index, arrays: Sequence[Array]) -> tuple[tuple[Singles, ...], Floats]:
+        """Factors of `rows`, and ‖g‖ about the points' own origin."""
+        return self.factors(rows, arrays), np.sqrt(self.squared_norms(rows, arrays)[0])
+
     @property
     def outer(self) -> Points:
         """Points that are at least as long as these, and cheaper to measure."""
