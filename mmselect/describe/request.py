@@ -125,4 +125,4 @@ def _spread_memory(request: Request, k: int) -> int:
     width = sum(sum(column.shape[1:]) for column in request.spread_columns.values())
     if request.spread == "facility":
         return covering.facility_footprint(request, k)
-    return 18_000_000 + 4 * k * width + 90 * len(request.candidates) if request.spread else 0
+    return 30_000_000 + 4 * k * width + 90 * len(request.candidates) if request.spread else 0

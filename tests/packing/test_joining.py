@@ -216,7 +216,7 @@ def test_ids_are_checked_and_joined_block_by_block(
 def test_equal_hashes_are_no_equal_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are told apart though all have the same hash."""
     ids = np.array([b"a", b"b", b"c", b"b"], object)
-    monkeypatch.setattr("mmselect.pool.ids._hashes", lambda values: np.zeros(len(values), "i8"))
+    monkeypatch.setattr("mmselect.pool.ids.hashes_of", lambda values: np.zeros(len(values), "i8"))
     check_in_blocks(lambda: iter([ids[:2], ids[2:3]]))
     with pytest.raises(MmselectError, match="row 3: expected unique ids, found 'b' again"):
         check_in_blocks(lambda: iter([ids[:2], ids[2:]]))
