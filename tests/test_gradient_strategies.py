@@ -124,6 +124,16 @@ def test_errors_name_the_pool_and_what_it_has(strategy: str, cli, tmp_path: Path
     )
 
 
+def test_a_bias_alone_is_no_head(cli, tmp_path: Path) -> None:
+    path = tmp_path / "pool.h5"
+    mmselect.write_pool(path, features={"a": np.eye(3)}, coalition_logits={"a": np.eye(3)})
+    with h5py.File(path, "a") as handle:
+        del handle["coalition_logits"]
+        handle["classifier/bias"] = np.zeros(3)
+    found = cli("select", path, "-s", "bmmal", "-b", 1)
+    assert found.code == 1 and "needs /classifier/weight/a" in found.err
+
+
 def test_a_sketch_keeps_inner_products(cli, tmp_path: Path) -> None:
     for form in ("factors", "sketch"):
         found = cli("embed", EMOJI, "-o", tmp_path / form, "--form", form, "--dim", 4096, "-q")

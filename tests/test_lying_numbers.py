@@ -265,3 +265,12 @@ def test_signalling_nan_is_an_error_and_no_warning(name: str, pool: Path, cli) -
         found = cli("select", pool, "-s", strategy, "-b", 3, "-q")
         assert found.code == 1 and found.err.count("\n") == 1
         assert ": expected finite " in found.err and "found nan" in found.err
+
+
+def test_a_label_of_no_class_ends_info_with_one_line(pool: Path, cli) -> None:
+    with h5py.File(pool, "a") as handle:
+        del handle["label"], handle["class_names"]
+        handle["label"] = np.where(np.arange(60) == 6, 10**15, 0)
+    found = cli("info", pool)
+    expected = f"error: {pool}: /label: row 6: expected a class below 65, found 1000000000000000\n"
+    assert (found.code, found.err) == (1, expected)

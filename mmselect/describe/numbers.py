@@ -16,6 +16,7 @@ from mmselect.core.scores.guidelines import guideline_report
 from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.describe.report import BLANK, Table
 from mmselect.engine import Engine
+from mmselect.errors import DataError
 from mmselect.output.layout import percent
 from mmselect.output.tables import class_names
 from mmselect.pool.reading import Pool
@@ -157,10 +158,15 @@ def _class_shares(pool: Pool, rows: Index, how: Engine) -> list[dict[str, Any]] 
     head = heads_of(pool).get(FUSED)
     if "/label" not in pool.columns or head is None or not pool.labeled.any():
         return None
-    labels = pool.columns["/label"][:][pool.labeled].astype(np.intp)
-    labels = labels[labels >= 0]
+    every = pool.columns["/label"][:].astype(np.intp)
+    labels = every[pool.labeled & (every >= 0)]
     if not len(labels):
         return None
+    most = head.shape[1] + pool.n  # every class has a row in what is shown
+    if (wrong := np.flatnonzero(pool.labeled & (every >= most))).size:
+        message = f"expected a class below {most:,}, found {every[wrong[0]]}"
+        with pool.located():
+            raise DataError(message, dataset="/label", rows=wrong.tolist())
     predicted = top_class(head, rows, how, FUSED)
     c = max(head.shape[1], int(labels.max()) + 1)
     shares = [np.bincount(each, minlength=c) / len(each) for each in (labels, predicted)]

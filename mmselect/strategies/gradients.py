@@ -151,9 +151,9 @@ def lacks_coalitions(
     paths: set[str], _sizes: Mapping[str, int], _parameters: Parameters
 ) -> list[str]:
     """Say which block of the head, or which coalition, a pool lacks."""
-    if names_in(WEIGHT, paths):
-        return unpaired(paths)
     names, there = names_in(FEATURES, paths), set(names_in(COALITIONS, paths))
+    if names_in(WEIGHT, paths) or (BIAS in paths and not there):
+        return unpaired(paths)
     if not there:
         return []
     if FUSED in paths:
