@@ -71,3 +71,13 @@ def test_tables_of_data_are_written_out_on_a_terminal_alone(odd: Path, cli, monk
     shown = cli(*command)
     assert shown.code == 0 and not OBEYED.search(shown.out) and r"\x1b[2J" in shown.out
     assert len(shown.out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("mark", ["\u202a", "\u202e", "\u2066", "\u2069", "\u2028"])
+def test_an_id_that_turns_the_line_round_is_refused(pool: Path, cli, mark: str) -> None:
+    with h5py.File(pool, "a") as handle:
+        handle["id"][6] = f"a{mark}b".encode()
+    for command in (("score", pool, "-s", "smem"), ("select", pool, "-b", 2), ("check", pool)):
+        found = cli(*command)
+        assert found.code == 1 and mark not in found.out + found.err
+        assert "row 6" in found.out + found.err

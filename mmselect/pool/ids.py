@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mmselect.errors import DataError
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-"""Control characters of ASCII and Latin-1, and Unicode's separators of lines and paragraphs."""
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""Control characters of ASCII and Latin-1; Unicode's line separators and changes of direction."""
 
 UNPRINTABLE = "expected printable UTF-8 text of one line, not empty, found {}"
 REPEATED = "expected unique ids, found {} again"
