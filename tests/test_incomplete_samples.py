@@ -189,6 +189,7 @@ def test_kcenter_puts_the_mean_where_a_modality_is_absent(unit: bool) -> None:
 
 def test_features_side_by_side_have_the_mean_where_a_modality_is_absent() -> None:
     from mmselect.core.coverage.kmeans import kmeans
+    from mmselect.core.joined import joined
     from mmselect.core.sampling.points import feature_points
     from mmselect.core.side_by_side import side_by_side
 
@@ -199,8 +200,7 @@ def test_features_side_by_side_have_the_mean_where_a_modality_is_absent() -> Non
         assert np.allclose(found, x[rows], atol=1e-6)
         own = {m: mask[rows] for m, mask in given["present"].items()}
         cut = {m: z[rows] for m, z in given["features"].items()}
-        joined, _, _ = join(cut, unit=unit, present=own, fill=True)
-        assert np.allclose(joined, x[rows], atol=1e-6)
+        assert np.allclose(joined(cut, unit=unit, present=own)[:], x[rows], atol=1e-6)
     whole = imputed(given, rows)[rows]
     rng = np.random.default_rng
     assert (

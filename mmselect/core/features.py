@@ -242,7 +242,6 @@ def join(
     unit: bool = True,
     center: bool = False,
     present: Present | None = None,
-    fill: bool = False,
     engine: Engine = SERIAL,
 ) -> tuple[Singles, tuple[int, ...], dict[str, int]]:
     """Put the modalities side by side, each row of each modality on its unit sphere.
@@ -257,8 +256,7 @@ def join(
         Remove each modality's mean first.
     present : mapping of str to (n,) ndarray of bool, optional
         Which rows have a modality; the features of the others are zeros and count for no mean.
-    fill : bool
-        Put the mean of the other rows, as they are used, where a modality is absent; else zeros.
+        :func:`mmselect.core.joined.joined` puts the mean there.
     engine : Engine
 
     Returns
@@ -291,8 +289,7 @@ def join(
             zero_rows[name] = _fill(part, array, unit, center, there, engine)
             if there is not None:
                 zero_rows[name] -= int((~there).sum())
-                usual = column_means(part, there) if fill else np.zeros(right - left)
-                part[~there] = usual.astype(np.float32)
+                part[~there] = 0
     return joined, offsets, zero_rows
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows
 from mmselect.core.presence import Mask, matrix_of
-from mmselect.core.sampling.balanced import BalancedPoints
+from mmselect.core.sampling.balanced import BalancedPoints, known_points
 from mmselect.core.sampling.d2 import BATCH, d2_sample
 from mmselect.core.sampling.gradients import GradientPoints, norm_parts
 from mmselect.core.sampling.nearest import nearest_picks
@@ -196,10 +196,7 @@ def points_of(batch: Batch, balanced: bool) -> Points:
         head = LinearLogits(model.features, model.head, model.bias)
         return BalancedPoints(plain, head, model.has())
     phi, _ = model.shapley(batch.candidates, batch.engine)
-    weights = np.ones((model.logits.shape[0], len(model.names)))
-    has = model.has(batch.candidates)
-    weights[batch.candidates] = balance_weights(contributions(phi, has), has)
-    return model.points(weights, batch.parameters)
+    return known_points(plain, batch.candidates, phi, model.has(batch.candidates))
 
 
 def gradient_norms(

@@ -77,9 +77,7 @@ class BalancedPoints(Points):
         """Compute the weights of `rows` in one pass; those of others are 1."""
         head = self.head
         phi, _ = linear_shapley(head.features, head.weight, head.bias, rows=rows, engine=engine)
-        weights = np.ones((len(self), phi.shape[1]))
-        weights[rows] = _weights(phi, None if self.has is None else self.has[rows])
-        return replace(self.plain, weights=weights)
+        return known_points(self.plain, rows, phi, None if self.has is None else self.has[rows])
 
     def factors(self, rows: Index, arrays: Sequence[Array]) -> tuple[Singles, ...]:
         """Compute a (b, c) and h (b, Σd) in float32."""
@@ -109,6 +107,31 @@ class BalancedPoints(Points):
             phi[start:stop] = found[0]
         known.append(_weights(phi, None if self.has is None else arrays[1 + m]))
         return replace(self.plain.detached(), weights=known[-1][:0]), known
+
+
+def known_points(
+    plain: GradientPoints, rows: Index, phi: Floats, has: Mask | None = None
+) -> GradientPoints:
+    """Rescale `rows` by their Shapley values; the weights of others are 1.
+
+    Parameters
+    ----------
+    plain : GradientPoints
+        With w = 1.
+    rows : (r,) ndarray of int
+    phi : (r, m) ndarray
+    has : (r, m) ndarray of bool, optional
+        Which modalities each of them has; None: all.
+
+    Examples
+    --------
+    >>> plain = GradientPoints(np.zeros((2, 2)), {"a": np.eye(2), "b": np.eye(2)})
+    >>> known_points(plain, np.array([1]), np.array([[0.75, 0.25]])).weights.tolist()
+    [[1.0, 1.0], [1.0, 0.5]]
+    """
+    weights = np.ones((len(plain), phi.shape[1]))
+    weights[rows] = _weights(phi, has)
+    return replace(plain, weights=weights)
 
 
 def _weights(phi: Floats, has: Mask | None) -> Floats:
