@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
+import os
 import select
 import shutil
 import signal
@@ -11,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 
 STALLED = 2400
 """Seconds after which a worker sleeps in HDF5, where no alarm of Python reaches it."""
@@ -48,27 +52,51 @@ class Found:
 def work(seed: int, first: int, folder: Path) -> None:
     """Try inputs from `first` on until somebody ends it.
 
-    Prints a line of JSON when each is made, and one when it is done.
+    Prints a line of JSON when each is made, and one when it is done. A fork of this process tries
+    them: HDF5 crashes while it makes some, and to load everything again would take seconds.
     """
     from fuzzing import foreign
     from fuzzing.seeds import contents
-    from fuzzing.trials import prepare, ready, trial
+    from fuzzing.trials import ready
 
-    (folder / "seeds").mkdir(exist_ok=True)
+    for name in ("seeds", "input"):
+        (folder / name).mkdir(exist_ok=True)
     place = folder / "seeds" / str(first)
     place.mkdir()
-    seeds, others, out = contents(place), foreign.contents(place), sys.stdout
-    (folder / "input").mkdir(exist_ok=True)
+    whole = contents(place), foreign.contents(place)
     ready()
-    number = first
+    at = memoryview(mmap.mmap(-1, 16)).cast("q")  # the number under way, and whether it is made
+    at[0] = first
     while True:
-        command = prepare(seed, number, seeds, others, folder / "input")
-        print(json.dumps([number]), file=out, flush=True)
+        with warnings.catch_warnings(action="ignore"):  # Python 3.12 warns of threads, which idle
+            child = os.fork()
+        if not child:
+            _try_from(at, seed, whole, folder / "input")
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code and at[1]:
+            os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
+        if code:  # HDF5 crashes or hangs while it writes such a pool, which is nobody's input
+            print(json.dumps([at[0], "not made", "", False]), flush=True)
+            at[0] += 1
+
+
+def _try_from(
+    at: memoryview, seed: int, whole: tuple[Sequence[Any], Mapping[str, bytes]], folder: Path
+) -> NoReturn:
+    """Try inputs until one ends this process, or takes so much memory that it should end."""
+    from fuzzing.trials import prepare, trial
+
+    out, kind = sys.stdout, ""
+    while kind != "memory":  # a peak is of the whole process, so the next one needs another
+        at[1] = 0
+        command = prepare(seed, at[0], *whole, folder)
+        at[1] = 1
+        print(json.dumps(at[:1].tolist()), file=out, flush=True)
         found = trial(command)
-        print(json.dumps([number, found.kind, found.said, found.bad]), file=out, flush=True)
-        number += 1
-        if found.kind == "memory":
-            return  # a peak is of the whole process, so the next one needs another
+        kind = found.kind
+        print(json.dumps([at[0], *found, found.bad]), file=out, flush=True)
+        at[0] += 1
+    os._exit(0)
 
 
 def lines_of(worker: subprocess.Popen[bytes]) -> Iterator[list]:
@@ -79,7 +107,7 @@ def lines_of(worker: subprocess.Popen[bytes]) -> Iterator[list]:
         if not line:
             return
         yield json.loads(line)
-    worker.send_signal(signal.SIGKILL)
+    os.killpg(worker.pid, signal.SIGKILL)
 
 
 def fuzz(seed: int, first: int, last: int, seconds: float, keep: Path | None = None) -> Found:
@@ -99,7 +127,7 @@ def _one_worker(
     """Follow one worker until it is done or gone; return the next number to try."""
     script = Path(__file__).parent.parent / "fuzz.py"
     command = [sys.executable, str(script), "--work", str(seed), str(number), str(folder)]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE)
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     under_way = None
     try:
         for at, *outcome in lines_of(worker):
@@ -116,14 +144,16 @@ def _one_worker(
             if number >= last or time.monotonic() > end:
                 return number
     finally:
-        worker.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)  # and the fork that tries
         code = worker.wait()
         assert worker.stdout is not None
         worker.stdout.close()
     if under_way is None:
-        if code:  # HDF5 crashes or hangs while it writes such a pool, which is nobody's input
-            found.add(number, "not made", "", False)
-        return number + bool(code)
+        if code != -signal.SIGKILL:
+            raise RuntimeError(f"the worker at input {number} ended by itself, with {code}")
+        found.add(number, "not made", "", False)  # it stalled
+        return number + 1
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)
     if keep:

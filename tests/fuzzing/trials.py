@@ -219,7 +219,7 @@ def peak() -> int:
 def ready() -> None:
     """Prepare this process: a warning counts as an error, and threads would only cost time."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {random.choice([*os.sched_getaffinity(0)])})  # two share no core
     KEPT.enter_context(blas_threads())  # looking for its libraries takes a millisecond each time
     warnings.simplefilter("error")
     program.app = typer.main.get_command(program.app)  # made once, not for every input
