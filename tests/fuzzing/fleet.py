@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import select
 import shutil
@@ -17,8 +16,8 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn
 
 STALLED = 2400
 """Seconds after which a worker sleeps in HDF5, where no alarm of Python reaches it."""
@@ -26,6 +25,12 @@ STALLED = 2400
 
 SHOWN = 10_000
 """Inputs after which the counts are shown."""
+
+TOGETHER = 200
+"""Inputs made by one fork, which takes as long as to make some ten."""
+
+NOT_MADE = ("not made", "", False)
+"""What becomes of an input over which HDF5 crashes or hangs while it is made: nobody has it."""
 
 
 @dataclass
@@ -52,51 +57,65 @@ class Found:
 def work(seed: int, first: int, folder: Path) -> None:
     """Try inputs from `first` on until somebody ends it.
 
-    Prints a line of JSON when each is made, and one when it is done. A fork of this process tries
-    them: HDF5 crashes while it makes some, and to load everything again would take seconds.
+    Prints a line of JSON when each is made, and one when it is done.
     """
     from fuzzing import foreign
     from fuzzing.seeds import contents
-    from fuzzing.trials import ready
+    from fuzzing.trials import ready, trial
 
-    for name in ("seeds", "input"):
-        (folder / name).mkdir(exist_ok=True)
     place = folder / "seeds" / str(first)
-    place.mkdir()
-    whole = contents(place), foreign.contents(place)
+    place.mkdir(parents=True)
+    seeds, others, out = contents(place), foreign.contents(place), sys.stdout
     ready()
-    at = memoryview(mmap.mmap(-1, 16)).cast("q")  # the number under way, and whether it is made
-    at[0] = first
-    while True:
-        with warnings.catch_warnings(action="ignore"):  # Python 3.12 warns of threads, which idle
-            child = os.fork()
-        if not child:
-            _try_from(at, seed, whole, folder / "input")
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code and at[1]:
-            os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
-        if code:  # HDF5 crashes or hangs while it writes such a pool, which is nobody's input
-            print(json.dumps([at[0], "not made", "", False]), flush=True)
-            at[0] += 1
+    for number, command in _made(seed, first, seeds, others, folder):
+        print(json.dumps([number]), file=out, flush=True)
+        if command is None:
+            outcome: tuple[str, str, bool] = NOT_MADE
+        else:
+            os.chdir(place_of(folder, number))
+            found = trial(command)
+            outcome = (*found, found.bad)
+        print(json.dumps([number, *outcome]), file=out, flush=True)
+        if outcome[0] == "memory":
+            return  # a peak is of the whole process, so the next one needs another
 
 
-def _try_from(
-    at: memoryview, seed: int, whole: tuple[Sequence[Any], Mapping[str, bytes]], folder: Path
-) -> NoReturn:
-    """Try inputs until one ends this process, or takes so much memory that it should end."""
-    from fuzzing.trials import prepare, trial
+def place_of(folder: Path, number: int) -> Path:
+    """Folder of an input."""
+    return folder / "inputs" / str(number % TOGETHER)
 
-    out, kind = sys.stdout, ""
-    while kind != "memory":  # a peak is of the whole process, so the next one needs another
-        at[1] = 0
-        command = prepare(seed, at[0], *whole, folder)
-        at[1] = 1
-        print(json.dumps(at[:1].tolist()), file=out, flush=True)
-        found = trial(command)
-        kind = found.kind
-        print(json.dumps([at[0], *found, found.bad]), file=out, flush=True)
-        at[0] += 1
-    os._exit(0)
+
+def _made(
+    seed: int,
+    first: int,
+    seeds: Sequence[dict[str, bytes]],
+    others: Mapping[str, bytes],
+    folder: Path,
+) -> Iterator[tuple[int, list[str] | None]]:
+    """Inputs with their commands, some at a time, made by a fork: HDF5 crashes over a few.
+
+    So whatever befalls the process that tries them is the doing of a command that reads.
+    """
+    from fuzzing.trials import limit_processor, prepare
+
+    (folder / "inputs").mkdir(exist_ok=True)
+    for start in count(first, TOGETHER):
+        commands: list[list[str] | None] = []
+        while (done := len(commands)) < TOGETHER:
+            with warnings.catch_warnings(action="ignore"):  # of threads, which idle
+                end, child = os.pipe(), os.fork()
+            if not child:
+                limit_processor()
+                for number in range(start + done, start + TOGETHER):
+                    command = prepare(seed, number, seeds, others, place_of(folder, number))
+                    os.write(end[1], json.dumps(command).encode() + b"\n")
+                os._exit(0)
+            os.close(end[1])
+            with os.fdopen(end[0], "rb") as lines:
+                commands += [json.loads(line) for line in lines]
+            if os.waitpid(child, 0)[1]:
+                commands.append(None)
+        yield from enumerate(commands, start)
 
 
 def lines_of(worker: subprocess.Popen[bytes]) -> Iterator[list]:
@@ -150,13 +169,10 @@ def _one_worker(
         assert worker.stdout is not None
         worker.stdout.close()
     if under_way is None:
-        if code != -signal.SIGKILL:
-            raise RuntimeError(f"the worker at input {number} ended by itself, with {code}")
-        found.add(number, "not made", "", False)  # it stalled
-        return number + 1
+        raise RuntimeError(f"the worker at input {number} ended by itself, with {code}")
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)
     if keep:
         target = keep / f"{kind} {seed} {under_way}"
-        shutil.copytree(folder / "input", target, dirs_exist_ok=True, symlinks=True)
+        shutil.copytree(place_of(folder, under_way), target, dirs_exist_ok=True, symlinks=True)
     return under_way + 1

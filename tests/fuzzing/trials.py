@@ -165,6 +165,11 @@ def _set_alarms(seconds: float, asleep: float) -> None:
     ):
         signal.signal(number, _alarm)
         signal.setitimer(which, after)
+    limit_processor()
+
+
+def limit_processor() -> None:
+    """Have the system end this process where HDF5 goes on for ever."""
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     most = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + 2 * SECONDS + 1), most))
