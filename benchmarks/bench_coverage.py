@@ -37,7 +37,9 @@ from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.neighbours import PROBES
 from mmselect.core.coverage.products import among_all, among_lists, inverted_lists, put_in_order
-from mmselect.core.features import as_modalities, join
+from mmselect.core.features import as_modalities
+from mmselect.core.joined import joined
+from mmselect.core.unit_rows import unit_rows
 from mmselect.demo import EMOJI
 from mmselect.engine import SERIAL, blas_threads
 
@@ -72,8 +74,7 @@ def plain_kcenter(x, first, picks, clock):
 
 def bench_kcenter(name, features, k, rounds):
     for unit in (False, True):
-        x, _, _ = join(as_modalities(features), unit=unit)
-        x -= x.mean(0)
+        x = joined(as_modalities(features), unit=unit, center=True)[:]
         ours, one, two = [], [], []
         for _ in range(rounds):
             found, seconds = cpu(lambda unit=unit: kcenter(features, k, unit=unit))
@@ -162,9 +163,7 @@ def patched(module, **values):
 
 
 def normalised(features):
-    x, _, _ = join(as_modalities(features), center=True)
-    x *= np.float32(len(features) ** -0.5)
-    return x
+    return unit_rows(as_modalities(features), center=True).whole()
 
 
 def bench_facility(name, features, k, rounds):

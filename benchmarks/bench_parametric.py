@@ -20,7 +20,8 @@ import numpy as np
 from coldstart_data import clustered
 from scipy.sparse import csr_array
 
-from mmselect.core.features import as_modalities, join
+from mmselect.core.features import as_modalities
+from mmselect.core.joined import joined
 from mmselect.core.parametric import parametric as subject
 from mmselect.core.parametric.assignment import Assignment
 from mmselect.engine import blas_threads
@@ -104,7 +105,8 @@ def autograd_step(x, theta, offsets):
 
 def bench(n, k, rate, full):
     features = clustered(n)
-    x, offsets, _ = join(as_modalities(features))
+    points = joined(as_modalities(features), unit=True)
+    x, offsets = points[:], points.offsets
     initial = np.random.default_rng(0).choice(n, k, replace=False)
     print(f"\nn = {n:,}, k = {k:,}, Σd = {x.shape[1]:,}, Adam from {rate:g}, {STEPS} steps")
     timed = STEPS if full else 3

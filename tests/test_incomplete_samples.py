@@ -13,7 +13,7 @@ import pytest
 from conftest import INSTALLED, Result, arrays
 
 import mmselect
-from mmselect.core.features import join
+from mmselect.core.unit_rows import unit_rows
 from mmselect.demo import EMOJI
 from mmselect.pool.writing import PoolWriter
 from mmselect.strategies.registry import BUILT_IN
@@ -476,8 +476,7 @@ def test_lists_find_the_neighbours_of_incomplete_rows(monkeypatch: pytest.Monkey
     has["b"] = (rng.random(n) > 0.15) | ~has["a"]
     cut = {"a": z[:, :16].astype("f4"), "b": z[:, 16:].astype("f4")}
     features = {m: np.where(has[m][:, None], x, 0) for m, x in cut.items()}
-    x, _, _ = join(features, center=True, present=has)
-    x *= np.float32(2**-0.5)
+    x = unit_rows(features, center=True, present=has).whole()
     pairs = patterns_of(has, ["a", "b"], n).pairs()
     s = similarities(x, slice(None), slice(None), pairs)
     monkeypatch.setattr(neighbours, "FLAT_UP_TO", 1000)

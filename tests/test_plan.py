@@ -50,7 +50,7 @@ def test_features_above_the_memory_stay_in_their_file(tmp_path: Path, cli) -> No
     with h5py.File(chunked, "r+") as handle:
         del handle["features/image"]
         handle.create_dataset("features/image", data=x, chunks=(500, 300), compression="gzip")
-    for name in ("coreset", "kmeans", "activeft"):
+    for name in ("coreset", "kmeans", "activeft", "facility"):
         peak, picks = {}, {}
         for pool in (whole, chunked):
             for memory in ("64MB", "1MB"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,10 +13,10 @@ from mmselect.arrays import (
     Array,
     Floats,
     Index,
-    Singles,
     check_budget,
     check_finite,
     check_rows,
+    native,
 )
 from mmselect.core.chosen import over_blocks
 from mmselect.core.presence import (
@@ -30,7 +29,7 @@ from mmselect.core.presence import (
     patterns_of,
 )
 from mmselect.engine import SERIAL, Engine, compute_rows, ranges
-from mmselect.errors import SchemaError, located
+from mmselect.errors import SchemaError
 
 Features: TypeAlias = Mapping[str, Array] | Sequence[Array]
 
@@ -183,7 +182,7 @@ def column_means(array: Array, there: Mask | None = None, engine: Engine = SERIA
 
 
 def _column_sums(_first: int, block: Array) -> Floats:
-    sums: Floats = block.sum(axis=0, dtype=np.float64)
+    sums: Floats = native(block).sum(axis=0, dtype=np.float64)
     return sums
 
 
@@ -234,81 +233,6 @@ def central(array: Array, mean: Floats, there: Mask | None = None) -> Floats:
         total += block[near].sum(axis=0)
         count += int(near.sum())
     return total / count
-
-
-def join(
-    features: Mapping[str, Array],
-    *,
-    unit: bool = True,
-    center: bool = False,
-    present: Present | None = None,
-    engine: Engine = SERIAL,
-) -> tuple[Singles, tuple[int, ...], dict[str, int]]:
-    """Put the modalities side by side, each row of each modality on its unit sphere.
-
-    Parameters
-    ----------
-    features : mapping of str to array, each (n, d_m)
-        As :func:`as_modalities` or :func:`checked` gives them.
-    unit : bool
-        Divide each row of each modality by its norm; a zero row stays zero, centred or not.
-    center : bool
-        Remove each modality's mean first.
-    present : mapping of str to (n,) ndarray of bool, optional
-        Which rows have a modality; the features of the others are zeros and count for no mean.
-        :func:`mmselect.core.joined.joined` puts the mean there.
-    engine : Engine
-
-    Returns
-    -------
-    joined : float32 array, shape (n, Σ d_m)
-        With `unit`, the product of two rows is the sum of the cosines of their modalities.
-    offsets : tuple of int, length m + 1
-        Modality number m fills the columns ``offsets[m]:offsets[m + 1]``.
-    zero_rows : dict of str to int
-        Rows of each modality without a direction, of those that have it.
-
-    Raises
-    ------
-    DataError
-        If a row holds nan or an infinity, or is too large.
-
-    Examples
-    --------
-    >>> joined, offsets, zero = join({"a": np.array([[3.0, 4.0]]), "b": np.array([[0.0]])})
-    >>> joined.tolist(), offsets, zero
-    ([[0.6000000238418579, 0.800000011920929, 0.0]], (0, 2, 3), {'a': 0, 'b': 1})
-    """
-    n = len(next(iter(features.values())))
-    offsets = (0, *(int(end) for end in np.cumsum([a.shape[1] for a in features.values()])))
-    joined = np.empty((n, offsets[-1]), dtype=np.float32)
-    zero_rows = {}
-    for (name, array), (left, right) in zip(features.items(), pairwise(offsets), strict=True):
-        with located(dataset=name):
-            there, part = (present or {}).get(name), joined[:, left:right]
-            zero_rows[name] = _fill(part, array, unit, center, there, engine)
-            if there is not None:
-                zero_rows[name] -= int((~there).sum())
-                part[~there] = 0
-    return joined, offsets, zero_rows
-
-
-def _fill(
-    out: Singles, array: Array, unit: bool, center: bool, there: Mask | None, engine: Engine
-) -> int:
-    mean = column_means(array, there, engine) if center else None
-
-    def fill(first: int, block: Array) -> int:
-        norms = row_norms(block, first)
-        if mean is not None:
-            block = block - mean
-            norms = centred_norms(block, norms, array.dtype)
-        scale = inverse(norms)
-        filled = out[first : first + len(block)]
-        filled[:] = block * scale[:, None] if unit else block
-        return int((norms == 0).sum())
-
-    return sum(over_blocks(fill, array, engine, "normalising rows"))
 
 
 def inverse(norms: Floats) -> Floats:

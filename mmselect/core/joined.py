@@ -20,7 +20,7 @@ from mmselect.tasks import concurrent
 
 @dataclass(frozen=True)
 class Joined:
-    """Rows as :func:`mmselect.core.features.join` gives them, less an origin, never all in memory.
+    """Rows of all modalities, less an origin, never all in memory.
 
     Build it with :func:`joined`. A slice or an array of positions gives rows in float32.
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import Array, Floats, Index, Rows, Singles
 from mmselect.core.chosen import Chosen
 from mmselect.errors import DataError, SchemaError
 
@@ -195,12 +195,12 @@ class Pairs:
         return found
 
 
-def similarities(x: Singles, rows: Any, others: Any, pairs: Pairs | None) -> Singles:
+def similarities(x: Rows, rows: Any, others: Any, pairs: Pairs | None) -> Singles:
     """Similarities of some rows of `x` with others: products, times a factor of their patterns.
 
     Parameters
     ----------
-    x : (n, d) ndarray of float32
+    x : (n, d) Rows of float32
         A product of two complete rows is their similarity.
     rows, others : slice or ndarray of int
     pairs : Pairs, optional
@@ -213,7 +213,14 @@ def similarities(x: Singles, rows: Any, others: Any, pairs: Pairs | None) -> Sin
     >>> similarities(x, slice(0, 2), slice(0, 1), pairs).tolist()
     [[2.0], [1.0]]
     """
-    products: Singles = x[rows] @ x[others].T
+    left = x[rows]
+    same = isinstance(rows, slice) and isinstance(others, slice) and rows == others
+    return compared(left, left if same else x[others], rows, others, pairs)
+
+
+def compared(left: Singles, right: Singles, rows: Any, others: Any, pairs: Pairs | None) -> Singles:
+    """:func:`similarities` of rows that are there: those in `rows`, and those in `others`."""
+    products: Singles = left @ right.T
     if pairs is not None:
         products *= pairs.of(rows, others)
     return products

@@ -20,6 +20,7 @@ from mmselect.core.joined import joined
 from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.nearest import nearest_picks
 from mmselect.core.sampling.points import feature_points
+from mmselect.core.unit_rows import held_as
 from mmselect.engine import SERIAL
 from mmselect.errors import located
 from mmselect.strategies.record import Batch, Nearest, Picks
@@ -181,19 +182,23 @@ def centres_footprint(request: Any, k: int) -> int:
     return int(held + 170 * n + 32 * k * width + request.engine.threads * block + 20e6)
 
 
-def facility_footprint(request: Any, k: int) -> int:
+def facility_footprint(request: Any, _k: int) -> int:
     """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
     n, given = len(request.candidates), request.parameters
+    columns = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
     if is_exact(given.get("form", "auto"), n):
         matrix = 4 * n * n
         each = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
         own = matrix if matrix <= MATRIX_BYTES else each
-        return holding(6, 110e6)(request, k) + own
+        held, rows, width = held_features(request)
+        stored, made = held_as(columns, rows, request.engine.memory)
+        features = stored * held + made * 4 * n * width
+        return int(features + own + 110e6)
     _, n, width = held_features(request)
     pairs = n * min(given.get("neighbours", NEIGHBOURS), n)
     searching = request.engine.threads * (SEARCHING + SEARCHING_EACH * n)
     search = 4 * n * width + 8 * pairs + searching
-    return int(max(search, 16.5 * pairs)) + 80_000_000  # faiss, and pairs in two orders
+    return int(max(search, 16.5 * pairs)) + 110_000_000  # faiss, and pairs in two orders
 
 
 def kept_neighbours(batch: Batch) -> tuple[Path, int] | None:

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmselect import tasks
+from mmselect.core import unit_rows as unit_rows_module
+from mmselect.core.chosen import Chosen
 from mmselect.core.coverage import (
     ahead,
     columns,
@@ -18,15 +21,15 @@ from mmselect.core.coverage import (
     survey,
     traversal,
 )
-from mmselect.core.coverage import facility as facility_module
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.kmeans import kmeans
 from mmselect.core.coverage.lloyd import lloyd
 from mmselect.core.coverage.matching import match_distinct
-from mmselect.core.features import as_modalities, join
+from mmselect.core.features import as_modalities
 from mmselect.core.joined import joined
 from mmselect.core.sampling.start import kmeans_plusplus
+from mmselect.core.unit_rows import unit_rows
 from mmselect.engine import Engine
 from mmselect.errors import BudgetError, DataError, ParameterError, SchemaError, SelectionError
 
@@ -186,23 +189,57 @@ def test_kcenter_of_few_picks_measures_few_distances():
 
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_rows_made_when_asked_for_are_those_of_join(unit, dtype):
+def test_rows_made_when_asked_for(unit, dtype):
     features = pool(700, dtype=dtype)
     features[1][3] = 0
     named = as_modalities(features)
-    whole, _, zero_rows = join(named, unit=unit)
+    wide = [feature.astype(np.float64) for feature in features]
+    if unit:
+        lengths = [np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in wide]
+        wide = [x / length for x, length in zip(wide, lengths, strict=True)]
+    whole = np.concatenate(wide, axis=1)
     how = {"unit": unit, "center": True, "engine": Engine(3)}
     points, index = joined(named, **how), np.array([3, 699, 0])
-    assert points.zero_rows == zero_rows
+    assert points.zero_rows == {"0": 0, "1": 1}
     np.testing.assert_allclose(points.exact(index), whole[index], rtol=1e-6)
-    np.testing.assert_allclose(points.mean, whole.mean(axis=0, dtype=np.float64), atol=1e-6)
+    np.testing.assert_allclose(points.mean, whole.mean(axis=0), atol=1e-6)
     less = points[index]
     np.testing.assert_allclose(less, whole[index] - points.mean, atol=1e-6)
     assert less.dtype == np.float32
     features[1][8, 2] = np.nan
-    for make in (join, joined):
+    for make in (unit_rows, joined):
         with pytest.raises(DataError, match="1: row 8: expected finite numbers"):
-            make(named, unit=unit)
+            make(named)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_unit_rows_made_when_asked_for(center, dtype, monkeypatch):
+    monkeypatch.setattr(unit_rows_module, "READ", 100)
+    monkeypatch.setattr(unit_rows_module, "STRIP", 30)
+    features = pool(700, dtype=dtype)
+    features[1][3] = 0
+    has = {"0": np.arange(700) % 5 > 0}
+    features[0][~has["0"]] = 0
+    wide = []
+    for x, there in zip(features, (has["0"], slice(None)), strict=True):
+        z = x.astype(np.float64)
+        z -= z[there].mean(axis=0) if center else 0
+        z *= x.any(axis=1, keepdims=True)
+        wide.append(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-9))
+    plain = np.concatenate(wide, axis=1) / 2**0.5
+    rows = unit_rows(as_modalities(features), center=center, present=has, engine=Engine(3))
+    assert rows.zero_rows == {"0": 0, "1": 1}
+    np.testing.assert_allclose(rows.whole(), plain, atol=1e-7)
+    order, index = np.random.default_rng(0).permutation(700)[:650], np.array([640, 3, 7, 3])
+    some = rows.chosen(order)
+    assert some.whole(Engine(2)).tobytes() == rows[order].tobytes()
+    assert some[index].tobytes() == rows[order[index]].tobytes()
+    assert some.chosen(index)[1:3].tobytes() == rows[order[index][1:3]].tobytes()
+    products = rows.products(index, index[::-1])
+    np.testing.assert_allclose(products, (plain[index] * plain[index[::-1]]).sum(1), atol=1e-12)
+    one = rows.products(index, index[:1])
+    np.testing.assert_allclose(one, plain[index] @ plain[index[0]], atol=1e-12)
 
 
 def test_kcenter_reports_progress():
@@ -287,16 +324,6 @@ def test_facility_is_the_naive_greedy(center, labeled):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-4, atol=1e-5)
 
 
-def test_candidates_are_moved_up_without_a_second_copy(monkeypatch):
-    monkeypatch.setattr(facility_module, "TILE", 7)
-    x = np.arange(120, dtype=np.float32).reshape(60, 2)
-    rows = np.setdiff1d(np.arange(60), [0, 1, 8, 30, 59])
-    expected = x[rows]
-    moved = facility_module._moved_up(x, rows)
-    assert np.shares_memory(moved, x)
-    np.testing.assert_array_equal(moved, expected)
-
-
 WAYS = {
     "matrix": {},
     "draft": {"PAIRS": 1, "MATRIX_BYTES": 0},
@@ -329,6 +356,41 @@ def test_facility_from_wherever_similarities_come(similarities_from, weighed):
     if similarities_from in ("pairs soon", "pairs"):
         assert found.work["passes"] <= 2
         assert found.work["columns"] < 600
+
+
+class OnDisk:
+    """Rows that any thread may read, and how many were read each time."""
+
+    plain = True
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.counts = array, array.shape, array.dtype, []
+
+    def __getitem__(self, index):
+        block = self.array[index]
+        self.counts.append(len(block))
+        return block
+
+
+@pytest.mark.usefixtures("similarities_from")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_facility_from_a_file_is_facility_in_memory(dtype, threads, monkeypatch):
+    monkeypatch.setattr(unit_rows_module, "READ", 50)
+    monkeypatch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 2000)
+    monkeypatch.setattr(columns, "BATCH", 40)
+    features, labeled = pool(600, dtype=dtype), np.arange(0, 600, 40)
+    held = facility(features, 200, labeled=labeled)
+    for memory in (1, 10**9):
+        sources = [OnDisk(x) for x in features]
+        some = [Chosen(source, np.arange(600)) for source in sources]
+        found = facility(some, 200, labeled=labeled, engine=Engine(threads, memory=memory))
+        assert found.picks.tolist() == held.picks.tolist()
+        assert found.gains.tobytes() == held.gains.tobytes()
+        for source in sources:  # a sample of a thousand rows says whether the mean is typical
+            whole = [count for count in source.counts if count > 150]
+            assert len(whole) <= (1 if memory == 1 else 2)
+            assert (sum(source.counts) > 3 * 600) == (memory == 1)
 
 
 @pytest.mark.usefixtures("similarities_from")
@@ -491,7 +553,7 @@ def test_a_wrong_draft_costs_time_only(monkeypatch):
 def test_bounds_hold_for_any_two_covers(differ):
     """At least the true gains, whatever was drafted; exact once they are tightened."""
     rng = np.random.default_rng(5)
-    x, _, _ = join(as_modalities(pool(300)), center=True)
+    x = unit_rows(as_modalities(pool(300)), center=True).whole()
     weights = rng.gamma(0.5, size=300)
     s = x.astype(np.float64) @ x.T.astype(np.float64)
     known = columns.Columns(x, weights, Engine(2))
@@ -577,7 +639,7 @@ def test_facility_with_inverted_lists(monkeypatch):
 def test_neighbours_are_the_most_similar_rows(monkeypatch, count):
     monkeypatch.setattr(products, "TILE", 200)
     monkeypatch.setattr(products, "QUERIES", 64)
-    x, _, _ = join(as_modalities(pool(500)), center=True)
+    x = unit_rows(as_modalities(pool(500)), center=True).whole()
     x[::7] = x[3]  # rows that are equally similar
     similar, found = products.among_all(x, count, Engine(2))
     s = x.astype(np.float64) @ x.astype(np.float64).T
@@ -604,7 +666,7 @@ def test_lists_are_searched_as_faiss_does(monkeypatch, memory):
 
     monkeypatch.setattr(products, "PRODUCTS", memory)
     monkeypatch.setattr(products, "LISTED", 700)
-    x, _, _ = join(as_modalities(pool(3000, groups=40)), center=True)
+    x = unit_rows(as_modalities(pool(3000, groups=40)), center=True).whole()
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(40), 40, 60, faiss.METRIC_INNER_PRODUCT)
     index.train(x)
     index.add(x)

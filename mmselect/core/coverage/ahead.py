@@ -11,7 +11,7 @@ from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.columns import BATCH, TILE, Columns, Mask, excess
 from mmselect.core.coverage.drafting import Cells, Drafter
 from mmselect.core.coverage.survey import ROUNDING, Edges, survey, tile_gains
-from mmselect.core.presence import similarities
+from mmselect.core.presence import compared
 from mmselect.engine import ranges
 
 COVERS = 10
@@ -89,7 +89,7 @@ class Ahead:
         most: float,
     ) -> None:
         self.columns, self.rounding, self.picks = columns, rounding, list[int]()
-        self.blind = ~columns.x.any(axis=1)  # similar to nothing
+        self.blind = _blind(columns)
         covers, few = self._draft(best, taken, left, allowed, most)
         self.steps, self.made = _spread(len(covers)), 0
         self.covers = np.stack([covers[step] for step in self.steps])
@@ -108,9 +108,10 @@ class Ahead:
         columns, covers, drafter = self.columns, [best], None
         n = len(best)
         rows = np.arange(0, n, max(n // SAMPLED, 1))
-        sample = similarities(columns.x, rows, slice(None), columns.pairs)
+        sample = list(self._with_all(rows))
         while True:
-            above = np.count_nonzero(sample > self._least(covers[-1])[rows, None])
+            least = self._least(covers[-1])[rows, None]
+            above = sum(np.count_nonzero(products > least) for _, products in sample)
             few = bool(above / len(rows) * n < most)
             if few or len(self.picks) >= min(left, STEPS):
                 return covers, few
@@ -159,15 +160,17 @@ class Ahead:
 
         def change(candidates: tuple[int, int]) -> Floats:
             total = np.zeros((len(numbers), candidates[1] - candidates[0]))
+            own = columns.x[slice(*candidates)]
             for start, stop in ranges(0, len(clients), PIECE):
                 some = clients[start:stop]
-                products = similarities(columns.x, slice(*candidates), some, columns.pairs)
+                part = slice(*candidates)
+                products = compared(own, columns.x[some], part, some, columns.pairs)
                 had = tile_gains(products, old[:, None, some], counts[some], rows=False)
                 have = tile_gains(products, new[:, None, some], counts[some], rows=False)
                 total += have - (1 - 2 * ROUNDING) * had  # so that it errs upwards
             return total
 
-        changes = columns.engine.map(change, ranges(0, len(columns.x), TILE))
+        changes = columns.engine.map(change, ranges(0, len(self.least), TILE))
         self.gains[numbers] += np.concatenate(list(changes), axis=1)
         self.covers[numbers] = new
         self.spent += len(clients)
@@ -202,14 +205,18 @@ class Ahead:
             candidates, some = near(), clients[start:stop]
             if not len(candidates):
                 return
+            there = columns.x[some]
 
-            def change(part: tuple[int, int], candidates: Index, some: Index) -> Floats:
-                products = similarities(columns.x, candidates[slice(*part)], some, columns.pairs)
+            def change(
+                part: tuple[int, int], candidates: Index, some: Index, there: Singles
+            ) -> Floats:
+                rows = candidates[slice(*part)]
+                products = compared(columns.x[rows], there, rows, some, columns.pairs)
                 had = excess(products.copy(), cover[some], weights[some])
                 lost: Floats = had + slack[some].sum()
                 return excess(products, best[some], weights[some]) - lost
 
-            parts = ((part, candidates, some) for part in ranges(0, len(candidates), BATCH))
+            parts = ((part, candidates, some, there) for part in ranges(0, len(candidates), BATCH))
             changes = columns.engine.map(lambda task: change(*task), parts)
             bounds[candidates] += np.concatenate(list(changes))
             bound(candidates, bounds[candidates])
@@ -238,9 +245,24 @@ class Ahead:
     def _pairs(self, clients: Index, least: Singles) -> Iterator[Edges]:
         for start, stop in ranges(0, len(clients), BATCH):
             rows = clients[start:stop]
-            products = similarities(self.columns.x, rows, slice(None), self.columns.pairs)
-            row, column = np.divmod(np.flatnonzero(products > least[rows, None]), len(least))
-            yield rows[row].astype(np.int32), column.astype(np.int32), products[row, column]
+            for first, products in self._with_all(rows):
+                row, column = np.nonzero(products > least[rows, None])
+                value = products[row, column]
+                yield rows[row].astype(np.int32), (column + first).astype(np.int32), value
+
+    def _with_all(self, rows: Index) -> Iterator[tuple[int, Singles]]:
+        """Similarities of some rows to all, some of them at a time: from which on, and these."""
+        columns = self.columns
+        own = columns.x[rows]
+        for start, stop in ranges(0, len(columns.weights), TILE):
+            part = slice(start, stop)
+            yield start, compared(own, columns.x[part], rows, part, columns.pairs)
+
+
+def _blind(columns: Columns) -> Mask:
+    """Rows of zeros, which are similar to nothing."""
+    tiles = ranges(0, len(columns.weights), TILE)
+    return ~np.concatenate([columns.x[start:stop].any(axis=1) for start, stop in tiles])
 
 
 def _spread(count: int) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, ranges
 
@@ -70,7 +70,7 @@ class Columns:
 
     Parameters
     ----------
-    x : float32 array, shape (n, d)
+    x : float32 Rows, shape (n, d)
         Products of rows are similarities.
     weights : float64 array, shape (n,)
     engine : Engine
@@ -93,9 +93,9 @@ class Columns:
     """
 
     def __init__(
-        self, x: Singles, weights: Floats, engine: Engine, pairs: Pairs | None = None
+        self, x: Rows, weights: Floats, engine: Engine, pairs: Pairs | None = None
     ) -> None:
-        n = len(x)
+        n = x.shape[0]
         self.x, self.weights, self.engine, self.pairs = x, weights, engine, pairs
         self.held = np.empty((min(max(engine.memory // (4 * n), BATCH), n), n), dtype=np.float32)
         self.slot, self.owner = np.full(n, -1), np.full(len(self.held), -1)
@@ -104,7 +104,7 @@ class Columns:
     def of(self, candidate: int) -> Singles:
         """Similarities of all clients to a candidate, (n,)."""
         if self.slot[candidate] < 0:
-            self.gains(np.array([candidate]), np.zeros(len(self.x), np.float32))
+            self.gains(np.array([candidate]), np.zeros(len(self.weights), np.float32))
         column: Singles = self.held[self.slot[candidate]]
         return column
 
@@ -132,7 +132,7 @@ class Columns:
             return excess(self.held[slots, part], best[part], self.weights[part])
 
         total = np.zeros(len(candidates))
-        for sums in self.engine.map(tile, ranges(0, len(self.x), TILE)):
+        for sums in self.engine.map(tile, ranges(0, len(self.weights), TILE)):
             total += sums
         return total
 

@@ -10,7 +10,7 @@ import numpy as np
 from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.columns import TILE, Columns, Mask, settle
-from mmselect.core.presence import similarities
+from mmselect.core.presence import compared
 from mmselect.engine import ranges
 
 CELLS = 1024
@@ -47,27 +47,32 @@ class Cells:
     def __init__(self, columns: Columns) -> None:
         from scipy.sparse import csr_array
 
-        x, pairs, n = columns.x, columns.pairs, len(columns.x)
+        x, pairs, n = columns.x, columns.pairs, columns.x.shape[0]
         sampled = np.linspace(0, n - 1, min(CELLS, n)).astype(np.intp)
+        chosen = x[sampled]
 
         def nearest(rows: tuple[int, int]) -> Index:
-            found: Index = similarities(x, slice(*rows), sampled, pairs).argmax(axis=1)
+            part = slice(*rows)
+            found: Index = compared(x[part], chosen, part, sampled, pairs).argmax(axis=1)
             return found
 
         def likeness(rows: tuple[int, int]) -> Singles:
-            products: Singles = x[slice(*rows)] @ means.T
-            return products if pairs is None else products * pairs.of(slice(*rows), sampled)
+            part = slice(*rows)
+            return compared(x[part], means, part, sampled, pairs)
 
         tiles = list(ranges(0, n, TILE))
         self.cell = np.concatenate(list(columns.engine.map(nearest, tiles, "sorting into cells")))
         self.client_weights = columns.weights
         self.weights = np.bincount(self.cell, columns.weights, len(sampled))
         share = (columns.weights * self._inverse()[self.cell]).astype(np.float32)
-        places = (self.cell, np.arange(n))
-        means = csr_array((share, places), shape=(len(sampled), n)) @ x
+        means = np.zeros(chosen.shape, np.float32)
+        for start, stop in tiles:
+            places = (self.cell[start:stop], np.arange(stop - start))
+            shape = (len(sampled), stop - start)
+            means += csr_array((share[start:stop], places), shape=shape) @ x[start:stop]
         self.likeness = np.concatenate(list(columns.engine.map(likeness, tiles, "drafting")))
         some = np.arange(0, n, max(n // SAMPLED, 1))
-        apart = similarities(x, some, sampled, pairs) - self.likeness[some]
+        apart = compared(x[some], chosen, some, sampled, pairs) - self.likeness[some]
         self.blur = np.float32(max(BLUR * float(apart.std()), 1e-6))
 
     def _inverse(self) -> Floats:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.ahead import Ahead
 from mmselect.core.coverage.columns import Columns, Mask, settle
 from mmselect.core.coverage.gains import STRIP, all_products, covered_sum
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
-from mmselect.core.coverage.similarity import Similarity, rounding_of
+from mmselect.core.coverage.similarity import exact_similarities, rounding_of
 from mmselect.core.coverage.survey import Edges
 from mmselect.core.features import Given
+from mmselect.core.unit_rows import UnitRows
 from mmselect.engine import Engine, Progress, ranges
 
 if TYPE_CHECKING:
@@ -56,17 +57,18 @@ class ExactGreedy:
 
     def __init__(
         self,
-        x: Singles,
+        x: Rows,
         given: Given,
-        exactly: Similarity,
+        every: UnitRows,
         best: Floats,
         weights: Floats | None,
         engine: Engine,
         allowed: Allowed | None = None,
     ) -> None:
         n, d = x.shape
-        self.x, self.exactly, self.k, self.engine = x, exactly, given.k, engine
+        self.x, self.every, self.k, self.engine = x, every, given.k, engine
         self.rows, self.pairs = given.candidates, given.pairs(given.candidates)
+        self.pool_pairs = given.pairs()
         self.allowed = allowed
         self.weights = np.ones(n) if weights is None else weights
         # The rounding errors of n similarities are independent, so their sum grows like √n.
@@ -89,9 +91,10 @@ class ExactGreedy:
         """Pick until the budget is spent: picks in order, and what each added."""
         size = self.k if self.allowed is None else self.allowed.most
         picks, gains = np.empty(size, dtype=np.int64), np.zeros(size)
-        self.gain = np.full(len(self.x), np.inf)
+        n = len(self.best)
+        self.gain = np.full(n, np.inf)
         if self.matrix is not None:
-            every = np.arange(len(self.x))
+            every = np.arange(n)
             self.gain = self._sums(self.matrix, every, self.best, np.full_like(self.best, np.inf))
         step = 0
         while step < self.k if self.allowed is None else not self.allowed.done:
@@ -136,7 +139,7 @@ class ExactGreedy:
         if not pairs and (ahead is None or ahead.worn):
             state = (self.columns, self.best, self.taken, left, self.allowed)
             self.ahead = ahead = Ahead(
-                *state, self.rounding, 0.9 * max(PAIRS, PAIRS_EACH * len(self.x))
+                *state, self.rounding, 0.9 * max(PAIRS, PAIRS_EACH * len(self.best))
             )
             self.work["passes"] += 1
             pairs = ahead.pairs(self.best)
@@ -168,7 +171,7 @@ class ExactGreedy:
         """Hold the pairs that still matter, and nothing else."""
         from scipy.sparse import coo_array
 
-        n = len(self.x)
+        n = len(self.best)
         self.ahead = None
         del self.columns
         clients, candidates, values = (np.concatenate(part) for part in zip(*pairs, strict=True))
@@ -188,8 +191,8 @@ class ExactGreedy:
             rows = clients[chosen]
             return covered_sum(matrix[rows], old[chosen], new[chosen], self.weights[rows])
 
-        total = np.zeros(len(self.x))
-        strips = ranges(0, len(clients), max(STRIP // len(self.x), 1))
+        total = np.zeros(len(self.best))
+        strips = ranges(0, len(clients), max(STRIP // len(self.best), 1))
         for found in self.engine.map(sums, strips):
             total += found
         return total
@@ -246,7 +249,8 @@ class ExactGreedy:
 
     def _likeness(self, rows: Index, candidate: int) -> Floats:
         self.work["decided"] += len(rows)
-        return self.exactly.between(self.rows[rows], self.rows[[candidate]])
+        one = self.rows[[candidate]]
+        return exact_similarities(self.every, self.rows[rows], one, self.pool_pairs)
 
     def _cover(self, pick: int) -> float:
         """Make a pick, and return what it adds, in float64."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Floats, Rows
 from mmselect.core.chosen import held
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.coverage.exact import TILE, ExactGreedy
+from mmselect.core.coverage.exact import ExactGreedy
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.neighbours import sparse_greedy
-from mmselect.core.coverage.similarity import Similarity, labeled_cover
+from mmselect.core.coverage.similarity import labeled_cover
 from mmselect.core.coverage.sparse import NEIGHBOURS, edges_among, known_neighbours
-from mmselect.core.features import Features, Given, checked, join
+from mmselect.core.features import Features, Given, checked
 from mmselect.core.limits import check_limits
 from mmselect.core.presence import Present
-from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
+from mmselect.core.unit_rows import held_as, unit_rows
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 from mmselect.errors import ParameterError
 
 EXACT_UP_TO = 50_000
@@ -94,7 +94,8 @@ def facility(
     Raises
     ------
     SchemaError, DataError, BudgetError, SelectionError
-        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`.
+        See :func:`mmselect.core.features.checked` and
+        :func:`mmselect.core.unit_rows.unit_rows`.
     ParameterError
         If `form`, `neighbours` or `weights` is not as above.
 
@@ -138,16 +139,19 @@ def _exactly(
     engine: Engine,
     progress: Progress | None,
 ) -> Coverage:
-    """Pick by all similarities, from features in memory."""
-    given = replace(given, features={name: held(part) for name, part in given.features.items()})
-    x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
-    x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
-    similarity = Similarity(given, center)
-    best = labeled_cover(x, given, similarity, engine)
-    clients = _moved_up(x, given.candidates)
-    greedy = ExactGreedy(clients, given, similarity, best, scale, engine, allowed)
+    """Pick by all similarities; rows are made anew each time where they are not held."""
+    how: dict[str, Any] = {"center": center, "present": given.present, "engine": engine}
+    features, n = given.features, len(given.candidates) + len(given.labeled)
+    stored, made = held_as([*features.values()], n, engine.memory)
+    if stored:
+        features = {name: held(array) for name, array in features.items()}
+    every = unit_rows(features, **how)
+    best = labeled_cover(every, given, engine)
+    chosen = every.chosen(given.candidates)
+    clients: Rows = chosen.whole(engine) if made else chosen
+    greedy = ExactGreedy(clients, given, every, best, scale, engine, allowed)
     picks, gains = greedy.run(progress)
-    return Coverage(given.candidates[picks], gains, "exact", zero_rows, greedy.work)
+    return Coverage(given.candidates[picks], gains, "exact", every.zero_rows, greedy.work)
 
 
 def _scaled(weights: Floats | None, clients: int) -> Floats | None:
@@ -164,11 +168,3 @@ def _scaled(weights: Floats | None, clients: int) -> Floats | None:
         raise ParameterError(f"weights: expected finite numbers of at least 0, {found}")
     mean = scale.mean()
     return scale / mean if mean > 0 else None
-
-
-def _moved_up(x: Singles, rows: Index) -> Singles:
-    """Rows of `x` in ascending order, moved to its beginning: no second copy of the features."""
-    if len(rows) < len(x):
-        for start, stop in ranges(0, len(rows), TILE):
-            x[start:stop] = x[rows[start:stop]]
-    return x[: len(rows)]

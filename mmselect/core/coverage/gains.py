@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Singles
+from mmselect.arrays import Floats, Rows, Singles
 from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, ranges
 
@@ -58,7 +58,7 @@ def triangle(n: int, tile: int) -> Iterator[Tiles]:
 
 
 def all_products(
-    x: Real, engine: Engine, tile: int | None = None, pairs: Pairs | None = None
+    x: Rows, engine: Engine, tile: int | None = None, pairs: Pairs | None = None
 ) -> Real:
     """Products of all rows with all, or similarities, (n, n), symmetric to the last bit.
 
@@ -68,16 +68,19 @@ def all_products(
     >>> all_products(np.array([[1, 0], [2, 1]], dtype=np.float32), SERIAL).tolist()
     [[1.0, 2.0], [2.0, 5.0]]
     """
-    products = np.empty((len(x), len(x)), dtype=x.dtype)
+    n = x.shape[0]
+    products = np.empty((n, n), dtype=x.dtype)
 
     def row_of_tiles(tiles: Tiles) -> None:
         a, b = tiles[0]
+        own = x[a:b]
         for start, stop in tiles:
-            block = np.matmul(x[a:b], x[start:stop].T, out=products[a:b, start:stop])
+            others = x[start:stop] if start > a else own
+            block = np.matmul(own, others.T, out=products[a:b, start:stop])
             if pairs is not None:
                 block *= pairs.of(slice(a, b), slice(start, stop))
             if start > a:
                 products[start:stop, a:b] = block.T
 
-    list(engine.map(row_of_tiles, triangle(len(x), tile or TILE), "comparing all pairs"))
+    list(engine.map(row_of_tiles, triangle(n, tile or TILE), "comparing all pairs"))
     return products

@@ -68,7 +68,7 @@ def kcenter(
     Raises
     ------
     SchemaError, DataError, BudgetError, SelectionError
-        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.features.join`.
+        See :func:`mmselect.core.features.checked` and :func:`mmselect.core.joined.joined`.
 
     Examples
     --------

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmselect.arrays import Array, Index, Singles
 from mmselect.core.chosen import over_blocks
 from mmselect.core.coverage import neighbours
-from mmselect.core.features import Given, join
+from mmselect.core.features import Given
 from mmselect.core.presence import Present
+from mmselect.core.unit_rows import unit_rows
 from mmselect.engine import Engine, ranges
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def known_neighbours(given: Given, count: int, center: bool, engine: Engine) -> 
     count = min(count, n)
 
     def search() -> Known:
-        x, _, zero_rows = join(given.features, center=center, present=given.present, engine=engine)
-        x *= np.float32(len(given.features) ** -0.5)  # a product of complete rows: the mean cosine
+        how: dict[str, Any] = {"center": center, "present": given.present, "engine": engine}
+        every = unit_rows(given.features, **how)
+        x = every.whole(engine)  # rows of any list are asked for again and again
         similar, found, name = neighbours.nearest_neighbours(x, count, engine, given.pairs())
-        zeros = np.array([*zero_rows.values()])
+        zeros = np.array([*every.zero_rows.values()])
         return {"similar": similar, "found": found, "name": np.array(name), "zero_rows": zeros}
 
     def valid(known: Known) -> bool:

@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Floats, Singles
+from mmselect.arrays import Floats, Rows, Singles
 from mmselect.core.coverage.gains import TILE, Tiles, triangle
-from mmselect.core.presence import Pairs, similarities
+from mmselect.core.presence import Pairs, compared
 from mmselect.engine import Engine, ranges
 
 STRIP = 64
@@ -24,7 +24,7 @@ Edges: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], Singles]
 
 
 def survey(
-    x: Singles,
+    x: Rows,
     covers: Singles,
     least: Singles | None,
     weights: Floats,
@@ -37,7 +37,7 @@ def survey(
 
     Parameters
     ----------
-    x : float32 array, shape (n, d)
+    x : float32 Rows, shape (n, d)
         Products of rows are similarities.
     covers : float32 array, shape (covers, n)
         What clients have, for each cover.
@@ -62,7 +62,7 @@ def survey(
     >>> gains.tolist(), edges[0].tolist()
     ([[1.0, 1.0], [1.0, 0.5]], [0, 1])
     """
-    n, counts = len(x), weights.astype(np.float32)
+    n, counts = x.shape[0], weights.astype(np.float32)
     work = partial(_row_of_tiles, x, covers, least, counts, pairs)
     total = np.zeros((len(covers), n))
     found: list[Edges] = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))]
@@ -74,16 +74,18 @@ def survey(
 
 
 def _row_of_tiles(
-    x: Singles,
+    x: Rows,
     covers: Singles,
     least: Singles | None,
     counts: Singles,
     pairs: Pairs | None,
     tiles: Tiles,
 ) -> tuple[Floats, list[Edges]]:
-    (a, b), gains, edges = tiles[0], np.zeros((len(covers), len(x))), []
+    (a, b), gains, edges = tiles[0], np.zeros(covers.shape), []
+    own = x[a:b]
     for start, stop in tiles:
-        products = similarities(x, slice(a, b), slice(start, stop), pairs)
+        tile = x[start:stop] if start > a else own
+        products = compared(own, tile, slice(a, b), slice(start, stop), pairs)
         by_columns = tile_gains(products, covers[:, a:b, None], counts[a:b], rows=True)
         gains[:, start:stop] += by_columns
         if start > a:
