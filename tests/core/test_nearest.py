@@ -34,7 +34,8 @@ def by_groups(points, picks):
     tiles, some = Tiles(), points.measured(picks, gather(points.sources, picks))
     tiles.add(unit(some[0]), some[1])
     groups = by_class(tiles.since(0))
-    assert sorted(groups.order.tolist()) == list(range(len(picks)))
+    zero = np.flatnonzero(some[1] == 0)[1:]
+    assert sorted([*groups.order, *zero]) == list(range(len(picks)))
     return nearest_of_groups(points, groups, rows, gather(points.sources, rows))
 
 
@@ -110,8 +111,9 @@ def test_samples_without_a_direction_have_a_nearest_pick(kind):
     points, picks = GradientPoints(logits, features), np.arange(499, 150, -1)
     assert_plain(points, picks)
     if kind in ("nothing", "one class"):
-        squared, which, _ = by_groups(points, picks)
+        squared, which, pairs = by_groups(points, picks)
         assert not squared.any() and not which.any()
+        assert (pairs == 1).all()
 
 
 def structured(n=5000, k=400):

@@ -27,7 +27,7 @@ class Groups:
     Attributes
     ----------
     order : (k,) ndarray of int
-        Which point lies where.
+        Which point lies where; of those of length 0 the first alone.
     starts : list of int
         Where each group begins, and the end.
     units : tuple of (k, width) ndarray of float32
@@ -94,6 +94,8 @@ def by_class(tiles: list[Tile]) -> Groups:
     norms = np.concatenate([lengths for _, _, lengths in tiles])
     own = np.concatenate([np.abs(units[0]).argmax(axis=1) for _, units, _ in tiles])
     order = np.lexsort((norms, own))
+    # Points of length 0 are one point, for which the earliest stands.
+    order = order[np.isin(order, np.flatnonzero(norms == 0)[1:], invert=True)]
     ends = np.flatnonzero(np.diff(own[order], append=-1)) + 1
     least, most = GROUP
     starts = [0]
