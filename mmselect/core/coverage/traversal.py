@@ -12,7 +12,7 @@ from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
 from mmselect.core.joined import Joined
-from mmselect.engine import Engine, Progress, ranges
+from mmselect.engine import SERIAL, Engine, Progress, ranges
 
 ROWS = 256
 """Rows compared with centers in one matrix product, at least."""
@@ -40,6 +40,12 @@ FEW = 64
 
 PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
+
+SHARED = 1 << 27
+"""Numbers read and multiplied below which one thread is done before others have begun."""
+
+READ = 32
+"""Products that take as long as to read a number."""
 
 LEFT = 0.02
 """Share of a block's pairs left by the sketch above which one whole product tells them apart."""
@@ -279,7 +285,9 @@ class Traversal:
         rows = rows[known[rows] < self.count]
         rows = rows[np.argsort(known[rows], kind="stable")]
         blocks = [(rows[a:b], int(known[rows[a]])) for a, b in ranges(0, len(rows), self.together)]
-        found = list(self.engine.map(lambda block: compare(*block), blocks))
+        missed = self.count - known[rows].min(initial=self.count)
+        large = len(rows) * self.points.shape[1] * (READ + missed) > SHARED
+        found = list((self.engine if large else SERIAL).map(lambda block: compare(*block), blocks))
         if not blocks:
             return
         nearest, compared, measured = zip(*found, strict=True)
