@@ -18,7 +18,7 @@ ROWS = 256
 """Rows compared with centers in one matrix product, at least."""
 
 NUMBERS = 1 << 18
-"""Numbers, and products, that make more rows than that be compared together if they are narrow."""
+"""Numbers, or products, up to which more rows than those are compared together."""
 
 FILLED = 2048
 """Rows that a thread looks at in one task at first."""
@@ -42,7 +42,7 @@ PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
 
 SHARED = 1 << 27
-"""Numbers read and multiplied below which one thread is done before others have begun."""
+"""Products, and numbers read, below which one thread is done before others have begun."""
 
 READ = 32
 """Products that take as long as to read a number."""
@@ -72,8 +72,8 @@ def fits_ready(n: int, width: int, memory: int) -> bool:
 class Traversal:
     """Farthest-first traversal over stale upper bounds.
 
-    `bound[i]` is an upper bound, in float32, on the squared distance of row i to its nearest
-    center. Among the first `seen[i]` centers, the one that a projection ranks nearest was measured;
+    `bound[i]` is an upper bound, up to rounding, on the squared distance of row i to its nearest
+    center. Among the first `seen[i]` centers, the one that a projection ranks nearest was compared;
     of the first `sure[i]`, every center that could be nearer was. `fine[i]` is the distance to the
     nearest of the first `fine_seen[i]` centers in float64.
 
