@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shutil
 import signal
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 STALLED = 2400
@@ -22,6 +25,12 @@ STALLED = 2400
 
 SHOWN = 10_000
 """Inputs after which the counts are shown."""
+
+TOGETHER = 200
+"""Inputs made by one fork, which takes as long as to make some ten."""
+
+NOT_MADE = ("not made", "", False)
+"""What becomes of an input over which HDF5 crashes or hangs while it is made: nobody has it."""
 
 
 @dataclass
@@ -52,23 +61,61 @@ def work(seed: int, first: int, folder: Path) -> None:
     """
     from fuzzing import foreign
     from fuzzing.seeds import contents
-    from fuzzing.trials import prepare, ready, trial
+    from fuzzing.trials import ready, trial
 
-    (folder / "seeds").mkdir(exist_ok=True)
     place = folder / "seeds" / str(first)
-    place.mkdir()
+    place.mkdir(parents=True)
     seeds, others, out = contents(place), foreign.contents(place), sys.stdout
-    (folder / "input").mkdir(exist_ok=True)
     ready()
-    number = first
-    while True:
-        command = prepare(seed, number, seeds, others, folder / "input")
+    for number, command in _made(seed, first, seeds, others, folder):
         print(json.dumps([number]), file=out, flush=True)
-        found = trial(command)
-        print(json.dumps([number, found.kind, found.said, found.bad]), file=out, flush=True)
-        number += 1
-        if found.kind == "memory":
+        if command is None:
+            outcome: tuple[str, str, bool] = NOT_MADE
+        else:
+            os.chdir(place_of(folder, number))
+            found = trial(command)
+            outcome = (*found, found.bad)
+        print(json.dumps([number, *outcome]), file=out, flush=True)
+        if outcome[0] == "memory":
             return  # a peak is of the whole process, so the next one needs another
+
+
+def place_of(folder: Path, number: int) -> Path:
+    """Folder of an input."""
+    return folder / "inputs" / str(number % TOGETHER)
+
+
+def _made(
+    seed: int,
+    first: int,
+    seeds: Sequence[dict[str, bytes]],
+    others: Mapping[str, bytes],
+    folder: Path,
+) -> Iterator[tuple[int, list[str] | None]]:
+    """Inputs with their commands, some at a time, made by a fork: HDF5 crashes over a few.
+
+    So whatever befalls the process that tries them is the doing of a command that reads.
+    """
+    from fuzzing.trials import limit_processor, prepare
+
+    (folder / "inputs").mkdir(exist_ok=True)
+    for start in count(first, TOGETHER):
+        commands: list[list[str] | None] = []
+        while (done := len(commands)) < TOGETHER:
+            with warnings.catch_warnings(action="ignore"):  # of threads, which idle
+                end, child = os.pipe(), os.fork()
+            if not child:
+                limit_processor()
+                for number in range(start + done, start + TOGETHER):
+                    command = prepare(seed, number, seeds, others, place_of(folder, number))
+                    os.write(end[1], json.dumps(command).encode() + b"\n")
+                os._exit(0)
+            os.close(end[1])
+            with os.fdopen(end[0], "rb") as lines:
+                commands += [json.loads(line) for line in lines]
+            if os.waitpid(child, 0)[1]:
+                commands.append(None)
+        yield from enumerate(commands, start)
 
 
 def lines_of(worker: subprocess.Popen[bytes]) -> Iterator[list]:
@@ -79,7 +126,7 @@ def lines_of(worker: subprocess.Popen[bytes]) -> Iterator[list]:
         if not line:
             return
         yield json.loads(line)
-    worker.send_signal(signal.SIGKILL)
+    os.killpg(worker.pid, signal.SIGKILL)
 
 
 def fuzz(seed: int, first: int, last: int, seconds: float, keep: Path | None = None) -> Found:
@@ -99,7 +146,7 @@ def _one_worker(
     """Follow one worker until it is done or gone; return the next number to try."""
     script = Path(__file__).parent.parent / "fuzz.py"
     command = [sys.executable, str(script), "--work", str(seed), str(number), str(folder)]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE)
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     under_way = None
     try:
         for at, *outcome in lines_of(worker):
@@ -116,17 +163,16 @@ def _one_worker(
             if number >= last or time.monotonic() > end:
                 return number
     finally:
-        worker.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)  # and the fork that tries
         code = worker.wait()
         assert worker.stdout is not None
         worker.stdout.close()
     if under_way is None:
-        if code:  # HDF5 crashes or hangs while it writes such a pool, which is nobody's input
-            found.add(number, "not made", "", False)
-        return number + bool(code)
+        raise RuntimeError(f"the worker at input {number} ended by itself, with {code}")
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)
     if keep:
         target = keep / f"{kind} {seed} {under_way}"
-        shutil.copytree(folder / "input", target, dirs_exist_ok=True, symlinks=True)
+        shutil.copytree(place_of(folder, under_way), target, dirs_exist_ok=True, symlinks=True)
     return under_way + 1

@@ -165,6 +165,11 @@ def _set_alarms(seconds: float, asleep: float) -> None:
     ):
         signal.signal(number, _alarm)
         signal.setitimer(which, after)
+    limit_processor()
+
+
+def limit_processor() -> None:
+    """Have the system end this process where HDF5 goes on for ever."""
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     most = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + 2 * SECONDS + 1), most))
@@ -219,7 +224,7 @@ def peak() -> int:
 def ready() -> None:
     """Prepare this process: a warning counts as an error, and threads would only cost time."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {random.choice([*os.sched_getaffinity(0)])})  # two share no core
     KEPT.enter_context(blas_threads())  # looking for its libraries takes a millisecond each time
     warnings.simplefilter("error")
     program.app = typer.main.get_command(program.app)  # made once, not for every input
