@@ -62,7 +62,7 @@ def write_embedding(request: Request, target: Path, ask: Embedding) -> None:
     blocks = map_rows(make_block, points.sources, rows, **how)
     with created(target) as storage:
         storage.handle.attrs["form"] = ask.form
-        storage.handle.attrs["provenance"] = as_json(provenance(request, seed=ask.seed))
+        storage.handle.attrs["provenance"] = as_json(provenance(request, seed=ask.seed), whole=True)
         storage.store("id", np.array(request.pool.ids.text(rows), object))
         storage.store("index", rows)
         for name, width in shapes.items():

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import length_hint
 from typing import Any, TypeVar
 
 import numpy as np
@@ -144,20 +145,41 @@ class Engine:
     def _map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         function = np.errstate(invalid="ignore")(function)  # signalling nan is told of as any other
         with blas_threads():
-            if self.threads == 1:
+            if self.threads == 1 or length_hint(tasks, 2) < 2:
                 yield from map(function, tasks)
                 return
-            pending: deque[Future[Result]] = deque()
-            executor = ThreadPoolExecutor(self.threads)
+            pending: deque[tuple[Task, Future[Result]]] = deque()
+            executor = ThreadPoolExecutor(self.threads - 1)
             try:
                 for task in tasks:
-                    pending.append(executor.submit(function, task))
+                    pending.append((task, executor.submit(function, task)))
                     if len(pending) > 2 * self.threads:
-                        yield pending.popleft().result()
+                        yield _first(function, pending)
                 while pending:
-                    yield pending.popleft().result()
+                    yield _first(function, pending)
             finally:
                 executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _first(
+    function: Callable[[Task], Result], pending: deque[tuple[Task, Future[Result]]]
+) -> Result:
+    """Take the first task's result; until it is there, do here what no thread has begun.
+
+    One that only waits is no loss where cores are free, but the system tends to put threads that it
+    wakes on the core that they were woken from: two took turns there for milliseconds.
+    """
+    for place, (task, future) in enumerate(pending):
+        if pending[0][1].done():
+            break
+        if future.cancel():
+            own: Future[Result] = Future()
+            try:
+                own.set_result(function(task))
+            except Exception as error:  # raised when it is this task's turn
+                own.set_exception(error)
+            pending[place] = task, own
+    return pending.popleft()[1].result()
 
 
 SERIAL = Engine(threads=1)

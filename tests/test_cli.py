@@ -37,7 +37,7 @@ def test_every_format_of_select_says_the_same(pool: Path, cli, tmp_path: Path) -
     table = rows(cli(*common, "csv").out)
     assert list(table[0]) == ["rank", "index", "id", "score"]
     assert [r["id"] for r in table] == picks.ids
-    assert [float(r["score"]) for r in table] == pytest.approx(picks.scores, rel=1e-8)
+    assert [float(r["score"]) for r in table] == pytest.approx(picks.scores, rel=1e-5)
     lines = [json.loads(line) for line in cli(*common, "jsonl").out.splitlines()]
     whole = json.loads(cli(*common, "json").out)
     assert lines == whole["picks"]
@@ -54,9 +54,9 @@ def test_every_format_of_score_says_the_same(pool: Path, cli, tmp_path: Path) ->
     found = rows(cli("score", pool, "-s", "smem").out)
     assert list(found[0]) == ["id", "score", *table.components]
     assert [r["id"] for r in found] == table.ids
-    assert [float(r["jsd"]) for r in found] == pytest.approx(table.components["jsd"], rel=1e-8)
+    assert [float(r["jsd"]) for r in found] == pytest.approx(table.components["jsd"], rel=1e-5)
     lines = cli("score", pool, "-s", "smem", "--format", "jsonl").out.splitlines()
-    assert json.loads(lines[3])["score"] == pytest.approx(table.score[3], rel=1e-8)
+    assert json.loads(lines[3])["score"] == pytest.approx(table.score[3], rel=1e-5)
     cli("score", pool, "-s", "smem", "--format", "npy", "-o", tmp_path / "s.npy")
     records = np.load(tmp_path / "s.npy")
     assert (records["score"] == table.score).all() and records["id"].tolist() == table.ids
@@ -325,7 +325,9 @@ def test_info_of_a_large_pool_says_that_it_sampled(
     assert (told["samples"], told["labeled"]) == (500, int(given["labeled"].sum()))
     labels = given["labels"][given["labeled"]]
     shares = [row["labeled"] for row in told["class_shares"]]
-    assert shares == pytest.approx((np.bincount(labels, minlength=5) / len(labels)).tolist())
+    assert shares == pytest.approx(
+        (np.bincount(labels, minlength=5) / len(labels)).tolist(), rel=1e-5
+    )
     full = cli("info", tmp_path / "pool.h5", "--full")
     assert full.code == 1 and f"rows {bad[0]}, " in full.err
     with pytest.raises(ValueError, match="expected finite"):

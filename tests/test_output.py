@@ -110,7 +110,7 @@ def test_columns_go_along(pool: Path, cli, tmp_path: Path, picks: mmselect.Selec
     assert list(table[0]) == ["rank", "index", "id", "score", "loss", "caption"]
     assert [row["caption"] for row in table] == [CAPTIONS[i] for i in picks.indices]
     lines = [json.loads(line) for line in cli(*common, "jsonl").out.splitlines()]
-    assert [line["loss"] for line in lines] == pytest.approx(LOSS[picks.indices], rel=1e-8)
+    assert [line["loss"] for line in lines] == LOSS[picks.indices].tolist()
     assert json.loads(cli(*common, "json").out)["picks"] == lines
     target = tmp_path / "s.npy"
     cli("score", pool, "-s", "smem", "--columns", "caption", "-o", target)
@@ -189,7 +189,7 @@ def test_each_tool_finds_what_it_looks_for(pool: Path, cli, picks: mmselect.Sele
     assert set(made("argilla", "--columns", "loss")[0]["metadata"]) == {"rank", "score", "loss"}
     [whole] = made("fiftyone", "--columns", "caption")
     assert list(whole) == ["ids", "ranks", "scores", "caption"]
-    assert whole["scores"] == pytest.approx(picks.scores) and whole["caption"] == captions
+    assert whole["scores"] == pytest.approx(picks.scores, rel=1e-5) and whole["caption"] == captions
     listed = cli("select", pool, *PICK, "--format", "cvat", "--columns", "caption").out
     assert listed.splitlines() == captions
 

@@ -79,7 +79,7 @@ def select(
         typer.Option(
             metavar="FILE",
             help="Also write, for every candidate, its nearest pick and the distance, as CSV: this "
-            "compares all candidates with all picks, which may take longer than picking.",
+            "compares all candidates with the picks, which may take longer than picking.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mmselect.arrays import Array, Index, Rows
-from mmselect.engine import Engine, compute_rows, map_rows
+from mmselect.engine import Engine, compute_rows, map_rows, ranges
 from mmselect.tasks import concurrent, take
 
 Result = TypeVar("Result")
+
+TOGETHER = 8
+"""Compute blocks that are one task here: starting a task takes as long as summing a block up."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ def over_blocks(
     some = array if isinstance(array, Chosen) else Chosen(array, np.arange(len(array)))
     step, here = compute_rows(array.shape[1]), replace(engine, mapper=None)
 
-    def block(rows: Index, blocks: list[Array]) -> Result:
-        return function(int(np.searchsorted(some.rows, rows[0])), blocks[0])
+    def task(rows: Index, blocks: list[Array]) -> list[Result]:
+        first = int(np.searchsorted(some.rows, rows[0]))
+        parts = ranges(0, len(rows), step)
+        return [function(first + start, blocks[0][start:stop]) for start, stop in parts]
 
-    return map_rows(block, [some.source], some.rows, step=step, engine=here, what=what)
+    how: dict[str, Any] = {"step": TOGETHER * step, "engine": here, "what": what}
+    return chain.from_iterable(map_rows(task, [some.source], some.rows, **how))

@@ -197,7 +197,9 @@ def counted(array: Array, there: Mask | None = None) -> int:
     return len(array) if there is None else max(int(there.sum()), 1)
 
 
-def central(array: Array, mean: Floats, there: Mask | None = None) -> Floats:
+def central(
+    array: Array, mean: Floats, there: Mask | None = None, norms: Floats | None = None
+) -> Floats:
     """Mean of the rows or, where a few outweigh all others, of the others alone.
 
     About a mean that is much longer than nearly all rows, float32 could not tell those apart.
@@ -209,6 +211,8 @@ def central(array: Array, mean: Floats, there: Mask | None = None) -> Floats:
         Of all rows.
     there : (n,) ndarray of bool, optional
         Rows that count; the others are zeros. None: all.
+    norms : (n,) ndarray, optional
+        Of the rows, where they are known.
 
     Examples
     --------
@@ -219,9 +223,13 @@ def central(array: Array, mean: Floats, there: Mask | None = None) -> Floats:
     rows = np.arange(len(array)) if there is None else np.flatnonzero(there)
     if not len(rows):
         return mean
-    some = array[rows[np.unique(np.linspace(0, len(rows) - 1, 1024).astype(np.intp))]]
+    some = rows[:: -(-len(rows) // 1024)]
     with np.errstate(over="ignore", invalid="ignore"):  # told apart by row_norms
-        typical = float(np.median(np.linalg.norm(some.astype(np.float64), axis=1)))
+        if norms is None:
+            sizes = np.linalg.norm(array[some].astype(np.float64), axis=1)
+        else:
+            sizes = norms[some]
+        typical = float(np.median(sizes))
         length = np.linalg.norm(mean)
     if not 0 < FAR * typical < length:
         return mean

@@ -37,6 +37,8 @@ class Joined:
     origin : (Σ d_m,) ndarray
     zero_rows : dict of str to int
         Rows of each modality without a direction.
+    longest : float
+        Norm of the longest row of a modality, no origin taken off.
     """
 
     arrays: tuple[Rows, ...]
@@ -45,6 +47,7 @@ class Joined:
     means: tuple[Floats, ...]
     origin: Array
     zero_rows: dict[str, int]
+    longest: float
 
     def __len__(self) -> int:
         return self.arrays[0].shape[0]
@@ -95,19 +98,27 @@ class Joined:
         scales = tuple(factors if s is None else s * factors for s in self.scales)
         return replace(self, scales=scales, means=tuple(map(np.zeros_like, self.means)))
 
-    def with_ones(self, length: float) -> Joined:
-        """Rows over a length, and two columns of ones besides."""
-        n = len(self)
-        whole = np.full(n, 1 / length)
-        scales = tuple(whole if s is None else s / length for s in self.scales)
-        means = tuple(mean / length for mean in self.means)
+    def over(self, length: float) -> Joined:
+        """Rows over a length."""
+        whole = np.full(len(self), 1 / length)
         return replace(
             self,
-            arrays=(*self.arrays, np.ones((n, 2), np.float32)),
-            scales=(*scales, None),
+            scales=tuple(whole if s is None else s / length for s in self.scales),
+            means=tuple(mean / length for mean in self.means),
+            origin=self.origin / length,
+            longest=self.longest / length,
+        )
+
+    def with_ones(self, length: float) -> Joined:
+        """Rows over a length, and two columns of ones besides."""
+        rows = self.over(length)
+        return replace(
+            rows,
+            arrays=(*self.arrays, np.ones((len(self), 2), np.float32)),
+            scales=(*rows.scales, None),
             there=(*self.there, None),
-            means=(*means, np.zeros(2)),
-            origin=np.append(self.origin / length, [0, 0]).astype(self.origin.dtype),
+            means=(*rows.means, np.zeros(2)),
+            origin=np.append(rows.origin, [0, 0]).astype(self.origin.dtype),
         )
 
     def exact(self, index: Index) -> Floats:
@@ -158,18 +169,19 @@ def joined(
     """
     there = [(present or {}).get(name) for name in features]
     scales: list[Floats | None] = []
-    means, zero_rows = [], {}
+    means, zero_rows, longest = [], {}, 0.0
     for (name, array), mask in zip(features.items(), there, strict=True):
         with located(dataset=name):
             norms, mean = _norms_and_mean(array, unit, mask, engine)
         zero_rows[name] = int((norms[slice(None) if mask is None else mask] == 0).sum())
         scales.append(inverse(norms) if unit else None)
-        means.append(mean if unit else central(array, mean, mask))
+        longest = max(longest, 1.0 if unit else float(norms.max()))
+        means.append(mean if unit else central(array, mean, mask, norms))
     whole = np.concatenate(means)
     kind = np.result_type(np.float32, *(array.dtype for array in features.values()))
     origin = (whole if center else np.zeros_like(whole)).astype(kind)
     sources = tuple(features.values())
-    return Joined(sources, tuple(scales), tuple(there), tuple(means), origin, zero_rows)
+    return Joined(sources, tuple(scales), tuple(there), tuple(means), origin, zero_rows, longest)
 
 
 def _norms_and_mean(

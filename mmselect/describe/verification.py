@@ -198,7 +198,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if (old or {}).get("digest") != (new or {}).get("digest"):
             counts = [f"{each['rows']:,} rows" if each else "none" for each in (new, old)]
             said.append(f"{name}: the list, {counts[0]}, before {counts[1]}")
-    for name, value in json.loads(as_json(now.get("parameters", {}))).items():
+    for name, value in json.loads(as_json(now.get("parameters", {}), whole=True)).items():
         old = before.get("parameters", {}).get(name)
         if old != value:
             said.append(f"parameter {name}: {value}, before {old}")

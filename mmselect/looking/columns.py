@@ -71,7 +71,7 @@ def shown(value: Any) -> str:
     Examples
     --------
     >>> shown(0.123456789012), shown(True), shown("x" * 2000)[-2:]
-    ('0.123456789', 'True', 'x…')
+    ('0.123456789012', 'True', 'x…')
     """
     text = number(value) if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

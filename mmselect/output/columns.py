@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.output.tables import plain
+from mmselect.output.tables import Whole, plain
 from mmselect.pool.column import Column
 from mmselect.pool.reading import Pool
 
@@ -31,7 +31,10 @@ class Along:
         return len(self.rows)
 
     def __getitem__(self, cut: slice) -> list[Any]:
-        return plain(self.column[self.rows[cut]])
+        values = self.column[self.rows[cut]]
+        if values.dtype.kind == "f":
+            return [Whole(str(value)) for value in values]  # in as few digits as their type needs
+        return plain(values)
 
 
 def columns_of(pool: Pool, names: Iterable[str], rows: NDArray[np.intp]) -> dict[str, list[Any]]:

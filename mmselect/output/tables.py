@@ -1,6 +1,7 @@
 """A Scores or a Selection as CSV, JSON lines, JSON, npy or HDF5.
 
-Floats are printed with 9 significant digits. nan is an empty cell, or null.
+Floats are printed with the digits that hold on every processor, see :func:`number`. nan is an empty
+cell, or null.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 import h5py
@@ -29,39 +32,56 @@ ROWS_AT_ONCE = 4096
 """Rows turned into text at a time, so that a long table needs little memory."""
 
 
+class Whole(float):
+    """A number that nobody computed: all its digits hold."""
+
+
 def number(value: float) -> str:
-    """Format a number with 9 significant digits; nan as nothing.
+    """Format a number with 6 significant digits, whole if 12 are enough for that; nan as nothing.
+
+    More digits do not hold: processors differ in the last bits of an exponential and of a matrix
+    product. Counts, costs and what people typed mostly need no more than 12.
 
     Examples
     --------
-    >>> number(1 / 3), number(2.0), number(float("nan"))
-    ('0.333333333', '2', '')
+    >>> number(1 / 3), number(2.0), number(1700000001.25), number(float("nan"))
+    ('0.333333', '2', '1700000001.25', '')
+    >>> number(Whole(1 / 3))
+    '0.3333333333333333'
     """
-    return "" if math.isnan(value) else f"{value:.9g}"
+    if math.isnan(value):
+        return ""
+    if isinstance(value, Whole):
+        return repr(value).removesuffix(".0")
+    text = f"{value:.12g}"
+    return text if float(text) == value else f"{value:.6g}"
 
 
-def _rounded(value: Any) -> Any:
-    """Round floats inside JSON to 9 digits; nan and infinities become null."""
+def _plain(value: Any, whole: bool) -> Any:
+    """Values that JSON has: floats as in tables, or whole; nan and infinities become null."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _plain(item, whole) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [_plain(item, whole) for item in value]
     if isinstance(value, float | np.floating):
-        return float(number(float(value))) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return float(value) if whole or isinstance(value, Whole) else float(number(float(value)))
     return value.item() if isinstance(value, np.generic) else value
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
-    r"""Format a value as JSON, with 9 significant digits and text left readable.
+def as_json(value: Any, indent: int | None = None, *, whole: bool = False) -> str:
+    r"""Format a value as JSON with text left readable.
 
-    Characters that a terminal obeys are escaped, which is the same JSON.
+    Floats are rounded as in tables, but `whole` where they are what somebody asked for. Characters
+    that a terminal obeys are escaped, which is the same JSON.
 
     Examples
     --------
     >>> print(as_json(["é", "\x1b[31m", "\x9b31m", "\u202e", 1 / 3]))
-    ["é", "\u001b[31m", "\u009b31m", "\u202e", 0.333333333]
+    ["é", "\u001b[31m", "\u009b31m", "\u202e", 0.333333]
     """
-    text = json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_plain(value, whole), ensure_ascii=False, allow_nan=False, indent=indent)
     return "\n".join(printable(line, "\\u{:04x}") for line in text.split("\n"))
 
 
@@ -105,7 +125,18 @@ def pick_fields(result: Selection) -> Fields:
     }
     if result.costs is None:
         return fields
-    return {**fields, "cost": result.costs, "cost_sum": np.cumsum(result.costs)}
+    return {**fields, "cost": result.costs, "cost_sum": running_sum(result.costs)}
+
+
+def running_sum(costs: Iterable[float]) -> NDArray[np.float64]:
+    """Add costs up as the decimals that people wrote: 0.1 and 0.2 are 0.3.
+
+    Examples
+    --------
+    >>> running_sum(np.array([0.1, 0.2, 0.4])).tolist()
+    [0.1, 0.3, 0.7]
+    """
+    return np.array([*accumulate(Decimal(repr(float(cost))) for cost in costs)], np.float64)
 
 
 def _blocks(fields: Fields) -> Iterator[list[list[Any]]]:
@@ -152,7 +183,7 @@ def json_lines(entries: Iterable[Any]) -> Iterator[bytes]:
 
 def picks_json(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
     """Turn picks into one JSON document, with what made them."""
-    whole = as_json({"provenance": provenance, "picks": []}, indent=1)
+    whole = as_json({"provenance": provenance, "picks": []}, indent=1, whole=True)
     yield whole.removesuffix("[]\n}").encode()
     yield from json_list(_rows(fields), depth=1)
     yield b"\n}\n"
@@ -213,7 +244,7 @@ def as_h5(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
     """Turn columns into an HDF5 file: a dataset per column."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as handle:
-        handle.attrs["provenance"] = as_json(provenance)
+        handle.attrs["provenance"] = as_json(provenance, whole=True)
         for name, values in fields.items():
             column = values[:]
             text = len(column) > 0 and isinstance(column[0], str)
@@ -229,7 +260,7 @@ def as_parquet(fields: Fields, provenance: dict[str, Any]) -> Iterator[bytes]:
 
     table = pyarrow.table({name: pyarrow.array(values[:]) for name, values in fields.items()})
     buffer = pyarrow.BufferOutputStream()
-    made = {"provenance": as_json(provenance)}
+    made = {"provenance": as_json(provenance, whole=True)}
     parquet.write_table(table.replace_schema_metadata(made), buffer)
     yield buffer.getvalue().to_pybytes()
 

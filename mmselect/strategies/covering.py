@@ -15,7 +15,7 @@ from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
 from mmselect.core.coverage.facility import is_exact
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
-from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
+from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED, fits_ready
 from mmselect.core.joined import joined
 from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.nearest import nearest_picks
@@ -167,11 +167,12 @@ def held_features(request: Any) -> tuple[int, int, int]:
 
 
 def traversal_footprint(request: Any, k: int) -> int:
-    """Estimate what k-center greedy keeps: centers, and bounds and a sketch of each row."""
+    """Estimate what k-center greedy keeps: centers, bounds and a sketch of each row, some rows."""
     held, n, width = held_features(request)
+    held += 4 * n * width * fits_ready(n, width, request.engine.memory)
     centers = len(request.labeled) + k
     guides = min(GUIDES, width) if centers > SKETCHED else 0
-    return int(held + n * (100 + 4 * guides) + 4 * centers * (width + SKETCH) + 12e6)
+    return int(held + n * (108 + 4 * guides) + 4 * centers * (width + SKETCH) + 12e6)
 
 
 def centres_footprint(request: Any, k: int) -> int:

@@ -159,8 +159,9 @@ def test_kcenter_far_from_the_origin():
 def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
-    sizes = (("BLOCK", 3), ("ROWS", 7), ("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1))
-    for name, value in (("SKETCHED", 0), *sizes):
+    few = (("BLOCK", 3), ("NUMBERS", 1), ("ROWS", 7), ("FILLED", 7), ("FEW", 0), ("HELD", 0))
+    sizes = (("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1), ("FEW", 3))
+    for name, value in (("SKETCHED", 0), *few, *sizes):
         monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
         assert kcenter(features, 300).picks.tolist() == picks, name
 
@@ -182,9 +183,35 @@ def test_kcenter_multiplies_whole_blocks_where_the_sketch_says_little(monkeypatc
     assert kcenter([isotropic], 300).work["measured"] > 4 * by_sketch["measured"]
 
 
-def test_kcenter_of_few_picks_measures_few_distances():
-    work = kcenter(pool(1500, (150, 90)), 100).work
-    assert 0 < work["measured"] < 0.3 * work["compared"] < 0.3 * 1500 * 200
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("length", [1e-34, 1e-9, 1e14])
+def test_kcenter_in_any_unit_of_length(length, dtype):
+    features = [f * dtype(length) for f in pool(700, dtype=dtype)]
+    picks, gains = naive_kcenter([f.astype(np.float64) / length for f in features], 300)
+    found = kcenter(features, 300)
+    assert found.picks.tolist() == picks
+    np.testing.assert_allclose(found.gains / length, gains, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("seed", range(3))
+def test_kcenter_where_norms_exceed_the_radii_a_thousandfold(seed, monkeypatch):
+    monkeypatch.setattr(traversal, "BLOCK", 16)
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 6, 700)
+    far, wide = 10 ** rng.uniform(0, 5.5, (6, 1)), 10 ** rng.uniform(-1, 1, (6, 1))
+    x = rng.standard_normal((6, 30)) * far
+    x = (x[group] + wide[group] * rng.standard_normal((700, 30))).astype(np.float32)
+    assert kcenter([x], 200).picks.tolist() == naive_kcenter([x], 200)[0]
+
+
+@pytest.mark.parametrize(("n", "k"), [(1000, 100), (4000, 400)])
+def test_kcenter_of_small_pools_does_less_than_the_plain_loop(n, k):
+    work = kcenter(pool(n, (150, 90), groups=200), k).work
+    assert work["measured"] == 0
+    assert work["compared"] < 0.85 * n * k
+    assert work["decided"] < k
 
 
 @pytest.mark.parametrize("unit", [False, True])

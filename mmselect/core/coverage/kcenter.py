@@ -15,6 +15,21 @@ from mmselect.core.joined import joined
 from mmselect.core.presence import Present
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
+COMMON = 32
+"""Powers of two, up or down, up to which float32 holds products of lengths, and their errors."""
+
+
+def length_unit(longest: float) -> float:
+    """Power of two to measure lengths in, so that their products neither over- nor underflow.
+
+    Examples
+    --------
+    >>> length_unit(3.0), length_unit(2.0**-90) == 2.0**-89
+    (1.0, True)
+    """
+    exponent = int(np.frexp(longest)[1])
+    return 1.0 if abs(exponent) <= COMMON else 2.0**exponent
+
 
 def kcenter(
     features: Features,
@@ -80,8 +95,10 @@ def kcenter(
         # Distances do not depend on the origin; near the mean, products round less.
         how: dict[str, Any] = {"unit": unit, "center": True, "present": given.present}
         points = joined(given.features, **how, engine=engine)
+        length = length_unit(points.longest)
+        points = points if length == 1 else points.over(length)
         size = k if allowed is None else allowed.most
         traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)
-    gains = np.sqrt(traversal.gains[: len(traversal.picks)])
+    gains = length * np.sqrt(traversal.gains[: len(traversal.picks)])
     return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
-from mmselect.arrays import Floats, Index, Singles
+from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
 from mmselect.core.joined import Joined
-from mmselect.engine import Engine, Progress, ranges
+from mmselect.engine import SERIAL, Engine, Progress, ranges
 
 ROWS = 256
-"""Rows compared with centers in one matrix product."""
+"""Rows compared with centers in one matrix product, at least."""
+
+NUMBERS = 1 << 18
+"""Numbers, or products, up to which more rows than those are compared together."""
+
+FILLED = 2048
+"""Rows that a thread looks at in one task at first."""
 
 BLOCK = 512
 """Rows at the top that are looked at together, and those picked among, to begin with."""
@@ -28,18 +35,45 @@ SKETCH = 127
 SKETCHED = 512
 """Centers up to which sketches cost more than the products that they save."""
 
+FEW = 64
+"""New centers up to which one product with all of them costs less than to find the nearest."""
+
 PAIRS = 256
 """Pairs of row and center whose distances are computed together."""
 
+SHARED = 1 << 27
+"""Products, and numbers read, below which one thread is done before others have begun."""
+
+READ = 32
+"""Products that take as long as to read a number."""
+
 LEFT = 0.02
 """Share of a block's pairs left by the sketch above which one whole product tells them apart."""
+
+HELD = 128 << 20
+"""Bytes of rows that are held ready: those of smaller pools are not made anew in every round."""
+
+
+Compared: TypeAlias = tuple[Singles, int, int]
+"""How near each row's nearest center is; products of a row and a center, and of single pairs."""
+
+
+def fits_ready(n: int, width: int, memory: int) -> bool:
+    """Whether all rows are held ready in float32, beside what they are made of.
+
+    Examples
+    --------
+    >>> fits_ready(1000, 1024, 1 << 28), fits_ready(180_000, 1024, 1 << 32)
+    (True, False)
+    """
+    return 4 * n * width <= min(HELD, memory)
 
 
 class Traversal:
     """Farthest-first traversal over stale upper bounds.
 
-    `bound[i]` is an upper bound, in float32, on the squared distance of row i to its nearest
-    center. Among the first `seen[i]` centers, the one that a projection ranks nearest was measured;
+    `bound[i]` is an upper bound, up to rounding, on the squared distance of row i to its nearest
+    center. Among the first `seen[i]` centers, the one that a projection ranks nearest was compared;
     of the first `sure[i]`, every center that could be nearer was. `fine[i]` is the distance to the
     nearest of the first `fine_seen[i]` centers in float64.
 
@@ -65,13 +99,17 @@ class Traversal:
             self.scale = np.ones(n)  # of squared distances: 1/cost²
             self.scale[candidates] /= allowed.cost**2
         self.work = {"compared": 0, "measured": 0, "decided": 0}
+        held = np.empty((n, d) if fits_ready(n, d, engine.memory) else (0, d), dtype=np.float32)
+        self.ready: Rows = held if len(held) else points
         size = len(labeled) + k
+        self.together = max(ROWS, NUMBERS // max(d, size))
         self.sketched = size > SKETCHED
         self.basis = main_directions(points, SKETCH if self.sketched else 0)
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
-        list(engine.map(self._fill, ranges(0, n, ROWS), "sketching rows"))
-        self.count, self.labeled = 0, len(labeled)
+        list(engine.map(partial(self._fill, held), ranges(0, n, FILLED), "sketching rows"))
+        self.norms = np.sqrt(self.squares)
+        self.count, self.sketches, self.labeled = 0, 0, len(labeled)
         self.center_rows = np.empty(size, dtype=np.int64)
         self.centers = np.empty((size, d), dtype=np.float32)  # relative to the origin
         self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
@@ -87,15 +125,15 @@ class Traversal:
     def _start(self, labeled: Index) -> None:
         """Take the labeled rows, or the row farthest from the mean, as the first centers."""
         if len(labeled):
-            for a, b in ranges(0, len(labeled), ROWS):
-                x = self.points[labeled[a:b]]
-                self._add_centers(labeled[a:b], x, sketched(x, self.basis))
+            for a, b in ranges(0, len(labeled), self.together):
+                self._add_centers(labeled[a:b], self.ready[labeled[a:b]])
         else:
             self._start_from_mean()
         # Triangle inequality: ‖x - c‖ ≤ ‖x - mean‖ + ‖c - mean‖ bounds the first distances.
-        norms = np.sqrt(self.squares)
-        by_mean = (norms + norms[self.center_rows[: self.count]].min()) ** 2
+        by_mean = (self.norms + self.norms[self.center_rows[: self.count]].min()) ** 2
         self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
+        if self.count <= FEW:
+            self._verify(np.arange(len(self.bound)))
 
     @property
     def unfinished(self) -> bool:
@@ -126,25 +164,28 @@ class Traversal:
         first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
-        x = self.points[row]
-        self._add_centers(row, x, sketched(x, self.basis))
+        self._add_centers(row, self.ready[row])
         if self.allowed is not None:
             self.allowed.take(int(self.position[row[0]]))
 
     def run(self, progress: Progress | None) -> None:
         """Pick until the budget is spent."""
         everything, k = np.arange(len(self.bound)), len(self.gains)
-        size = width = BLOCK
+        size = width = least_size = min(max(len(everything) // 8, ROWS // 2), BLOCK)
         while self.unfinished:
             before = self.count
             block, outside = self._top(everything, size)
             if self.sketched:
-                self._find_nearest(block, self.count)
+                self._sketch_centers()
+                self._find_nearest(block)
+            else:
+                self._verify(block)
             active, waiting = self._top(block, width)
             least = max(outside, waiting)
-            active = active[self._rank(active, self.bound[active]) > least]
-            self._verify(active)
-            self._greedy(active[self._rank(active, self.bound[active]) > least], least)
+            if self.sketched:
+                active = active[self._reach(active) > least]
+                self._verify(active)
+            self._greedy(active[self._reach(active) > least], least)
             made = self.count - before
             if self.allowed is not None and self.allowed.reopened:
                 continue  # stopped by what may be picked again, not by a bound
@@ -155,167 +196,170 @@ class Traversal:
             elif made < 4:
                 width *= 2
             elif made > 64 or waiting > outside:
-                size, width = max(size // 2, BLOCK), max(width // 2, BLOCK)
+                size, width = max(size // 2, least_size), max(width // 2, least_size)
             if progress is not None:
                 progress(min(self.count - self.labeled, k), k)
 
-    def _fill(self, rows: tuple[int, int]) -> None:
-        x = self.points[slice(*rows)]
-        np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[slice(*rows)])
-        self.squares[slice(*rows)] = squared_norms(x)
+    def _fill(self, held: Singles, rows: tuple[int, int]) -> None:
+        for a, b in ranges(*rows, self.together):
+            x = self.points[a:b]
+            held[a:b] = x[: len(held)]
+            np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[a:b])
+            self.squares[a:b] = squared_norms(x)
 
-    def _add_centers(self, rows: Index, x: Singles, sketch: Singles) -> None:
+    def _add_centers(self, rows: Index, x: Singles) -> None:
         new = slice(self.count, self.count + len(rows))
-        self.center_rows[new], self.centers[new], self.center_sketch[new] = rows, x, sketch
+        self.center_rows[new], self.centers[new] = rows, x
         self.center_half_squares[new] = self.squares[rows] / 2
         self.bound[rows] = -np.inf
         self.count = new.stop
 
+    def _sketch_centers(self) -> None:
+        for a, b in ranges(self.sketches, self.count, ROWS):
+            squares = self.squares[self.center_rows[a:b]]
+            self.center_sketch[a:b] = sketched(self.centers[a:b], self.basis, squares)
+        self.sketches = self.count
+
+    def _reach(self, rows: Index) -> Floats:
+        """Ranks that rows may have: their bounds, and what rounding may have taken off them."""
+        bound = self.bound[rows]
+        return self._rank(rows, bound + self._tolerance(self.norms[rows], bound))
+
     def _top(self, rows: Index, size: int) -> tuple[Index, float]:
-        """Those `size` of the rows with the largest bounds, ascending; the next largest bound."""
-        bound = self._rank(rows, self.bound[rows])
+        """Those `size` of the rows that reach farthest, ascending; how far the next one does."""
+        bound = self._reach(rows)
         if size >= len(rows):
             return rows[bound >= 0], -np.inf
         order = np.argpartition(bound, len(rows) - size - 1)
         top = np.sort(order[len(rows) - size :])
         return rows[top[bound[top] >= 0]], float(bound[order[len(rows) - size - 1]])
 
-    def _find_nearest(self, rows: Index, stop: int) -> None:
-        """Measure each row's distance to the new center, before `stop`, that looks nearest."""
+    def _find_nearest(self, rows: Index) -> None:
+        """Compare rows with the new center that looks nearest, or with all where they are few."""
 
-        def find(index: Index, start: int) -> tuple[int, int]:
-            likeness = self._likeness(self.guide[index], slice(start, stop))
-            nearest = start + likeness.argmax(axis=1)
-            x = self.points[index]
-            squared = self._distances(x, np.arange(len(index)), nearest)
-            self.bound[index] = np.minimum(self.bound[index], squared)
-            return likeness.size, len(index)
+        def find(index: Index, start: int) -> Compared:
+            x, new = self.ready[index], self.count - start
+            if new <= FEW:
+                return self._nearest(x, start), len(x) * new, 0
+            likeness = self._likeness(self.guide[index], start)
+            centers = start + likeness.argmax(axis=1)
+            return self._alike(x, centers), likeness.size, len(x)
 
-        self._in_blocks(find, rows, self.seen, stop)
+        self._in_blocks(find, rows, self.seen)
 
     def _verify(self, rows: Index) -> None:
-        """Measure all new centers that may be nearer than the bound."""
+        """Compare rows with all new centers that may be nearer than their bounds."""
 
-        def verify(index: Index, start: int) -> tuple[int, int]:
-            x, squares, bound = self.points[index], self.squares[index], self.bound[index]
-            compared, measured, pairs = 0, 0, None
-            if self.sketched:
-                bound, pairs = self._left_by_sketch(x, squares, bound, start)
-                compared, measured = len(x) * (self.count - start), len(x)
+        def verify(index: Index, start: int) -> Compared:
+            x, compared = self.ready[index], len(index) * (self.count - start)
+            if not self.sketched or self.count - start <= FEW:
+                return self._nearest(x, start), compared, 0
+            nearest, pairs = self._left_by_sketch(x, index, start)
             if pairs is None:
-                pairs = self._left_by_products(x, squares, bound, start)
-                compared += len(x) * (self.count - start)
+                return self._nearest(x, start), 2 * compared, len(x)
             row, center = np.divmod(pairs, self.count - start)
-            np.minimum.at(bound, row, self._distances(x, row, start + center))
-            self.bound[index] = bound
-            return compared, measured + len(pairs)
+            for a, b in ranges(0, len(pairs), PAIRS):
+                own = row[a:b]
+                np.maximum.at(nearest, own, self._alike(x[own], start + center[a:b]))
+            return nearest, compared, len(x) + len(pairs)
 
-        self._in_blocks(verify, rows, self.sure, self.count)
+        self._in_blocks(verify, rows, self.sure)
 
-    def _left_by_sketch(
-        self, x: Singles, squares: Floats, bound: Floats, start: int
-    ) -> tuple[Floats, Index | None]:
-        """Bounds by the likeliest centers; pairs that may be nearer, or None if they are many."""
-        likeness = self._likeness(sketched(x, self.basis), slice(start, self.count))
+    def _left_by_sketch(self, x: Singles, rows: Index, start: int) -> tuple[Singles, Index | None]:
+        """Compare with the likeliest centers; pairs that may be nearer; None if they are many."""
+        squares = self.squares[rows]
+        likeness = self._likeness(sketched(x, self.basis, squares), start)
         likeliest, every = likeness.argmax(axis=1), np.arange(len(x))
-        bound = np.minimum(bound, self._distances(x, every, start + likeliest))
+        nearest = self._alike(x, start + likeliest)
         likeness[every, likeliest] = -np.inf
-        least = (squares - bound - self._slack(squares, bound)) / 2
+        bound = np.minimum(self.bound[rows], np.maximum(squares - 2.0 * nearest, 0.0))
+        slack = 8 * self.rounding * (self.norms[rows] + np.sqrt(bound)) ** 2
+        least = (squares - bound - slack) / 2
         pairs = np.flatnonzero(likeness > least.astype(np.float32)[:, None])
-        return bound, None if len(pairs) > LEFT * likeness.size + 64 else pairs
-
-    def _left_by_products(self, x: Singles, squares: Floats, bound: Floats, start: int) -> Index:
-        """Pairs that may be nearer than the bound, and nearer than the row's other centers."""
-        whole = x @ self.centers[start : self.count].T
-        whole -= self.center_half_squares[start : self.count]
-        least = np.maximum(whole.max(axis=1), (squares - bound) / 2)
-        least -= self._slack(squares, bound) / 2
-        return np.flatnonzero(whole > least.astype(np.float32)[:, None])
-
-    def _slack(self, squares: Floats, bound: Floats) -> Floats:
-        slack: Floats = 8 * self.rounding * (np.sqrt(squares) + np.sqrt(bound)) ** 2
-        return slack
+        return nearest, None if len(pairs) > LEFT * likeness.size + 64 else pairs
 
     def _in_blocks(
-        self,
-        compare: Callable[[Index, int], tuple[int, int]],
-        rows: Index,
-        known: Index,
-        stop: int,
+        self, compare: Callable[[Index, int], Compared], rows: Index, known: Index
     ) -> None:
-        """Compare rows with centers from `known` on; rows that miss as many go together.
-
-        `compare` returns how many products and how many single distances it took.
-        """
-        rows = rows[known[rows] < stop]
+        """Compare rows with centers from `known` on; rows that miss as many go together."""
+        rows = rows[known[rows] < self.count]
         rows = rows[np.argsort(known[rows], kind="stable")]
-        blocks = [rows[a:b] for a, b in ranges(0, len(rows), ROWS)]
-        work = self.engine.map(lambda index: compare(index, int(known[index[0]])), blocks)
-        for compared, measured in work:
-            self.work["compared"] += compared
-            self.work["measured"] += measured
-        known[rows] = stop
+        blocks = [(rows[a:b], int(known[rows[a]])) for a, b in ranges(0, len(rows), self.together)]
+        missed = self.count - known[rows].min(initial=self.count)
+        large = len(rows) * self.points.shape[1] * (READ + missed) > SHARED
+        found = list((self.engine if large else SERIAL).map(lambda block: compare(*block), blocks))
+        if not blocks:
+            return
+        nearest, compared, measured = zip(*found, strict=True)
+        squared = np.maximum(self.squares[rows] - 2.0 * np.concatenate(nearest), 0.0)
+        self.bound[rows] = np.minimum(self.bound[rows], squared)
+        self.seen[rows] = known[rows] = self.count
+        begun = np.concatenate([np.full(len(block), start) for block, start in blocks])
+        all_compared = (self.sure[rows] >= begun) & (self.count - begun <= FEW)
+        self.sure[rows[all_compared]] = self.count
+        self.work["compared"] += sum(compared)
+        self.work["measured"] += sum(measured)
 
-    def _likeness(self, sketch: Singles, centers: slice) -> Singles:
-        """``(‖x‖² - ‖x - c‖²)/2``: at least that by whole sketches, a guess by parts of them."""
+    def _nearest(self, x: Singles, start: int) -> Singles:
+        """How near the nearest of all centers from `start` on is: ``(‖x‖² - ‖x - c‖²)/2``."""
+        likeness = x @ self.centers[start : self.count].T
+        likeness -= self.center_half_squares[start : self.count]
+        nearest: Singles = likeness.max(axis=1)
+        return nearest
+
+    def _alike(self, x: Singles, centers: Index) -> Singles:
+        """How near each row is to a center of its own, as in :meth:`_nearest`."""
+        alike: Singles = np.vecdot(x, self.centers[centers]) - self.center_half_squares[centers]
+        return alike
+
+    def _likeness(self, sketch: Singles, start: int) -> Singles:
+        """How near centers are at most, by whole sketches; by parts of them a guess."""
+        centers = slice(start, self.count)
         likeness = sketch @ self.center_sketch[centers, : sketch.shape[-1]].T
         likeness -= self.center_half_squares[centers]
         return likeness
 
-    def _distances(self, x: Singles, rows: Index, centers: Index) -> Singles:
-        """Squared distance of each ``x[row]`` to its center, (b,)."""
-        squared = np.empty(len(rows), dtype=np.float32)
-        for a, b in ranges(0, len(rows), PAIRS):
-            apart = x[rows[a:b]] - self.centers[centers[a:b]]
-            squared[a:b] = np.vecdot(apart, apart)
-        return squared
-
-    def _tolerance(self, squares: Any, bound: Any) -> Any:
-        """Most that the squared distance of a row can be off: its nearest center is not far."""
-        norm, distance = squares**0.5, bound**0.5
-        products = 2 * self.rounding * norm * (norm + distance)
-        return products + 8 * 2.0**-24 * (norm + distance) ** 2
+    def _tolerance(self, norms: Floats, bound: Floats) -> Floats:
+        """Most that the squared distance of rows can be off: their nearest centers are not far."""
+        both = norms + np.sqrt(np.maximum(bound, 0.0))
+        tolerance: Floats = both * (2 * self.rounding * norms + 8 * 2.0**-24 * both)
+        return tolerance
 
     def _greedy(self, active: Index, outside: float) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
-        x = self.points[active]
-        sketch, bound, squares = sketched(x, self.basis), self.bound[active], self.squares[active]
+        x, squares, bound = self.ready[active], self.squares[active], self.bound[active]
+        # What rounding may turn round. Bounds only fall, and it with them.
+        window = self._tolerance(self.norms[active], bound)
+        window *= 1.0 if self.allowed is None else self.scale[active]
         while self.unfinished and len(active):
             rank = self._rank(active, bound)
             best = int(np.argmax(rank))
-            window = self._window(active, squares, bound, best)
-            if not rank[best] - np.max(window) > outside:
+            least = rank[best] - window[best]
+            if not least > outside:
                 break
-            near = np.flatnonzero(rank >= rank[best] - window)
+            near = np.flatnonzero(rank + window >= least)
             if len(near) > 1:
                 self._measure(active[near], bound[near], x[near])
                 fine = self._rank(active[near], self.fine[active[near]])
                 best = int(near[np.argmax(fine)])  # the lower row of equals
                 bound[best] = self.fine[active[best]]
             self.gains[self.count - self.labeled] = bound[best]
-            self._add_centers(active[best : best + 1], x[best], sketch[best])
+            self._add_centers(active[best : best + 1], x[best])
             self.work["compared"] += len(x)
             distances = squares - 2.0 * (x @ x[best] - self.center_half_squares[self.count - 1])
-            bound = np.minimum(bound, np.maximum(distances, 0.0))
+            np.minimum(bound, np.maximum(distances, 0.0), out=bound)
             bound[best] = -np.inf
             if self.allowed is not None:
                 self.allowed.take(int(self.position[active[best]]))
                 if self.allowed.reopened:  # what may be picked again is farther than `outside`
                     break
-            # A row whose bound is below `outside` cannot be picked in this round: stop updating it.
-            keep = self._rank(active, bound) > outside
-            if 2 * keep.sum() < len(active):
+            # A row that does not reach `outside` cannot be picked in this round: stop updating it.
+            keep = self._rank(active, bound) + window > outside
+            if 2 * np.count_nonzero(keep) < len(active):
                 self._put_back(active, bound)
                 active, bound, squares = active[keep], bound[keep], squares[keep]
-                x, sketch = x[keep], sketch[keep]
+                x, window = x[keep], window[keep]
         self._put_back(active, bound)
-
-    def _window(self, rows: Index, squares: Floats, bound: Floats, best: int) -> Any:
-        """Difference of ranks to the best that rounding may turn round."""
-        if self.allowed is None:
-            return 2 * self._tolerance(squares[best], bound[best])
-        tolerance = self._tolerance(squares, np.maximum(bound, 0)) * self.scale[rows]
-        return np.maximum(tolerance + tolerance[best], 2 * tolerance[best])
 
     def _put_back(self, rows: Index, bound: Floats) -> None:
         self.bound[rows] = bound
@@ -329,11 +373,12 @@ class Traversal:
         if not len(rows):
             return
         start, squares = int(known.min()), self.squares[rows]
-        likeness = x @ self.centers[start : self.count].T
+        # Row by row, for they are few: a product of few rows with many takes four times as long.
+        likeness = np.matmul(self.centers[start : self.count], x[:, :, None])[..., 0]
         likeness -= self.center_half_squares[start : self.count]
         likeness[np.arange(start, self.count) < known[:, None]] = -np.inf
         # Error of the float32 bound, and of the product: each at most the tolerance.
-        reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(squares, bound)
+        reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(self.norms[rows], bound)
         row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
         self.work["compared"] += likeness.size
         self.work["decided"] += len(row)

@@ -31,7 +31,7 @@ CLOSE = 1e-3
 ROUNDING = 1e-12
 """Squared distances below this share of r_i r_j are 0: float32 factors say nothing finer."""
 
-PAIR_ELEMENTS = 1 << 20
+PAIR_ELEMENTS = 1 << 17
 """Numbers of one factor that are gathered at a time for pairs that are computed again."""
 
 Units: TypeAlias = tuple[Singles, ...]
@@ -123,7 +123,7 @@ def nearest(
     (array([0., 1.]), array([0, 1]))
     """
     # Without ‖g_i‖², which is the same for all of a row's pairs.
-    partial = _cosines(left, right) * (-2 * right_norms)
+    partial = cosines(left, right) * (-2 * right_norms)
     partial *= left_norms[:, None]
     partial += np.square(right_norms)
     which = partial.argmin(axis=1)
@@ -133,8 +133,8 @@ def nearest(
         reach = 8 * COSINE_ERROR * np.square(left_norms[close])
         limit = squared[close] - np.square(left_norms[close]) + reach
         row, column = np.nonzero(partial[close] <= limit[:, None])
-        again = _paired(left, left_norms, right, right_norms, close[row], column)
-        squared[close], which[close] = _row_minima(row, column, again, len(close))
+        again = paired(left, left_norms, right, right_norms, close[row], column)
+        squared[close], which[close] = row_minima(row, column, again, len(close))
     return np.maximum(squared, 0), which
 
 
@@ -154,14 +154,14 @@ def between(left: Units, left_norms: Floats) -> Floats:
     """
     product = np.multiply.outer(left_norms, left_norms)
     squares = np.square(left_norms)
-    squared = -2 * product * _cosines(left, left) + squares + squares[:, None]
+    squared = -2 * product * cosines(left, left) + squares + squares[:, None]
     row, column = np.nonzero(np.triu(squared < 2 * CLOSE * product, 1))
-    squared[row, column] = _paired(left, left_norms, left, left_norms, row, column)
+    squared[row, column] = paired(left, left_norms, left, left_norms, row, column)
     np.fill_diagonal(squared, 0)
     return np.maximum(squared, 0)
 
 
-def _paired(
+def paired(
     left: Units, left_norms: Floats, right: Units, right_norms: Floats, row: Index, column: Index
 ) -> Floats:
     """Squared distances of the pairs (row, column), without cancellation.
@@ -179,7 +179,7 @@ def _paired(
     Examples
     --------
     >>> x, norms = (np.array([[1, 0], [0, 1]], np.float32),), np.array([1.0, 2.0])
-    >>> _paired(x, norms, x, norms, np.array([0, 1]), np.array([1, 1]))
+    >>> paired(x, norms, x, norms, np.array([0, 1]), np.array([1, 1]))
     array([5., 0.])
     """
     apart = np.zeros(len(row))
@@ -211,14 +211,26 @@ def _one_minus_cosine(
     return x, negative
 
 
-def _cosines(left: Units, right: Units) -> Singles:
+def cosines(left: Units, right: Units) -> Singles:
+    """Cosines of all pairs, within `COSINE_ERROR`; parameters as for :func:`nearest`.
+
+    Returns
+    -------
+    (b, r) ndarray of float32
+
+    Examples
+    --------
+    >>> x = np.array([[1, 0], [0, -1]], np.float32)
+    >>> cosines((x, x), (x, x)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
     product = left[0] @ right[0].T
     for u, v in zip(left[1:], right[1:], strict=True):
         product *= u @ v.T
     return product
 
 
-def _row_minima(row: Index, column: Index, values: Floats, rows: int) -> tuple[Floats, Index]:
+def row_minima(row: Index, column: Index, values: Floats, rows: int) -> tuple[Floats, Index]:
     """Smallest value of each row and its column, lowest on ties; every row has a pair."""
     order = np.lexsort((column, values, row))
     first = order[np.searchsorted(row[order], np.arange(rows))]

@@ -115,6 +115,13 @@ class FeaturePoints(Points):
         centred = wide - self.origin
         return np.vecdot(centred, centred), np.vecdot(wide, wide)
 
+    def measured(self, rows: Index, arrays: Sequence[Array]) -> tuple[tuple[Singles, ...], Floats]:
+        """Both, joined once."""
+        joined = self._joined(rows, arrays)
+        centred = joined.astype(np.float64, copy=False) - self.origin
+        factor = (joined - self.origin).astype(np.float32, copy=False)
+        return (factor,), np.sqrt(np.vecdot(centred, centred))
+
     def _joined(self, rows: Index, arrays: Sequence[Array]) -> Array:
         for name, z in zip(self.features, arrays, strict=True):
             check_finite(np.abs(z).max(axis=1, initial=0), rows, name)

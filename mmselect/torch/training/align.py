@@ -244,7 +244,9 @@ def _write(pool: Pool, target: Path, maps: Projectors, how: Aligning, losses: li
     }
     fixed = {path: array for path, array in pool.constants.items() if _fits(path)}
     kept = sorted(filter(_fits, pool.columns))
-    with PoolWriter(target, fixed, rows=pool.n, attributes={"provenance": as_json(made)}) as writer:
+    with PoolWriter(
+        target, fixed, rows=pool.n, attributes={"provenance": as_json(made, whole=True)}
+    ) as writer:
         for _, block in pool.blocks(kept, STEP, how.memory):
             for path, projector in maps.items():
                 half = pool.columns[path].dtype.itemsize == 2
