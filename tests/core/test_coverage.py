@@ -405,6 +405,7 @@ class OnDisk:
 def test_facility_from_a_file_is_facility_in_memory(dtype, threads, monkeypatch):
     monkeypatch.setattr(unit_rows_module, "READ", 50)
     monkeypatch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 2000)
+    monkeypatch.setattr("mmselect.core.chosen.TOGETHER", 1)
     monkeypatch.setattr(columns, "BATCH", 40)
     features, labeled = pool(600, dtype=dtype), np.arange(0, 600, 40)
     held = facility(features, 200, labeled=labeled)
