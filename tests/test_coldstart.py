@@ -120,9 +120,9 @@ def test_alignment_and_the_modality_gap(tmp_path: Path, cli) -> None:
     for pair in pairs:
         a, b = (unit[m] for m in pair["modalities"])
         gap = np.linalg.norm(a.mean(axis=0) - b.mean(axis=0))
-        assert pair["gap"] == pytest.approx(gap, abs=1e-8)
-        assert pair["across"] == pytest.approx((a @ b.T).mean(), abs=1e-8)
-        assert pair["matched"] == pytest.approx((a * b).sum(axis=1).mean(), abs=1e-8)
+        assert pair["gap"] == pytest.approx(gap, abs=1e-6)
+        assert pair["across"] == pytest.approx((a @ b.T).mean(), abs=1e-6)
+        assert pair["matched"] == pytest.approx((a * b).sum(axis=1).mean(), abs=1e-6)
     score = mmselect.score(path, "alignment").score
     means = [(unit[a] * unit[b]).sum(axis=1) for a, b in (p["modalities"] for p in pairs)]
     np.testing.assert_allclose(score, np.mean(means, axis=0), atol=1e-7)

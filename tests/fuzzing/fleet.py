@@ -169,6 +169,8 @@ def _one_worker(
         assert worker.stdout is not None
         worker.stdout.close()
     if under_way is None:
+        if not code:  # it took much memory, and makes room
+            return number
         raise RuntimeError(f"the worker at input {number} ended by itself, with {code}")
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)
