@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -70,6 +70,16 @@ class Chosen:
 def held(array: Array | Chosen) -> Array:
     """Take all rows into memory, unless they are there."""
     return array[:] if isinstance(array, Chosen) else array
+
+
+def held_bytes(columns: Sequence[Rows], n: int, memory: int) -> int:
+    """Bytes of n rows of some features where they are held in memory, or 0 where they are not.
+
+    What takes more than ``--memory`` is read from the file again and again, if any thread can read
+    any row of it alone; a row of a compressed chunk costs the whole chunk.
+    """
+    size = n * sum(column.shape[1] * column.dtype.itemsize for column in columns)
+    return 0 if size > memory and all(map(concurrent, columns)) else size
 
 
 def over_blocks(

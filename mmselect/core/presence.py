@@ -213,9 +213,7 @@ def similarities(x: Rows, rows: Any, others: Any, pairs: Pairs | None) -> Single
     >>> similarities(x, slice(0, 2), slice(0, 1), pairs).tolist()
     [[2.0], [1.0]]
     """
-    left = x[rows]
-    same = isinstance(rows, slice) and isinstance(others, slice) and rows == others
-    return compared(left, left if same else x[others], rows, others, pairs)
+    return compared(x[rows], x[others], rows, others, pairs)
 
 
 def compared(left: Singles, right: Singles, rows: Any, others: Any, pairs: Pairs | None) -> Singles:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmselect.arrays import Array, Floats, Index, Rows, Singles, native
-from mmselect.core.chosen import Chosen, over_blocks
+from mmselect.core.chosen import Chosen, held_bytes, over_blocks
 from mmselect.core.features import centred_norms, column_means, inverse, row_norms
 from mmselect.core.presence import Present
 from mmselect.engine import SERIAL, Engine, ranges
@@ -189,9 +189,9 @@ def _scales(array: Array, mean: Floats | None, engine: Engine) -> Floats:
 def held_as(columns: Sequence[Rows], n: int, memory: int) -> tuple[bool, bool]:
     """Say whether n rows of some features are held as stored, and whether as they are made.
 
-    What takes more than `memory` is read from the file again and again, if any thread can read any
-    row of it alone. Of the rest there is one copy, but two where both fit: rows as made where these
-    take no more than those stored, which are read from the file then.
+    There is one copy of what is held at all (:func:`~mmselect.core.chosen.held_bytes`), but two
+    where both fit: rows as made where these take no more than those stored, which are read from the
+    file then.
 
     Examples
     --------
@@ -201,11 +201,10 @@ def held_as(columns: Sequence[Rows], n: int, memory: int) -> tuple[bool, bool]:
     >>> held_as([x, x.astype("f2")], 9, 216)
     (True, False)
     """
-    stored = n * sum(column.shape[1] * column.dtype.itemsize for column in columns)
+    stored = held_bytes(columns, n, memory)
     made = 4 * n * sum(column.shape[1] for column in columns)
-    streams = all(map(concurrent, columns))
-    if streams and stored > memory:
+    if not stored:
         return False, False
-    if made > stored or not streams:
+    if made > stored or not all(map(concurrent, columns)):
         return True, False
     return stored + made <= memory, True

@@ -57,12 +57,12 @@ def number(value: float) -> str:
     return text if float(text) == value else f"{value:.6g}"
 
 
-def _plain(value: Any, whole: bool) -> Any:
+def _jsonable(value: Any, whole: bool) -> Any:
     """Values that JSON has: floats as in tables, or whole; nan and infinities become null."""
     if isinstance(value, dict):
-        return {key: _plain(item, whole) for key, item in value.items()}
+        return {key: _jsonable(item, whole) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, whole) for item in value]
+        return [_jsonable(item, whole) for item in value]
     if isinstance(value, float | np.floating):
         if not math.isfinite(value):
             return None
@@ -81,7 +81,7 @@ def as_json(value: Any, indent: int | None = None, *, whole: bool = False) -> st
     >>> print(as_json(["é", "\x1b[31m", "\x9b31m", "\u202e", 1 / 3]))
     ["é", "\u001b[31m", "\u009b31m", "\u202e", 0.333333]
     """
-    text = json.dumps(_plain(value, whole), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_jsonable(value, whole), ensure_ascii=False, allow_nan=False, indent=indent)
     return "\n".join(printable(line, "\\u{:04x}") for line in text.split("\n"))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmselect.arrays import Index
-from mmselect.core.chosen import Chosen, over_blocks
+from mmselect.core.chosen import Chosen, held_bytes, over_blocks
 from mmselect.core.coverage.columns import BATCH
 from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
 from mmselect.core.coverage.facility import is_exact
@@ -24,7 +24,6 @@ from mmselect.core.unit_rows import held_as
 from mmselect.engine import SERIAL
 from mmselect.errors import located
 from mmselect.strategies.record import Batch, Nearest, Picks
-from mmselect.tasks import concurrent
 
 FEATURES = "/features"
 
@@ -53,16 +52,6 @@ def streamed(batch: Batch, rows: Index) -> tuple[dict[str, Any], Present]:
     """Give what :func:`features_of` gives, to be read block by block."""
     found = {path: Chosen(batch.columns[path], rows) for path in batch.group(FEATURES)}
     return found, batch.present(rows=rows)
-
-
-def held_bytes(columns: Sequence[Any], n: int, memory: int) -> int:
-    """Bytes of n rows of some features where they are held in memory, or 0 where they are not.
-
-    What takes more than ``--memory`` is read from the file again and again, if any thread can read
-    any row of it alone; a row of a compressed chunk costs the whole chunk.
-    """
-    size = n * sum(column.shape[1] * column.dtype.itemsize for column in columns)
-    return 0 if size > memory and all(map(concurrent, columns)) else size
 
 
 def cover_by(
@@ -150,17 +139,21 @@ def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any,
     """
 
     def footprint(request: Any, k: int) -> int:
-        columns = request.pool.columns
-        width = sum(c.shape[1] for p, c in columns.items() if p.startswith(f"{FEATURES}/"))
+        width = sum(column.shape[1] for column in _columns(request))
         n = len(request.candidates)
         return int(each * n * width + per_sample * n + 8 * k * width + beside)
 
     return footprint
 
 
+def _columns(request: Any) -> list[Any]:
+    """Features of all modalities."""
+    return [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
+
+
 def held_features(request: Any) -> tuple[int, int, int]:
     """Bytes of the features of candidates and labeled rows that are held, these rows, and Σd."""
-    features = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
+    features = _columns(request)
     n = len(request.candidates) + len(request.labeled)
     width = sum(column.shape[1] for column in features)
     return held_bytes(features, n, request.engine.memory), n, width
@@ -186,13 +179,12 @@ def centres_footprint(request: Any, k: int) -> int:
 def facility_footprint(request: Any, _k: int) -> int:
     """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
     n, given = len(request.candidates), request.parameters
-    columns = [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
     if is_exact(given.get("form", "auto"), n):
         matrix = 4 * n * n
         each = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
         own = matrix if matrix <= MATRIX_BYTES else each
         held, rows, width = held_features(request)
-        stored, made = held_as(columns, rows, request.engine.memory)
+        stored, made = held_as(_columns(request), rows, request.engine.memory)
         features = stored * held + made * 4 * n * width
         return int(features + own + 110e6)
     _, n, width = held_features(request)

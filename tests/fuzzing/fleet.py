@@ -164,7 +164,7 @@ def _one_worker(
                 return number
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)  # and the fork that tries
+            os.killpg(worker.pid, signal.SIGKILL)  # and the fork that makes inputs
         code = worker.wait()
         assert worker.stdout is not None
         worker.stdout.close()

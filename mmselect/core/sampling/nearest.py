@@ -83,8 +83,7 @@ def nearest_picks(
     with blas_threads():
         points = points.settled(rows, engine)
         block, step = _comparison(points, np.asarray(picks, dtype=np.intp), rows)
-        how: dict[str, Any] = {"step": step, "engine": engine, "what": "comparing picks"}
-        squared, which, *_ = join_rows(map_rows(block, points.sources, rows, **how), len(rows))
+        squared, which, *_ = _of_all(block, points, rows, step, engine)
     return which, np.sqrt(squared)
 
 
@@ -201,9 +200,16 @@ def nearest_of_tiles(
 ) -> tuple[Floats, Index]:
     """Squared distance of every candidate to the nearest point of the tiles, and which that is."""
     block = partial(_nearest_of_block, points.detached(), tiles)
-    how: dict[str, Any] = {"step": PASS_ROWS, "engine": engine, "what": "comparing picks"}
-    squared, which = join_rows(map_rows(block, points.sources, rows, **how), len(rows))
+    squared, which = _of_all(block, points, rows, PASS_ROWS, engine)
     return squared, which
+
+
+def _of_all(
+    block: Function[tuple[Array, ...]], points: Points, rows: Index, step: int, engine: Engine
+) -> tuple[Array, ...]:
+    """Compare all rows, block by block."""
+    how: dict[str, Any] = {"step": step, "engine": engine, "what": "comparing picks"}
+    return join_rows(map_rows(block, points.sources, rows, **how), len(rows))
 
 
 def _nearest_of_block(
