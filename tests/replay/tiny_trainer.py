@@ -32,8 +32,10 @@ def read(place: str) -> list[dict[str, str]]:
 
 
 def main(data: str, labeled: str, pool: str, out: str, seed: str, *more: str) -> None:
-    with Path(f"{data}.calls").open("a") as log:
+    with Path(f"{data}.calls").open("a+") as log:
         log.write(f"{labeled}\n")
+        log.seek(0)
+        calls = len(log.readlines())
     fail = more[more.index("--fail") + 1] if "--fail" in more else ""
     if fail == "exit":
         sys.exit("no GPU is free")
@@ -48,7 +50,8 @@ def main(data: str, labeled: str, pool: str, out: str, seed: str, *more: str) ->
     ids = [row["id"] for row in read(pool)][: -1 if fail == "missing" else None]
     order = [place[name] for name in ids]
     f = {m: logits(x, at, labels)[order] for m, x in z.items()}
-    noise = np.random.default_rng(None if "--noise" in more else int(seed))
+    # Of each call another, but the same in each run of the tests: by luck, two do not differ.
+    noise = np.random.default_rng([int(seed), calls] if "--noise" in more else int(seed))
     fused = sum(f.values()) + 3 * noise.standard_normal((len(ids), CLASSES))
     if fail == "nan":
         fused[3] = np.nan
