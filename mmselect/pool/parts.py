@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -23,6 +23,9 @@ from mmselect.errors import FormatError, located
 from mmselect.files import read_into
 from mmselect.pool.hdf5 import hdf5
 from mmselect.pool.texts import Lengths
+
+MOST_CHUNKS = 1 << 12
+"""Chunks that HDF5 is asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,13 @@ class Stored(Part):
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows from `start` to `stop`; in `out`, if it is given."""
         self._check_texts(start, stop)
+        block = np.empty((stop - start, *self.shape[1:]), self.dtype) if out is None else out
+        whole = (slice(start, stop), *(slice(0, size) for size in self.shape[1:]))
         with hdf5(self.file, self.path):
-            block: NDArray[Any] = self.dataset[start:stop]
-        if out is None:
-            return block
-        out[...] = block
-        return out
+            for rows, *others in _with_few_chunks(whole, self.dataset.chunks):
+                here = slice(rows.start - start, rows.stop - start)
+                block[(here, *others)] = self.dataset[(rows, *others)]
+        return block
 
     def unwritten(self) -> NDArray[np.intp]:
         """Rows with a chunk that was never written: HDF5 reads them as its fill value."""
@@ -157,6 +161,23 @@ class Stored(Part):
         """Whole chunks, each once."""
         step = (self.dataset.chunks or (1024,))[0]
         return np.flatnonzero(np.diff(rows // step, prepend=-1, append=-1))
+
+
+def _with_few_chunks(
+    box: tuple[slice, ...], chunks: Sequence[int] | None
+) -> Iterator[tuple[slice, ...]]:
+    """Cut a block into such that lie in few chunks: HDF5 takes six kB for each at once."""
+    steps = chunks or [max(cut.stop, 1) for cut in box]
+    pairs = zip(box, steps, strict=True)
+    touched = [-(-cut.stop // step) - cut.start // step for cut, step in pairs]
+    if prod(touched) <= MOST_CHUNKS:
+        yield box
+        return
+    axis = touched.index(max(touched))
+    start, stop, step = box[axis].start, box[axis].stop, steps[axis]
+    middle = (start // step + touched[axis] // 2) * step
+    for half in (slice(start, middle), slice(middle, stop)):
+        yield from _with_few_chunks((*box[:axis], half, *box[axis + 1 :]), steps)
 
 
 def _bytes_of(block: NDArray[Any]) -> memoryview:

@@ -114,13 +114,14 @@ class Folder:
         if state.st_size == 0:
             raise FormatError("expected an HDF5 file, found an empty file", file=str(path))
         offsets = (0, *(512 << i for i in range(state.st_size.bit_length())))
-        if not any(read_at(file.fileno(), 8, offset) == SIGNATURE for offset in offsets):
+        begin = next((at for at in offsets if read_at(file.fileno(), 8, at) == SIGNATURE), None)
+        if begin is None:
             foreign = path.suffix.lower() not in (".h5", ".hdf5")
             message = "expected an HDF5 file, found something else"
             raise FormatError(message + how_to_pack(path) * foreign, file=str(path))
         try:
             with hdf5(str(path)):
-                medium = Medium(file)
+                medium = Medium(file, begin)
                 medium.seen = []
                 handle = h5py.File(medium, "r")
                 self.files.callback(handle.close)

@@ -35,19 +35,27 @@ EARLY = 32 << 20
 SIZES = {b"GCOL": (8, 8), b"HEAP": (8, 8), b"BTHD": (6, 4)}
 """Where structures of HDF5 say how large they are: a heap of strings, of names, nodes of a tree."""
 
+NAMES = struct.Struct("<8xQQQ")
+"""Size of a heap of names, where the first free space in it begins, and where it lies."""
+
 HEAP_ENTRY = struct.Struct("<H6xQ")
 """Number and length of a string in a heap."""
 
 
 class Medium:
-    """The file object that HDF5 reads, or writes to."""
+    """The file object that HDF5 reads, or writes to.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._fd, self._place = file, file.fileno(), 0
+    `base` is the place in a file from somebody else from which HDF5 counts; in a file that is
+    written there is nothing to mistrust.
+    """
+
+    def __init__(self, file: BinaryIO, base: int | None = None) -> None:
+        self._file, self._fd, self._base, self._place = file, file.fileno(), base, 0
         self._size = os.fstat(self._fd).st_size
         self.error: BaseException | None = None
         self.seen: list[tuple[int, int]] | None = None
         self._lost: list[tuple[int, bytes]] = []
+        self._heap_of: dict[int, int] = {}
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """As of a file."""
@@ -73,8 +81,8 @@ class Medium:
             low, high = max(start, place), min(start + len(data), place + len(view))
             if low < high:
                 view[low - place : high - place] = data[low - start : high - start]
-        if not self._lost:
-            self._check(bytes(view[:16]))
+        if self._base is not None:
+            self._check(bytes(view[: NAMES.size]), self._base)
         return len(view) if self._lost else got
 
     def ranges(self) -> Iterator[tuple[int, int]]:
@@ -87,13 +95,27 @@ class Medium:
             stop = max(stop, high)
         yield start, stop
 
-    def _check(self, head: bytes) -> None:
+    def _check(self, head: bytes, base: int) -> None:
         """Refuse structures that say they are larger than the file: HDF5 takes memory for them."""
         at, width = SIZES.get(head[:4], (0, 0))
         if int.from_bytes(head[at : at + width], "little") > self._size:
             raise OSError("a structure that is larger than the file")
         if head.startswith(b"GCOL") and not self._heap_ends():
             raise OSError("a heap of strings is damaged")
+        if head.startswith(b"HEAP") and len(head) == NAMES.size:
+            size, free, address = NAMES.unpack(head)
+            self._check_names(size, free, base + address)
+
+    def _check_names(self, size: int, free: int, place: int) -> None:
+        """Refuse names over which HDF5 crashes, or whose free spaces lead it in a circle."""
+        if size and self._heap_of.setdefault(place, self._place) != self._place:
+            raise OSError("two heaps say that they have the same names")
+        data, seen = read_at(self._fd, size, place), set[int]()
+        while free < size:  # the last one names no place in the heap
+            if free in seen:
+                raise OSError("a heap of names is damaged")
+            seen.add(free)
+            free = int.from_bytes(data[free : free + 8], "little")
 
     def _heap_ends(self) -> bool:
         """Whether HDF5 comes to the end of a global heap: it stays at free space without a size."""

@@ -19,7 +19,7 @@ import mmselect
 from mmselect.pool.checking import check
 
 HUGE = struct.pack("<I", 0xF0000000)
-N = 60
+N, C = 60, 5
 
 
 def patched(pool: Path, at: int, value: bytes = HUGE) -> None:
@@ -84,6 +84,11 @@ def rows_without_data(pool: Path) -> None:
         handle.create_dataset("label", (16 << 20,), "i1", chunks=(1 << 16,))
 
 
+def chunks_of_a_row(pool: Path) -> None:
+    """HDF5 takes six kilobytes for every chunk that it is asked for at once."""
+    replaced(pool, "labeled", 1 << 18, dtype=bool, chunks=(1,)).file.close()
+
+
 def virtual_of_virtual(pool: Path) -> None:
     """Each of eight datasets is eight times the one before: 2 million places in a few kilobytes."""
     n, names = 1 << 16, [*(f"x{i}" for i in range(7)), "multimodal_logits"]
@@ -118,6 +123,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "heap": (heap(0xF0000000), "a structure that is larger than the file"),
     "heap of terabytes": (heap(1 << 44), "a structure that is larger than the file"),
     "rows": (rows_without_data, "/label: expected data for the 16.8 MB that it declares, found 0"),
+    "chunks of a row": (chunks_of_a_row, "/labeled: expected 60 rows, as in /id, found 262,144"),
     "virtual of virtual": (virtual_of_virtual, "MB that it declares, found "),
     "fill value": (fill_of_text, "/id: expected text in every row, found rows never written"),
 }
@@ -166,6 +172,20 @@ def test_texts_stored_in_any_way_are_read(pool: Path) -> None:
         made.file.close()
         with mmselect.open_pool(pool) as opened:
             assert opened.ids.text(range(N)) == names
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 1), (7, 2, 3), (N, 1, C)], ids=str)
+def test_many_chunks_are_read_some_at_a_time(pool: Path, monkeypatch, chunks) -> None:
+    values = np.random.default_rng(3).normal(size=(N, 10, C)).astype("f4")
+    made = replaced(pool, "dropout_logits", *values.shape, dtype="f4", chunks=chunks)
+    made[:] = values
+    made.file.close()
+    for most in (1, 5, 64):
+        monkeypatch.setattr("mmselect.pool.parts.MOST_CHUNKS", most)
+        with mmselect.open_pool(pool) as opened:
+            column = opened.columns["/dropout_logits"]
+            assert np.array_equal(column[3:41], values[3:41])
+            assert np.array_equal(column[:], values)
 
 
 def test_numbers_put_together_of_the_same_few(pool: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,6 +157,24 @@ def heap_without_end(pool: Path) -> None:
     pool.write_bytes(data)
 
 
+def names_without_end(pool: Path) -> None:
+    """Free space in a heap of names that is followed by itself: HDF5 takes memory without end."""
+    data = bytearray(pool.read_bytes())
+    at = data.index(b"HEAP")
+    free, place = struct.unpack_from("<QQ", data, at + 16)
+    struct.pack_into("<Q", data, place + free, free)
+    pool.write_bytes(data)
+
+
+def names_of_another(pool: Path) -> None:
+    """Two heaps that say that their names are in one place: HDF5 crashes."""
+    data = bytearray(pool.read_bytes())
+    first = data.index(b"HEAP")
+    second = data.index(b"HEAP", first + 1)
+    data[second : second + 32] = data[first : first + 32]
+    pool.write_bytes(data)
+
+
 def declared(shape: tuple[int, ...], **how: Any) -> Callable[[Path], None]:
     def change(pool: Path) -> None:
         with without(pool) as handle:
@@ -191,6 +210,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "corrupt chunk": (corrupt(), f"/{NAME}: HDF5 cannot read it: "),
     "corrupt heap": (corrupt(b"GCOL"), "HDF5 cannot read it: "),
     "heap without an end": (heap_without_end, "HDF5 cannot read it: a heap of strings is damaged"),
+    "names without an end": (names_without_end, "HDF5 cannot read it: a heap of names is damaged"),
+    "names of another": (names_of_another, "two heaps say that they have the same names"),
     "corrupt group": (corrupt(b"TREE"), "HDF5 cannot read it: "),
     "huge": (declared((N, 1 << 62), chunks=(1, 1 << 20)), "that it declares, found 0 bytes"),
     "rows that are not there": (
