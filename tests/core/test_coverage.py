@@ -363,7 +363,7 @@ WAYS = {
 def similarities_from(request, monkeypatch):
     """Where the exact form takes similarities from: all held, columns, or pairs sooner or later."""
     monkeypatch.setattr(exact, "PAIRS_EACH", 0)
-    for module in (exact, gains, survey, columns, drafting, ahead):
+    for module in (gains, survey, columns, drafting, ahead):
         monkeypatch.setattr(module, "TILE", 128)
     for name, value in WAYS[request.param].items():
         monkeypatch.setattr(exact, name, value)
@@ -501,6 +501,8 @@ SMALL = {
     (drafting, "LIKELIEST"): (1, 128),
     (survey, "TILE"): (16, 1024),
     (survey, "STRIP"): (3, 64),
+    (survey, "PIECE"): (7, 1 << 20),
+    (ahead, "ROOM"): (0, 1.5),
     (columns, "BATCH"): (2, 256),
 }
 
