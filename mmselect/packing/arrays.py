@@ -7,10 +7,9 @@ import re
 import struct
 import warnings
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mmselect.errors import InputError, needing
+from mmselect.errors import InputError, MmselectError, needing
 from mmselect.packing.source import (
     Converted,
     Files,
@@ -197,12 +196,19 @@ def npz_keys(path: Path) -> list[str]:
 
 
 def _archive(path: Path, files: ExitStack) -> zipfile.ZipFile:
-    try:
+    with _unzipping("expected an npz file", path):
         return files.enter_context(zipfile.ZipFile(opened(path, files)))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"expected an npz file: {error}", file=str(path)) from None
+
+
+@contextmanager
+def _unzipping(said: str, path: Path, key: str | None = None) -> Iterator[None]:
+    """Turn whatever the standard library raises over a spoilt zip file into one error."""
+    try:
+        yield
+    except MmselectError:
+        raise
+    except Exception as error:  # of a dozen kinds
+        raise InputError(f"{said}: {error}", file=str(path), dataset=key) from None
 
 
 def open_npz(path: Path, key: str, files: Files) -> Source:
@@ -215,11 +221,8 @@ def open_npz(path: Path, key: str, files: Files) -> Source:
         )
     name = key if key in archive.namelist() else f"{key}.npy"
     info = archive.getinfo(name)
-    try:
-        with archive.open(name) as member:
-            shape, fortran, dtype, offset = npy_layout(member, f"{path}: {key}")
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise InputError(f"cannot be unpacked: {error}", file=str(path), dataset=key) from None
+    with _unzipping("cannot be unpacked", path, key), archive.open(name) as member:
+        shape, fortran, dtype, offset = npy_layout(member, f"{path}: {key}")
     if offset + prod(shape) * dtype.itemsize > info.file_size:
         found = f"expected numbers of shape {shape}, found {info.file_size:,} bytes"
         message = f"truncated: {found}"
@@ -252,15 +255,12 @@ def _unpacked(
     shape, dtype, offset = layout
     size = max(prod(shape[1:]) * dtype.itemsize, 1)
     rows = max(BLOCK // size, 1)
-    try:
-        with archive.open(name) as member:
-            member.read(offset)
-            for start in range(0, shape[0], rows):
-                count = min(rows, shape[0] - start)
-                block = np.frombuffer(member.read(count * size), np.uint8)
-                yield block[: len(block) // size * size].view(dtype).reshape(-1, *shape[1:])
-    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot be unpacked: {error}", file=str(path), dataset=name) from None
+    with _unzipping("cannot be unpacked", path, name), archive.open(name) as member:
+        member.read(offset)
+        for start in range(0, shape[0], rows):
+            count = min(rows, shape[0] - start)
+            block = np.frombuffer(member.read(count * size), np.uint8)
+            yield block[: len(block) // size * size].view(dtype).reshape(-1, *shape[1:])
 
 
 def safetensors_keys(path: Path) -> list[str]:

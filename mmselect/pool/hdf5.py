@@ -6,13 +6,13 @@ import atexit
 import contextlib
 import ctypes
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from math import prod
 from typing import Any
 
 import h5py
-from h5py import h5d, h5g, h5o, h5pl, h5t, h5z
+from h5py import h5d, h5g, h5o, h5p, h5pl, h5t, h5z
 from h5py._hl.base import phil  # the lock that h5py itself takes around every call of HDF5
 
 from mmselect.engine import format_bytes
@@ -110,7 +110,15 @@ def open_object(group: h5g.GroupID, name: bytes) -> Any:
 @cache
 def _close_at_exit() -> None:
     with contextlib.suppress(OSError, AttributeError):  # a build that hides its functions
-        atexit.register(ctypes.CDLL(h5py.defs.__file__).H5close)
+        atexit.register(_close, ctypes.CDLL(h5py.defs.__file__).H5close)
+
+
+def _close(library: Callable[[], object]) -> None:
+    """Close HDF5, which crashes over lists of properties that Python still holds: these first."""
+    for each in gc.get_objects():
+        if isinstance(each, h5p.PropDCID):
+            each.close()
+    library()
 
 
 def check_filters(properties: h5py.h5p.PropDCID) -> list[str]:

@@ -29,6 +29,9 @@ SHOWN = 10_000
 TOGETHER = 200
 """Inputs made by one fork, which takes as long as to make some ten."""
 
+LASTING = 2000
+"""Inputs after which a worker ends, for HDF5 may crash at the end of a process only."""
+
 NOT_MADE = ("not made", "", False)
 """What becomes of an input over which HDF5 crashes or hangs while it is made: nobody has it."""
 
@@ -55,7 +58,7 @@ class Found:
 
 
 def work(seed: int, first: int, folder: Path) -> None:
-    """Try inputs from `first` on until somebody ends it.
+    """Try inputs from `first` on, until somebody ends it or it has tried enough.
 
     Prints a line of JSON when each is made, and one when it is done.
     """
@@ -76,8 +79,8 @@ def work(seed: int, first: int, folder: Path) -> None:
             found = trial(command)
             outcome = (*found, found.bad)
         print(json.dumps([number, *outcome]), file=out, flush=True)
-        if outcome[0] == "memory":
-            os._exit(0)  # a peak is of the whole process, so the next one needs another
+        if outcome[0] == "memory" or number + 1 >= first + LASTING:
+            return  # a peak is of the whole process, so the next one needs another
 
 
 def place_of(folder: Path, number: int) -> Path:
@@ -169,9 +172,10 @@ def _one_worker(
         assert worker.stdout is not None
         worker.stdout.close()
     if under_way is None:
-        if not code:  # it took much memory, and makes room
-            return number
-        raise RuntimeError(f"the worker at input {number} ended by itself, with {code}")
+        if code:
+            told = f"by one of those before: {LASTING:,} at most"
+            found.bad.setdefault(f"crash at the end: {code}", f"input {number}: {told}")
+        return number
     kind = "hang" if -code in (signal.SIGKILL, signal.SIGXCPU) else f"crash: signal {-code}"
     found.add(under_way, kind, "", True)
     if keep:

@@ -80,6 +80,14 @@ def damaged() -> None:
         file.write(bytes(64))
 
 
+def no_text() -> None:
+    """The name of an array, where it lies, is not in the encoding that it says it is in."""
+    np.savez("x.npz", ä=X)
+    data = bytearray(Path("x.npz").read_bytes())
+    data[30] = 0x98
+    Path("x.npz").write_bytes(data)
+
+
 def no_zip() -> None:
     Path("x.npz").write_bytes(b"PK\x03\x04 or so")
 
@@ -170,6 +178,7 @@ CASES: list[tuple[Callable[[], None], str, str]] = [
     (many, "x.npz", "x.npz: expected one of its arrays as x.npz:KEY, found 2; it has a, b"),
     (many, "x.npz:c", "x.npz: expected one of its arrays as x.npz:KEY, found no 'c'"),
     (damaged, "x.npz", "x.npz: a"),
+    (no_text, "x.npz", "x.npz: ä: cannot be unpacked: "),
     (no_zip, "x.npz", "x.npz: expected an npz file"),
     (lying_zip, "x.npz", "x.npz: a: truncated: expected numbers of shape (5, 3), found 240 bytes"),
     (ragged_table, "x.csv:a", "x.csv: row 1: expected 2 cells, found 1"),

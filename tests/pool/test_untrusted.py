@@ -466,6 +466,19 @@ def test_a_process_ends_well_after_a_damaged_virtual_dataset(tmp_path: Path) -> 
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1
     assert "/features/image: HDF5 cannot read it" in found.stdout
+    # A traceback may keep such a list of another virtual dataset to the end.
+    other = tmp_path / "whole.h5"
+    virtual_pool(other)
+    code = (
+        "import sys, h5py\n"
+        "from mmselect.pool.checking import check\n"
+        "kept = h5py.File(sys.argv[2])['features/image'].id.get_create_plist()\n"
+        "assert check([sys.argv[1]]).problems\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, path, other], capture_output=True, text=True
+    )
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_chunks_shorter_than_their_checksum(pool: Path, cli: Any) -> None:
