@@ -367,7 +367,7 @@ WAYS = {
 def similarities_from(request, monkeypatch):
     """Where the exact form takes similarities from: all held, columns, or pairs sooner or later."""
     monkeypatch.setattr(exact, "PAIRS_EACH", 0)
-    for module in (exact, gains, survey, columns, drafting, ahead):
+    for module in (gains, survey, columns, drafting, ahead):
         monkeypatch.setattr(module, "TILE", 128)
     for name, value in WAYS[request.param].items():
         monkeypatch.setattr(exact, name, value)
@@ -505,6 +505,8 @@ SMALL = {
     (drafting, "LIKELIEST"): (1, 128),
     (survey, "TILE"): (16, 1024),
     (survey, "STRIP"): (3, 64),
+    (survey, "PIECE"): (7, 1 << 20),
+    (ahead, "ROOM"): (0, 1.5),
     (columns, "BATCH"): (2, 256),
 }
 
@@ -747,7 +749,7 @@ def test_facility_prefix_and_threads(form):
     np.testing.assert_array_equal(whole.gains, again.gains)
 
 
-def test_matching_with_a_shift_takes_the_nearest():
+def test_matching_takes_the_nearest():
     rng = np.random.default_rng(3)
     x = rng.standard_normal((300, 5)).astype(np.float32) * 3
     points = rng.standard_normal((60, 5)).astype(np.float32)
@@ -756,7 +758,21 @@ def test_matching_with_a_shift_takes_the_nearest():
     for row in distances:
         row[taken] = np.inf
         taken.append(int(np.argmin(row)))
-    assert match_distinct(x, points, shift=(x.astype(np.float64) ** 2).sum(1) / 2).tolist() == taken
+    assert match_distinct(x, points, nearest=True).tolist() == taken
+
+
+def test_of_two_rows_at_one_distance_the_lower_is_matched():
+    """The centre of two rows is as far from the one as from the other."""
+    rng = np.random.default_rng(5)
+    x = np.round(rng.standard_normal((300, 7)) * 64).astype(np.float32) / 64 + 1000
+    middles = (x[::2] + x[1::2]) / 2
+    found = match_distinct(x, middles, nearest=True)
+    distances = ((middles[:, None].astype(np.float64) - x) ** 2).sum(2)
+    taken: list[int] = []
+    for row in distances:
+        row[taken] = np.inf
+        taken.append(int(np.argmin(row)))
+    assert found.tolist() == taken
 
 
 def test_kmeans_finds_the_groups():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from mmselect.core.sampling import nearest as module
 from mmselect.core.sampling.d2 import d2_sample
@@ -127,23 +128,30 @@ def test_groups_leave_few_pairs_to_measure():
 
 
 def test_groups_are_used_where_they_save_work(monkeypatch):
-    asked = []
-    found = module.nearest_of_groups
-    monkeypatch.setattr(module, "nearest_of_groups", lambda *a: asked.append(0) or found(*a))
+    tiled = []
+    in_order = module.in_order
+    monkeypatch.setattr(module, "in_order", lambda tiles: tiled.append(0) or in_order(tiles))
     points, picks = structured()
     which, distance = nearest_picks(points, picks)
-    assert len(asked) == 1 + 3  # some rows to see what is saved, then blocks of 2,048
-    asked.clear()
-    monkeypatch.setattr(module, "WORTH", 0.0)
-    same, about = nearest_picks(points, picks)
-    assert len(asked) == 1
-    assert (which == same).mean() > 0.999
-    np.testing.assert_allclose(distance, about, rtol=1e-3, atol=1e-6 * distance.max())
-    asked.clear()
+    assert not tiled
     nearest_picks(feature_points(points.features), picks)
     nearest_picks(points, picks[:200])
     nearest_picks(points, picks, candidates=np.arange(3000))
-    assert not asked
+    monkeypatch.setattr(module, "WORTH", 0.0)
+    same, equal = nearest_picks(points, picks)
+    assert len(tiled) == 4
+    np.testing.assert_array_equal(which, same)
+    np.testing.assert_array_equal(distance, equal)
+
+
+def test_distances_of_features_are_float64_sums():
+    rng = np.random.default_rng(4)
+    x = (rng.standard_normal((3000, 30)) + 100).astype("f4")
+    picks = np.append(rng.choice(3000, 600, replace=False), [7, 7])
+    which, distance = nearest_picks(feature_points({"a": x}), picks)
+    apart = cdist(x.astype(np.float64), x[picks].astype(np.float64))
+    np.testing.assert_array_equal(which, apart.argmin(axis=1))
+    np.testing.assert_allclose(distance, apart.min(axis=1), rtol=2e-7, atol=1e-12)
 
 
 def test_classes_that_say_nothing_leave_too_many_pairs():

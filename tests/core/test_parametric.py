@@ -1,5 +1,9 @@
 """The parametric selection against its formulas, and its fast parts against their plain forms."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -308,3 +312,21 @@ def test_pools_that_do_not_fit():
     bad[1][7, 2] = np.inf
     with pytest.raises(DataError, match="1: row 7"):
         parametric(bad, 3, rng)
+
+
+def test_every_processor_picks_the_same() -> None:
+    """A last bit of a product that differs would grow with each step; OpenBLAS can be told to be
+    that of another processor, where it has such."""
+    code = (
+        "import numpy as np\n"
+        "from mmselect.core.parametric.parametric import parametric\n"
+        "x = np.random.default_rng(0).standard_normal((1500, 24))\n"
+        "found = parametric([x[:, :8], x[:, 8:]], 200, np.random.default_rng(1), alignment=0.0)\n"
+        "print(found.picks.tolist(), found.similarity.tolist())\n"
+    )
+    kernels = ({}, {"OPENBLAS_CORETYPE": "Prescott"}, {"OPENBLAS_CORETYPE": "Haswell"})
+    told = {
+        subprocess.check_output([sys.executable, "-c", code], env={**os.environ, **kernel})
+        for kernel in kernels
+    }
+    assert len(told) == 1

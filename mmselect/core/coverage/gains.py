@@ -58,9 +58,15 @@ def triangle(n: int, tile: int) -> Iterator[Tiles]:
 
 
 def all_products(
-    x: Rows, engine: Engine, tile: int | None = None, pairs: Pairs | None = None
+    x: Rows,
+    engine: Engine,
+    tile: int | None = None,
+    pairs: Pairs | None = None,
+    wide: bool = False,
 ) -> Real:
     """Products of all rows with all, or similarities, (n, n), symmetric to the last bit.
+
+    They are summed in float64 where they are to be the same on every processor (`wide`).
 
     Examples
     --------
@@ -70,12 +76,13 @@ def all_products(
     """
     n = x.shape[0]
     products = np.empty((n, n), dtype=x.dtype)
+    summed = np.dtype(np.float64) if wide else x.dtype
 
     def row_of_tiles(tiles: Tiles) -> None:
         a, b = tiles[0]
-        own = x[a:b]
+        own = x[a:b].astype(summed, copy=False)
         for start, stop in tiles:
-            others = x[start:stop] if start > a else own
+            others = x[start:stop].astype(summed, copy=False) if start > a else own
             block = np.matmul(own, others.T, out=products[a:b, start:stop])
             if pairs is not None:
                 block *= pairs.of(slice(a, b), slice(start, stop))

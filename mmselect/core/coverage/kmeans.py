@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from mmselect.arrays import Index, Rows, Singles
 from mmselect.core.chosen import Chosen
 from mmselect.core.constraints.allowed import Allowed
-from mmselect.core.coverage.directions import norms_of, squared_norms
+from mmselect.core.coverage.directions import squared_norms
 from mmselect.core.coverage.lloyd import lloyd
 from mmselect.core.coverage.matching import Coverage, match_distinct
 from mmselect.core.features import Features, checked
@@ -94,8 +94,7 @@ def kmeans(
         first = kmeans_plusplus(x, k, rng, engine) if drawn else rng.choice(n, k, replace=False)
         centres, sizes = lloyd(x, x[first], iterations, engine)
         order = np.argsort(-sizes, kind="stable")
-        shift = norms_of(x, engine) ** 2 / 2
-        how = {"shift": shift, "allowed": allowed, "at": at, "engine": engine}
+        how = {"nearest": True, "allowed": allowed, "at": at, "engine": engine}
         picks = match_distinct(x, centres[order], **how)
         gains = np.resize(sizes[order], len(picks)).astype(np.float64)
     return Coverage(given.candidates[picks], gains, "exact", points.zero_rows)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.coverage.directions import norms_of
 from mmselect.engine import SERIAL, Engine, ranges
 
 KEPT = 8
@@ -47,12 +48,12 @@ def match_distinct(
     x: Rows,
     points: Singles,
     *,
-    shift: Floats | None = None,
+    nearest: bool = False,
     allowed: Allowed | None = None,
     at: Index | None = None,
     engine: Engine = SERIAL,
 ) -> Index:
-    """For each point in order, the row not taken yet with the largest product less its shift.
+    """For each point in order, the row not taken yet with the largest product, or the nearest.
 
     With `allowed`, the allowed row; and from the first point again for as long as any row is. What
     a point is matched to is no gain, so it is not divided by costs.
@@ -62,8 +63,8 @@ def match_distinct(
     x : float32 Rows, shape (n, d)
     points : float32 array, shape (k, d)
         With ``k ≤ n``.
-    shift : float64 array, shape (n,), optional
-        With half the squared norms, the match is the nearest row.
+    nearest : bool
+        Match the row at the least distance, not that with the largest product.
     allowed : Allowed, optional
         Which rows may be picked next; told of every pick. It ends the matching.
     at : int array, shape (n,), optional
@@ -82,9 +83,8 @@ def match_distinct(
     array([0, 1, 2])
     """
     n = x.shape[0]
-    shift = np.zeros(n) if shift is None else shift
-    match = _Match(x, shift, engine)
-    similar = _most_similar(x, points, shift, engine)
+    match = _Match(x, nearest, engine)
+    similar = _most_similar(x, points, match.shift, engine)
     at = np.arange(n) if at is None else at
     taken, picks = np.zeros(n, dtype=bool), list[int]()
     while len(picks) < len(points) if allowed is None else not allowed.done:
@@ -103,10 +103,15 @@ def match_distinct(
 
 
 class _Match:
-    """The best row for one point, decided in float64."""
+    """The best row for one point, decided in float64.
 
-    def __init__(self, x: Rows, shift: Floats, engine: Engine) -> None:
-        self.x, self.shift, self.engine = x, shift, engine
+    The nearest row has the largest product less half its squared norm. That screens; the last word
+    has the distance itself, for the centre of two rows is as far from the one as from the other.
+    """
+
+    def __init__(self, x: Rows, nearest: bool, engine: Engine) -> None:
+        self.x, self.nearest, self.engine = x, nearest, engine
+        self.shift = norms_of(x, engine) ** 2 / 2 if nearest else np.zeros(x.shape[0])
         self.unit_rounding = 2.0 * (x.shape[1] / 8 + 16) * 2.0**-24
 
     def _rounding(self, point: Singles, row: int) -> float:
@@ -114,8 +119,10 @@ class _Match:
         return float(self.unit_rounding * (size + abs(float(self.shift[row]))))
 
     def _exactly(self, point: Singles, rows: Index) -> Floats:
-        products: Floats = (self.x[rows].astype(np.float64) * point).sum(axis=1)
-        return products - self.shift[rows]
+        wide = self.x[rows].astype(np.float64)
+        terms = np.square(wide - point) / -2 if self.nearest else wide * point
+        values: Floats = terms.sum(axis=1)
+        return values
 
     def among(self, point: Singles, free: Index, last: int) -> int | None:
         """Best of a few rows; None if a row behind the `last` kept may be as good."""

@@ -131,15 +131,19 @@ def value_and_gradient(
 
 
 def _similarities(theta: Matrix, sharpness: float, engine: Engine) -> tuple[Matrix, Floats]:
-    """``sim(θ_j, θ_l)/τ``, -inf on the diagonal, and its log-sum-exp per row (k,)."""
-    similar = all_products(theta, engine, TILE)
+    """``sim(θ_j, θ_l)/τ``, -inf on the diagonal, and its log-sum-exp per row (k,).
+
+    Sums and exponentials are taken in float64: a last bit that differs between processors would
+    grow from step to step, until other samples are picked.
+    """
+    similar = all_products(theta, engine, TILE, wide=True)
 
     def logsumexp(rows: tuple[int, int]) -> Floats:
         block = similar[slice(*rows)]
         block *= sharpness
         block[np.arange(len(block)), np.arange(*rows)] = -np.inf
         top = block.max(axis=1, keepdims=True)
-        total = np.exp(block - top).sum(axis=1, dtype=np.float64)
+        total = np.exp((block - top).astype(np.float64)).sum(axis=1)
         logsum: Floats = top[:, 0] + np.log(total)
         return logsum
 
@@ -163,19 +167,19 @@ def _pull(
     """
     if len(theta) == 1:
         return np.zeros_like(theta)
-    shift = logsum.astype(theta.dtype)
-
-    out = np.empty_like(theta)
+    out, blocks = np.empty_like(theta), list(ranges(0, len(theta), TILE))
 
     def pull(rows: tuple[int, int]) -> None:
-        part = slice(*rows)
-        weight = np.exp(similar[part] - shift[part, None])
-        if symmetric:
-            weight += np.exp(similar[part] - shift)
-        weight *= share[part, None].astype(theta.dtype)
-        np.matmul(weight, theta, out=out[part])
+        part, total = slice(*rows), np.zeros((rows[1] - rows[0], theta.shape[1]))
+        for start, stop in blocks:
+            near = similar[part, start:stop].astype(np.float64)
+            weight = np.exp(near - logsum[part, None])
+            if symmetric:
+                weight += np.exp(near - logsum[start:stop])
+            total += weight @ theta[start:stop].astype(np.float64)
+        out[part] = total * share[part, None]
 
-    list(engine.map(pull, ranges(0, len(theta), TILE)))
+    list(engine.map(pull, blocks))
     return out
 
 
@@ -265,8 +269,8 @@ def tangent(theta: Matrix, vector: Matrix, offsets: tuple[int, ...]) -> None:
     for start, stop in ranges(0, len(theta), compute_rows(theta.shape[1])):
         for left, right in pairwise(offsets):
             point, part = theta[start:stop, left:right], vector[start:stop, left:right]
-            along = np.einsum("ij,ij->i", point, part)
-            part -= along[:, None] * point
+            along = np.einsum("ij,ij->i", point, part, dtype=np.float64)
+            part -= along[:, None].astype(part.dtype) * point
             part[np.einsum("ij,ij->i", point, point) == 0] = 0
 
 

@@ -8,13 +8,14 @@ gradients most groups can be left out for most rows, by one narrow product with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import pairwise
 
 import numpy as np
 
 from mmselect.arrays import Floats, Index, Singles
-from mmselect.core.sampling.distances import COSINE_ERROR, Tile, Units
+from mmselect.core.sampling.distances import COSINE_ERROR, TILE_ROWS, Tile, Units
 
 GROUP = 8, 32
 """Picks of a group: small classes are joined up to the first, large ones cut to the second."""
@@ -35,7 +36,7 @@ class Groups:
     norms : (k,) ndarray of float64
         Lengths.
     box : (g, 2c) ndarray of float32
-        Largest and smallest entry of the first factors of each group.
+        Largest and smallest entry of the first factors of each group; () where they bound nothing.
     positive : bool
         Whether the other factors have no negative entry.
     """
@@ -44,8 +45,8 @@ class Groups:
     starts: list[int]
     units: Units
     norms: Floats
-    box: Singles
-    positive: bool
+    box: Singles = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    positive: bool = False
 
     def bounds(self, units: Units, norms: Floats) -> Floats:
         """Bound ‖g_j‖² − 2⟨g_i, g_j⟩ from below, over the points j of each group.
@@ -59,6 +60,8 @@ class Groups:
         -------
         (g, b) ndarray of float64
         """
+        if not self.box.size:
+            return np.full((len(self.starts) - 1, len(norms)), -np.inf)
         parts = np.hstack([np.maximum(units[0], 0), np.minimum(units[0], 0)])
         cosine = self.box @ parts.T
         if not (self.positive and _positive(units[1:])):
@@ -74,6 +77,36 @@ class Groups:
         pull += length
         pull *= length
         return pull
+
+
+def in_order(tiles: list[Tile]) -> Groups:
+    """Points in the order they have, each tile a group; of equal ones the first alone.
+
+    Parameters
+    ----------
+    tiles : list of tuple
+        As for :func:`by_class`.
+
+    Examples
+    --------
+    >>> groups = in_order([(0, (np.array([[1], [1], [-1]], np.float32),), np.ones(3))])
+    >>> groups.order.tolist(), groups.starts
+    ([0, 2], [0, 2])
+    """
+    seen: dict[bytes, int] = {}
+    for start, units, lengths in tiles:
+        for i, numbers in enumerate(zip(*units, lengths, strict=True)):
+            seen.setdefault(blake2b(b"".join(map(bytes, numbers))).digest(), start + i)
+    order = np.array([*seen.values()], np.intp)
+    starts = [*range(0, len(order), TILE_ROWS), len(order)]
+    return Groups(order, starts, *_taken(tiles, order))
+
+
+def _taken(tiles: list[Tile], order: Index) -> tuple[Units, Floats]:
+    """Take unit factors and lengths in an order."""
+    factors = zip(*(units for _, units, _ in tiles), strict=True)
+    norms = np.concatenate([lengths for _, _, lengths in tiles])
+    return tuple(np.concatenate(parts)[order] for parts in factors), norms[order]
 
 
 def by_class(tiles: list[Tile]) -> Groups:
@@ -104,11 +137,10 @@ def by_class(tiles: list[Tile]) -> Groups:
             pieces = -(-(stop - start) // most)
             starts += [start + (stop - start) * i // pieces for i in range(pieces)]
     starts = [*dict.fromkeys(starts), len(order)]
-    factors = zip(*(units for _, units, _ in tiles), strict=True)
-    units = tuple(np.concatenate(parts)[order] for parts in factors)
+    units, norms = _taken(tiles, order)
     high, low = (f.reduceat(units[0], starts[:-1]) for f in (np.maximum, np.minimum))
     box = np.hstack([high, low])
-    return Groups(order, starts, units, norms[order], box, _positive(units[1:]))
+    return Groups(order, starts, units, norms, box, _positive(units[1:]))
 
 
 def _positive(units: Units) -> bool:

@@ -20,7 +20,7 @@ from mmselect.core.sampling.distances import (
     row_minima,
     unit,
 )
-from mmselect.core.sampling.groups import Groups, by_class
+from mmselect.core.sampling.groups import Groups, by_class, in_order
 from mmselect.core.sampling.points import Points
 from mmselect.engine import SERIAL, Engine, blas_threads, join_rows, map_rows, ranges
 from mmselect.tasks import Function, gather
@@ -48,7 +48,7 @@ def nearest_picks(
     """Which pick stands for each candidate: the nearest one, by streamed matrix products.
 
     Of gradients, most picks are ruled out by class (:mod:`~mmselect.core.sampling.groups`), where
-    some rows show that this saves work. Distances are float64 sums then.
+    some rows show that this saves work. Distances are float64 sums.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _comparison(
         if pairs.mean() < WORTH * len(picks):
             step = PASS_ROWS * min(max(BLOCK_NUMBERS // (PASS_ROWS * sum(points.widths)), 1), 8)
             return partial(nearest_of_groups, points.detached(), groups), step
-    return partial(_nearest_of_block, points.detached(), tiles.since(0)), PASS_ROWS
+    return partial(nearest_of_groups, points.detached(), in_order(tiles.since(0))), PASS_ROWS
 
 
 def nearest_of_groups(
