@@ -64,7 +64,7 @@ def foresee(
     np.fill_diagonal(near, -np.inf)  # each sample with itself: counted apart
     for step in range(min(2 * k, STEPS)):
         over = np.maximum(near - best[:, None], 0)
-        share = np.count_nonzero(over > 1e-6) / max(near.size - len(near), 1)
+        share = int(np.count_nonzero(over > 1e-6)) / max(near.size - len(near), 1)
         if (pairs := clients * (1 + share * (clients - 1))) < most:
             return Foresight(most if step else pairs, bool(step))
         best = np.maximum(best, near[:, over.sum(axis=0).argmax()])
