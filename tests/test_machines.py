@@ -113,6 +113,16 @@ def test_same_bytes(engine: str, pools: tuple[list[Path], list[Path]], command, 
     assert cli(name, *pools[1], *rest, "--engine", engine, "--threads", 2) == expected
 
 
+def test_exact_facility_from_the_file(engine: str, pools, cli, monkeypatch) -> None:
+    """Features above the memory are read by workers themselves: the same bytes as held."""
+    monkeypatch.setattr("mmselect.core.coverage.exact.MATRIX_BYTES", 0)
+    asked = ("-s", "facility", "-b", 30, "-p", "form=exact")
+    expected = cli("select", *pools[0], *asked)
+    how = ("--memory", "4kB", "--engine", engine, "--threads", 2)
+    assert expected.code == 0
+    assert cli("select", *pools[1], *asked, *how) == expected
+
+
 def test_check_and_embed_and_nearest(engine: str, pools, cli, tmp_path: Path) -> None:
     how = ["--engine", engine, "--threads", 2]
     assert cli("check", *pools[1], *how) == cli("check", *pools[1])

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -18,11 +19,16 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "bench_plan.py"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 
 
-def test_plans_of_cheap_strategies_hold(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
     spec = importlib.util.spec_from_file_location("bench_plan", BENCHMARK)
     assert spec is not None and spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_plans_of_cheap_strategies_hold(bench: ModuleType, tmp_path: Path) -> None:
     pool = tmp_path / "pool.h5"
     bench.make_pool(pool, 100_000)
     found = [
@@ -31,6 +37,22 @@ def test_plans_of_cheap_strategies_hold(tmp_path: Path) -> None:
     ]
     assert len(found) == 6
     assert [run for run in found if not run.holds] == []
+
+
+def test_plans_of_exact_facility_hold_whatever_is_labeled(
+    bench: ModuleType, tmp_path: Path
+) -> None:
+    pool, n = tmp_path / "pool.h5", 17_000  # above what all similarities are held for
+    rng = np.random.default_rng(0)
+    centres, cluster = rng.standard_normal((100, 16)), rng.integers(0, 100, n)
+    x = (centres[cluster] + 0.5 * rng.standard_normal((n, 16))).astype(np.float32)
+    mmselect.write_pool(pool, features={"image": x}, labeled=np.arange(n) % 100 == 0)
+    wrong = []
+    for more in (("-b", "50"), ("-b", "50", "--ignore-mask"), ("-b", "3", "--ignore-mask")):
+        asked = ["select", str(pool), "-s", "facility", "--threads", "2", *more]
+        found = bench.Measured(" ".join(more), bench.plan(asked), bench.peak(asked))
+        wrong += [] if found.holds else [found]
+    assert wrong == []
 
 
 def test_joined_features_are_told(pool: Path, cli) -> None:

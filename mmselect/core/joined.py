@@ -79,7 +79,14 @@ class Joined:
 
     def __getitem__(self, index: Any) -> Singles:
         parts = [array[index] for array in self.arrays]
-        out = np.empty((len(parts[0]), len(self.origin)), dtype=np.float32)
+        return self._put(parts, index, np.empty((len(parts[0]), len(self.origin)), np.float32))
+
+    def read(self, start: int, stop: int, out: Singles) -> Singles:
+        """Rows of a range, put into `out`."""
+        index = slice(start, stop)
+        return self._put([array[index] for array in self.arrays], index, out)
+
+    def _put(self, parts: list[Array], index: Any, out: Singles) -> Singles:
         ends = pairwise(self.offsets)
         for stored, scale, there, mean, (left, right) in zip(
             parts, self.scales, self.there, self.means, ends, strict=True

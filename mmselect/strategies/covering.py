@@ -10,9 +10,13 @@ import numpy as np
 
 from mmselect.arrays import Index
 from mmselect.core.chosen import Chosen, held_bytes, over_blocks
-from mmselect.core.coverage.columns import BATCH
-from mmselect.core.coverage.exact import MATRIX_BYTES, PAIRS, PAIRS_EACH
+from mmselect.core.coverage.ahead import SAMPLED
+from mmselect.core.coverage.columns import columns_held
+from mmselect.core.coverage.drafting import CELLS
+from mmselect.core.coverage.exact import MATRIX_BYTES
 from mmselect.core.coverage.facility import is_exact
+from mmselect.core.coverage.foresight import foresee
+from mmselect.core.coverage.gains import TILE as SIDE
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
 from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED, fits_ready
@@ -23,9 +27,12 @@ from mmselect.core.sampling.points import feature_points
 from mmselect.core.unit_rows import held_as
 from mmselect.engine import SERIAL
 from mmselect.errors import located
-from mmselect.strategies.record import Batch, Nearest, Picks
+from mmselect.strategies.record import Batch, Nearest, Picks, datasets_of, masks_in
 
 FEATURES = "/features"
+
+ASKED = 512
+"""Candidates that are looked at for a plan."""
 
 SEARCHING, SEARCHING_EACH = 150_000_000, 700
 """Bytes that each thread takes while it looks for neighbours: anyway, and for each sample."""
@@ -176,22 +183,52 @@ def centres_footprint(request: Any, k: int) -> int:
     return int(held + 170 * n + 32 * k * width + request.engine.threads * block + 20e6)
 
 
-def facility_footprint(request: Any, _k: int) -> int:
+def facility_footprint(request: Any, k: int) -> int:
     """Estimate what facility location keeps: all similarities, or known pairs in two orders."""
     n, given = len(request.candidates), request.parameters
     if is_exact(given.get("form", "auto"), n):
         matrix = 4 * n * n
-        each = max(request.engine.memory, 4 * BATCH * n) + 24 * max(PAIRS, PAIRS_EACH * n)
-        own = matrix if matrix <= MATRIX_BYTES else each
+        own = matrix if matrix <= MATRIX_BYTES else _without_matrix(request, k)
         held, rows, width = held_features(request)
         stored, made = held_as(_columns(request), rows, request.engine.memory)
         features = stored * held + made * 4 * n * width
-        return int(features + own + 110e6)
+        return int(features + own + 22e6)
     _, n, width = held_features(request)
     pairs = n * min(given.get("neighbours", NEIGHBOURS), n)
     searching = request.engine.threads * (SEARCHING + SEARCHING_EACH * n)
     search = 4 * n * width + 8 * pairs + searching
     return int(max(search, 16.5 * pairs)) + 110_000_000  # faiss, and pairs in two orders
+
+
+def _without_matrix(request: Any, k: int) -> int:
+    """Estimate what the exact form takes where pairs are drafted, proved and held, by some rows."""
+    n = len(request.candidates)
+    columns = {**request.columns, **request.spread_columns}
+    rows, labeled = _some(request.candidates, ASKED), _some(request.labeled, 4 * ASKED)
+    every = np.union1d(rows, labeled)
+    features = {
+        path: np.clip(np.nan_to_num(columns[path][every].astype(np.float64)), -1e99, 1e99)
+        for path in datasets_of(FEATURES, set(columns))
+    }
+    found = foresee(
+        features,
+        k,
+        np.searchsorted(every, labeled),
+        n,
+        present=masks_in(columns, FEATURES, every),
+        center=request.parameters.get("center", True),
+    )
+    held = 4 * n * columns_held(n, request.engine.memory) * found.drafted
+    draft = 4 * n * (min(CELLS, n) * found.drafted + SAMPLED)
+    pairs = found.pairs * (1.6 if found.drafted else 1.2)  # at most, as measured
+    waiting = min((2 * request.engine.threads + 1) * 2 * SIDE / n, 1) * pairs
+    # Pairs take 12 bytes each as they are found, 8 more while they are put in order.
+    return int(max(held + max(draft, 12 * pairs), 20 * pairs) + 12 * waiting)
+
+
+def _some(rows: Index, count: int) -> Index:
+    """Take some of these rows, evenly spread."""
+    return rows[:: -(-len(rows) // count) or 1]
 
 
 def kept_neighbours(batch: Batch) -> tuple[Path, int] | None:

@@ -10,7 +10,7 @@ from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.columns import BATCH, TILE, Columns, Mask, excess
 from mmselect.core.coverage.drafting import Cells, Drafter
-from mmselect.core.coverage.survey import ROUNDING, Edges, survey, tile_gains
+from mmselect.core.coverage.survey import ROUNDING, Edges, Found, survey, tile_gains
 from mmselect.core.presence import compared
 from mmselect.engine import ranges
 
@@ -31,6 +31,9 @@ PIECE = 1024
 
 NEARLY = 1 / 32
 """Share of clients that may lack pairs: theirs are computed when the others are held."""
+
+ROOM = 1.5
+"""Pairs for which there is room, of the most that are held by an estimate."""
 
 REPAIR = 1 / 3
 """Share of clients for whom gains, or pairs, are computed anew rather than all of them."""
@@ -72,7 +75,7 @@ class Ahead:
     ----------
     picks : list of int
         What is left of the draft.
-    edges : Edges or None
+    edges : Found or None
         Pairs that matter once the draft is picked, if they are few and picks are left then.
     spent : float
         Columns of similarities, or as many others, computed since.
@@ -96,7 +99,7 @@ class Ahead:
         hold = few and len(self.picks) < left
         self.least = self._least(self.covers[-1])
         least = self.least if hold else None
-        how = (columns.weights, columns.engine, columns.pairs)
+        how = (columns.weights, columns.engine, columns.pairs, int(ROOM * most) if hold else 0)
         self.gains, edges = survey(columns.x, self.covers, least, *how)
         self.edges = edges if hold else None
         self.spent, self.drawn = 0.0, columns.computed
@@ -230,17 +233,18 @@ class Ahead:
         order = np.argsort(-self.columns.weights[clients] * differ[number, clients], kind="stable")
         return number, clients[order]
 
-    def pairs(self, best: Singles) -> list[Edges]:
-        """All pairs in which a client may still improve; none if too many lack so far."""
+    def pairs(self, best: Singles) -> Found | None:
+        """All pairs in which a client may still improve; None if too many lack so far."""
         if self.edges is None:
-            return []
+            return None
         lacking = (self.least > best - self.rounding) & ~self.blind
         if lacking.sum() > (REPAIR if self.worn else NEARLY) * len(best):
-            return []
-        clients, candidates, values = self.edges
-        kept = ~lacking[clients]
-        known = (clients[kept], candidates[kept], values[kept]) if lacking.any() else self.edges
-        return [known, *self._pairs(np.flatnonzero(lacking), self._least(best))]
+            return None
+        if lacking.any():
+            self.edges.leave_out(lacking)
+            for edges in self._pairs(np.flatnonzero(lacking), self._least(best)):
+                self.edges.add(edges)
+        return self.edges
 
     def _pairs(self, clients: Index, least: Singles) -> Iterator[Edges]:
         for start, stop in ranges(0, len(clients), BATCH):

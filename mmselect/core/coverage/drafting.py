@@ -56,9 +56,9 @@ class Cells:
             found: Index = compared(x[part], chosen, part, sampled, pairs).argmax(axis=1)
             return found
 
-        def likeness(rows: tuple[int, int]) -> Singles:
+        def compare(rows: tuple[int, int]) -> None:
             part = slice(*rows)
-            return compared(x[part], means, part, sampled, pairs)
+            self.likeness[part] = compared(x[part], means, part, sampled, pairs)
 
         tiles = list(ranges(0, n, TILE))
         self.cell = np.concatenate(list(columns.engine.map(nearest, tiles, "sorting into cells")))
@@ -70,7 +70,8 @@ class Cells:
             places = (self.cell[start:stop], np.arange(stop - start))
             shape = (len(sampled), stop - start)
             means += csr_array((share[start:stop], places), shape=shape) @ x[start:stop]
-        self.likeness = np.concatenate(list(columns.engine.map(likeness, tiles, "drafting")))
+        self.likeness = np.empty((n, len(sampled)), np.float32)
+        list(columns.engine.map(compare, tiles, "drafting"))
         some = np.arange(0, n, max(n // SAMPLED, 1))
         apart = compared(x[some], chosen, some, sampled, pairs) - self.likeness[some]
         self.blur = np.float32(max(BLUR * float(apart.std()), 1e-6))

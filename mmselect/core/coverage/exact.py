@@ -13,7 +13,7 @@ from mmselect.core.coverage.columns import Columns, Mask, settle
 from mmselect.core.coverage.gains import STRIP, all_products, covered_sum
 from mmselect.core.coverage.neighbours import first_gains, subtract_covered
 from mmselect.core.coverage.similarity import exact_similarities, rounding_of
-from mmselect.core.coverage.survey import Edges
+from mmselect.core.coverage.survey import Found
 from mmselect.core.features import Given
 from mmselect.core.unit_rows import UnitRows
 from mmselect.engine import Engine, Progress, ranges
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 MATRIX_BYTES = 1 << 30
 """Bytes that all n² similarities may take: up to some 16,000 clients they are held."""
-
-TILE = 2048
-"""Side of a block of similarities between clients and candidates."""
 
 PAIRS, PAIRS_EACH = 12_000_000, 400
 """Once no more pairs than this, or this for each client, can still matter, they alone are held."""
@@ -41,6 +38,17 @@ TIE = 1e-10
 
 NEAR_TIES = 64
 """Near-tied candidates (the lowest rows) that are decided in float64."""
+
+
+def most_pairs(n: int) -> float:
+    """How many pairs of n clients with candidates are held, by an estimate.
+
+    Examples
+    --------
+    >>> most_pairs(20_000), most_pairs(50_000)
+    (10800000.0, 18000000.0)
+    """
+    return 0.9 * max(PAIRS, PAIRS_EACH * n)
 
 
 class ExactGreedy:
@@ -98,8 +106,8 @@ class ExactGreedy:
             self.gain = self._sums(self.matrix, every, self.best, np.full_like(self.best, np.inf))
         step = 0
         while step < self.k if self.allowed is None else not self.allowed.done:
-            if self.matrix is None and self.edges is None and (pairs := self._prove(size - step)):
-                self._hold(pairs)
+            if self.matrix is None and self.edges is None:
+                self._prove(size - step)
             pick = self._choose()
             if self._lowered(pick):
                 continue
@@ -124,28 +132,32 @@ class ExactGreedy:
         """Difference of two gains that float32 similarities may turn round."""
         return 4e-7 * (gain + self.spread)
 
-    def _prove(self, left: int) -> list[Edges]:
+    def _prove(self, left: int) -> None:
         """Know the gains of all that may be the next pick, and that the others' are lower.
 
-        Or return all pairs that still matter, once they are few.
+        Or hold all pairs that still matter, and nothing else, once they are few.
         """
         ahead = self.ahead
         if ahead is not None and self.latest is not None:
             ahead.told(self.latest, self.best, self.taken, self.allowed)
             self.latest = None
         if self.fresh.any() and not len(self._stale()):
-            return []
-        pairs = [] if ahead is None else ahead.pairs(self.best)
-        if not pairs and (ahead is None or ahead.worn):
-            state = (self.columns, self.best, self.taken, left, self.allowed)
-            self.ahead = ahead = Ahead(
-                *state, self.rounding, 0.9 * max(PAIRS, PAIRS_EACH * len(self.best))
-            )
-            self.work["passes"] += 1
+            return
+        pairs = None if ahead is None else ahead.pairs(self.best)
+        if ahead is None or (pairs is None and ahead.worn):
+            ahead = self.ahead = None  # its pairs make room
+            ahead = self.ahead = self._look_ahead(left)
             pairs = ahead.pairs(self.best)
-        if not pairs and ahead is not None:
+        if pairs is None:
             self._settle(ahead)
-        return pairs
+        else:
+            self.ahead = None
+            self._hold(pairs)
+
+    def _look_ahead(self, left: int) -> Ahead:
+        self.work["passes"] += 1
+        state = (self.columns, self.best, self.taken, left, self.allowed)
+        return Ahead(*state, self.rounding, most_pairs(len(self.best)))
 
     def _settle(self, ahead: Ahead) -> None:
         self._bound(np.arange(len(self.best)), ahead.bounds(self.best))
@@ -167,18 +179,9 @@ class ExactGreedy:
         near = self._near(self.gain, self.fresh)
         return near[~self.fresh[near]]
 
-    def _hold(self, pairs: list[Edges]) -> None:
-        """Hold the pairs that still matter, and nothing else."""
-        from scipy.sparse import coo_array
-
-        n = len(self.best)
-        self.ahead = None
+    def _hold(self, pairs: Found) -> None:
         del self.columns
-        clients, candidates, values = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        pairs.clear()
-        edges = coo_array((values, (clients, candidates)), shape=(n, n))
-        edges.has_canonical_format = True  # every pair is there once
-        self.edges = edges.tocsr()
+        self.edges = pairs.by_client(len(self.best))
         self.by_candidate = self.edges.tocsc()
         gain = first_gains(self.edges, self.best.astype(np.float64), self.weights)
         self.gain = np.where(np.isneginf(self.gain), -np.inf, gain)

@@ -29,8 +29,8 @@ TRAINING = 39
 STEPS = 6
 """Steps of the clustering."""
 
-CLIENTS = 1 << 13
-"""Clients whose first gains are added up together."""
+CLIENTS = 1 << 10
+"""Clients whose pairs are widened together, to add up gains or take from them."""
 
 BLOCK = 256
 """Candidates that share one upper bound of their gains."""
@@ -290,12 +290,15 @@ def subtract_covered(
     >>> gain.round(6).tolist()
     [0.2, 0.0]
     """
-    known = edges.indptr[clients + 1] - edges.indptr[clients]
-    before = np.cumsum(known) - known
-    place = np.repeat(edges.indptr[clients] - before, known) + np.arange(known.sum())
-    similar = edges.data[place].astype(np.float64)
-    had, have = np.repeat(old, known), np.repeat(new, known)
-    lost = np.maximum(similar - had, 0) - np.maximum(similar - have, 0)
-    if weights is not None:
-        lost *= np.repeat(weights[clients], known)
-    np.subtract.at(gain, edges.indices[place], lost)
+    for start, stop in ranges(0, len(clients), CLIENTS):
+        part = slice(start, stop)
+        first = edges.indptr[clients[part]]
+        known = edges.indptr[clients[part] + 1] - first
+        before = np.cumsum(known) - known
+        place = np.repeat(first - before, known) + np.arange(known.sum())
+        similar = edges.data[place].astype(np.float64)
+        had, have = np.repeat(old[part], known), np.repeat(new[part], known)
+        lost = np.maximum(similar - had, 0) - np.maximum(similar - have, 0)
+        if weights is not None:
+            lost *= np.repeat(weights[clients[part]], known)
+        np.subtract.at(gain, edges.indices[place], lost)

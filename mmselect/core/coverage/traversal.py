@@ -10,9 +10,11 @@ import numpy as np
 
 from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
+from mmselect.core.coverage.centers import Centers, apart, farthest
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
 from mmselect.core.joined import Joined
 from mmselect.engine import SERIAL, Engine, Progress, ranges
+from mmselect.tasks import take
 
 ROWS = 256
 """Rows compared with centers in one matrix product, at least."""
@@ -22,6 +24,12 @@ NUMBERS = 1 << 18
 
 FILLED = 2048
 """Rows that a thread looks at in one task at first."""
+
+WHOLE = 1 << 31
+"""Multiplications of all pairs of rows up to which all rows know all centers, none being chosen."""
+
+DRAFTED = 64
+"""Rows at the top whose products with each other tell several picks at once."""
 
 BLOCK = 512
 """Rows at the top that are looked at together, and those picked among, to begin with."""
@@ -102,18 +110,15 @@ class Traversal:
         held = np.empty((n, d) if fits_ready(n, d, engine.memory) else (0, d), dtype=np.float32)
         self.ready: Rows = held if len(held) else points
         size = len(labeled) + k
+        self.whole = len(held) > 0 and n * n * d <= WHOLE
         self.together = max(ROWS, NUMBERS // max(d, size))
-        self.sketched = size > SKETCHED
+        self.sketched = size > SKETCHED and not self.whole
         self.basis = main_directions(points, SKETCH if self.sketched else 0)
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
         list(engine.map(partial(self._fill, held), ranges(0, n, FILLED), "sketching rows"))
         self.norms = np.sqrt(self.squares)
-        self.count, self.sketches, self.labeled = 0, 0, len(labeled)
-        self.center_rows = np.empty(size, dtype=np.int64)
-        self.centers = np.empty((size, d), dtype=np.float32)  # relative to the origin
-        self.center_sketch = np.empty((size, self.basis.shape[1] + 1), dtype=np.float32)
-        self.center_half_squares = np.empty(size, dtype=np.float32)
+        self.centers, self.labeled = Centers(size, d, self.basis), len(labeled)
         self.bound = np.full(n, np.inf)
         self.seen, self.sure = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.fine, self.fine_seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
@@ -126,14 +131,20 @@ class Traversal:
         """Take the labeled rows, or the row farthest from the mean, as the first centers."""
         if len(labeled):
             for a, b in ranges(0, len(labeled), self.together):
-                self._add_centers(labeled[a:b], self.ready[labeled[a:b]])
+                for row, x in zip(labeled[a:b].tolist(), self.ready[labeled[a:b]], strict=True):
+                    self._add_center(row, x)
         else:
             self._start_from_mean()
         # Triangle inequality: ‖x - c‖ ≤ ‖x - mean‖ + ‖c - mean‖ bounds the first distances.
-        by_mean = (self.norms + self.norms[self.center_rows[: self.count]].min()) ** 2
+        by_mean = (self.norms + self.norms[self.centers.rows[: self.count]].min()) ** 2
         self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
         if self.count <= FEW:
             self._verify(np.arange(len(self.bound)))
+
+    @property
+    def count(self) -> int:
+        """Labeled and picked rows so far."""
+        return self.centers.count
 
     @property
     def unfinished(self) -> bool:
@@ -152,7 +163,7 @@ class Traversal:
     @property
     def picks(self) -> Index:
         """Rows picked so far, in pick order."""
-        return self.center_rows[self.labeled : self.count]
+        return self.centers.rows[self.labeled : self.count]
 
     def _start_from_mean(self) -> None:
         rank = self._rank(np.arange(len(self.squares)), self.squares)
@@ -164,19 +175,24 @@ class Traversal:
         first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
         row = near[first : first + 1]
         self.gains[0] = squared[first]
-        self._add_centers(row, self.ready[row])
+        self._add_center(int(row[0]), self.ready[row][0])
         if self.allowed is not None:
             self.allowed.take(int(self.position[row[0]]))
 
     def run(self, progress: Progress | None) -> None:
         """Pick until the budget is spent."""
-        everything, k = np.arange(len(self.bound)), len(self.gains)
+        everything = np.arange(len(self.bound))
+        if self.whole:
+            self._verify(everything)
+            free = np.flatnonzero(self.bound >= 0) if self.labeled else everything
+            self._greedy(free, -np.inf, progress)
+            return
         size = width = least_size = min(max(len(everything) // 8, ROWS // 2), BLOCK)
         while self.unfinished:
             before = self.count
             block, outside = self._top(everything, size)
             if self.sketched:
-                self._sketch_centers()
+                self.centers.sketch_new()
                 self._find_nearest(block)
             else:
                 self._verify(block)
@@ -185,7 +201,7 @@ class Traversal:
             if self.sketched:
                 active = active[self._reach(active) > least]
                 self._verify(active)
-            self._greedy(active[self._reach(active) > least], least)
+            self._greedy(active[self._reach(active) > least], least, progress)
             made = self.count - before
             if self.allowed is not None and self.allowed.reopened:
                 continue  # stopped by what may be picked again, not by a bound
@@ -197,28 +213,16 @@ class Traversal:
                 width *= 2
             elif made > 64 or waiting > outside:
                 size, width = max(size // 2, least_size), max(width // 2, least_size)
-            if progress is not None:
-                progress(min(self.count - self.labeled, k), k)
 
     def _fill(self, held: Singles, rows: tuple[int, int]) -> None:
         for a, b in ranges(*rows, self.together):
-            x = self.points[a:b]
-            held[a:b] = x[: len(held)]
+            x = self.points.read(a, b, held[a:b]) if len(held) else self.points[a:b]
             np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[a:b])
             self.squares[a:b] = squared_norms(x)
 
-    def _add_centers(self, rows: Index, x: Singles) -> None:
-        new = slice(self.count, self.count + len(rows))
-        self.center_rows[new], self.centers[new] = rows, x
-        self.center_half_squares[new] = self.squares[rows] / 2
-        self.bound[rows] = -np.inf
-        self.count = new.stop
-
-    def _sketch_centers(self) -> None:
-        for a, b in ranges(self.sketches, self.count, ROWS):
-            squares = self.squares[self.center_rows[a:b]]
-            self.center_sketch[a:b] = sketched(self.centers[a:b], self.basis, squares)
-        self.sketches = self.count
+    def _add_center(self, row: int, x: Singles) -> None:
+        self.centers.add(row, x, self.squares[row])
+        self.bound[row] = -np.inf
 
     def _reach(self, rows: Index) -> Floats:
         """Ranks that rows may have: their bounds, and what rounding may have taken off them."""
@@ -227,12 +231,9 @@ class Traversal:
 
     def _top(self, rows: Index, size: int) -> tuple[Index, float]:
         """Those `size` of the rows that reach farthest, ascending; how far the next one does."""
-        bound = self._reach(rows)
-        if size >= len(rows):
-            return rows[bound >= 0], -np.inf
-        order = np.argpartition(bound, len(rows) - size - 1)
-        top = np.sort(order[len(rows) - size :])
-        return rows[top[bound[top] >= 0]], float(bound[order[len(rows) - size - 1]])
+        reach = self._reach(rows)
+        top, waiting = farthest(reach, size)
+        return rows[top[reach[top] >= 0]], waiting
 
     def _find_nearest(self, rows: Index) -> None:
         """Compare rows with the new center that looks nearest, or with all where they are few."""
@@ -240,10 +241,10 @@ class Traversal:
         def find(index: Index, start: int) -> Compared:
             x, new = self.ready[index], self.count - start
             if new <= FEW:
-                return self._nearest(x, start), len(x) * new, 0
-            likeness = self._likeness(self.guide[index], start)
+                return self.centers.nearest(x, start), len(x) * new, 0
+            likeness = self.centers.by_sketch(self.guide[index], start)
             centers = start + likeness.argmax(axis=1)
-            return self._alike(x, centers), likeness.size, len(x)
+            return self.centers.alike(x, centers), likeness.size, len(x)
 
         self._in_blocks(find, rows, self.seen)
 
@@ -251,16 +252,16 @@ class Traversal:
         """Compare rows with all new centers that may be nearer than their bounds."""
 
         def verify(index: Index, start: int) -> Compared:
-            x, compared = self.ready[index], len(index) * (self.count - start)
+            x, compared = take(self.ready, index), len(index) * (self.count - start)
             if not self.sketched or self.count - start <= FEW:
-                return self._nearest(x, start), compared, 0
+                return self.centers.nearest(x, start), compared, 0
             nearest, pairs = self._left_by_sketch(x, index, start)
             if pairs is None:
-                return self._nearest(x, start), 2 * compared, len(x)
+                return self.centers.nearest(x, start), 2 * compared, len(x)
             row, center = np.divmod(pairs, self.count - start)
             for a, b in ranges(0, len(pairs), PAIRS):
                 own = row[a:b]
-                np.maximum.at(nearest, own, self._alike(x[own], start + center[a:b]))
+                np.maximum.at(nearest, own, self.centers.alike(x[own], start + center[a:b]))
             return nearest, compared, len(x) + len(pairs)
 
         self._in_blocks(verify, rows, self.sure)
@@ -268,9 +269,9 @@ class Traversal:
     def _left_by_sketch(self, x: Singles, rows: Index, start: int) -> tuple[Singles, Index | None]:
         """Compare with the likeliest centers; pairs that may be nearer; None if they are many."""
         squares = self.squares[rows]
-        likeness = self._likeness(sketched(x, self.basis, squares), start)
+        likeness = self.centers.by_sketch(sketched(x, self.basis, squares), start)
         likeliest, every = likeness.argmax(axis=1), np.arange(len(x))
-        nearest = self._alike(x, start + likeliest)
+        nearest = self.centers.alike(x, start + likeliest)
         likeness[every, likeliest] = -np.inf
         bound = np.minimum(self.bound[rows], np.maximum(squares - 2.0 * nearest, 0.0))
         slack = 8 * self.rounding * (self.norms[rows] + np.sqrt(bound)) ** 2
@@ -300,70 +301,72 @@ class Traversal:
         self.work["compared"] += sum(compared)
         self.work["measured"] += sum(measured)
 
-    def _nearest(self, x: Singles, start: int) -> Singles:
-        """How near the nearest of all centers from `start` on is: ``(‖x‖² - ‖x - c‖²)/2``."""
-        likeness = x @ self.centers[start : self.count].T
-        likeness -= self.center_half_squares[start : self.count]
-        nearest: Singles = likeness.max(axis=1)
-        return nearest
-
-    def _alike(self, x: Singles, centers: Index) -> Singles:
-        """How near each row is to a center of its own, as in :meth:`_nearest`."""
-        alike: Singles = np.vecdot(x, self.centers[centers]) - self.center_half_squares[centers]
-        return alike
-
-    def _likeness(self, sketch: Singles, start: int) -> Singles:
-        """How near centers are at most, by whole sketches; by parts of them a guess."""
-        centers = slice(start, self.count)
-        likeness = sketch @ self.center_sketch[centers, : sketch.shape[-1]].T
-        likeness -= self.center_half_squares[centers]
-        return likeness
-
     def _tolerance(self, norms: Floats, bound: Floats) -> Floats:
         """Most that the squared distance of rows can be off: their nearest centers are not far."""
         both = norms + np.sqrt(np.maximum(bound, 0.0))
         tolerance: Floats = both * (2 * self.rounding * norms + 8 * 2.0**-24 * both)
         return tolerance
 
-    def _greedy(self, active: Index, outside: float) -> None:
+    def _greedy(self, active: Index, outside: float, progress: Progress | None) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
-        x, squares, bound = self.ready[active], self.squares[active], self.bound[active]
+        x, squares, bound = take(self.ready, active), self.squares[active], self.bound[active]
         # What rounding may turn round. Bounds only fall, and it with them.
         window = self._tolerance(self.norms[active], bound)
         window *= 1.0 if self.allowed is None else self.scale[active]
+        size = DRAFTED
         while self.unfinished and len(active):
-            rank = self._rank(active, bound)
+            rank, before = self._rank(active, bound), self.count
             best = int(np.argmax(rank))
-            least = rank[best] - window[best]
-            if not least > outside:
+            if not rank[best] - window[best] > outside:
                 break
-            near = np.flatnonzero(rank + window >= least)
+            top, waiting = farthest(rank + window, size)
+            bound[top] = self._draft(
+                active[top], x[top], bound[top], window[top], max(outside, waiting)
+            )
+            made = self.count - before
+            if made and self.unfinished:
+                squared = np.maximum(squares - 2.0 * self.centers.nearest(x, before), 0.0)
+                self.work["compared"] += len(x) * made
+                np.minimum(bound, squared, out=bound)
+            if progress is not None:
+                progress(min(self.count - self.labeled, len(self.gains)), len(self.gains))
+            # Rows within rounding of each other that fill the draft: it has to hold all of them.
+            size = max(size // 2, DRAFTED) if made else 2 * size
+            if made and outside > -np.inf and self.allowed is not None and self.allowed.reopened:
+                break  # what may be picked again is farther than `outside`
+        self.bound[active] = bound
+        self.seen[active] = self.sure[active] = self.count
+
+    def _draft(
+        self, rows: Index, x: Singles, bound: Floats, window: Floats, least: float
+    ) -> Floats:
+        """Pick among a few rows, which know all centers, while they are farther than `least`."""
+        squares = self.squares[rows]
+        few = len(x) <= DRAFTED
+        every = apart(x @ x.T, squares, squares[:, None]) if few else None
+        self.work["compared"] += len(x) if every is None else every.size
+        while self.unfinished:
+            rank = self._rank(rows, bound)
+            best = int(rank.argmax())
+            nearest = rank[best] - window[best]
+            if not nearest > least:
+                break
+            near = (rank + window >= nearest).nonzero()[0]
             if len(near) > 1:
-                self._measure(active[near], bound[near], x[near])
-                fine = self._rank(active[near], self.fine[active[near]])
+                self._measure(rows[near], bound[near], x[near])
+                fine = self._rank(rows[near], self.fine[rows[near]])
                 best = int(near[np.argmax(fine)])  # the lower row of equals
-                bound[best] = self.fine[active[best]]
+                bound[best] = self.fine[rows[best]]
             self.gains[self.count - self.labeled] = bound[best]
-            self._add_centers(active[best : best + 1], x[best])
-            self.work["compared"] += len(x)
-            distances = squares - 2.0 * (x @ x[best] - self.center_half_squares[self.count - 1])
-            np.minimum(bound, np.maximum(distances, 0.0), out=bound)
+            self._add_center(int(rows[best]), x[best])
+            own = apart(x @ x[best], squares, squares[best]) if every is None else every[best]
+            np.minimum(bound, own, out=bound)
             bound[best] = -np.inf
             if self.allowed is not None:
-                self.allowed.take(int(self.position[active[best]]))
-                if self.allowed.reopened:  # what may be picked again is farther than `outside`
+                self.allowed.take(int(self.position[rows[best]]))
+                if self.allowed.reopened:
                     break
-            # A row that does not reach `outside` cannot be picked in this round: stop updating it.
-            keep = self._rank(active, bound) + window > outside
-            if 2 * np.count_nonzero(keep) < len(active):
-                self._put_back(active, bound)
-                active, bound, squares = active[keep], bound[keep], squares[keep]
-                x, window = x[keep], window[keep]
-        self._put_back(active, bound)
-
-    def _put_back(self, rows: Index, bound: Floats) -> None:
-        self.bound[rows] = bound
-        self.seen[rows] = self.sure[rows] = self.count
+        return bound
 
     def _measure(self, rows: Index, bound: Floats, x: Singles) -> None:
         """Float64 distances of rows to the nearest of all centers, the far ones left out."""
@@ -373,16 +376,14 @@ class Traversal:
         if not len(rows):
             return
         start, squares = int(known.min()), self.squares[rows]
-        # Row by row, for they are few: a product of few rows with many takes four times as long.
-        likeness = np.matmul(self.centers[start : self.count], x[:, :, None])[..., 0]
-        likeness -= self.center_half_squares[start : self.count]
+        likeness = self.centers.one_by_one(x, start)
         likeness[np.arange(start, self.count) < known[:, None]] = -np.inf
         # Error of the float32 bound, and of the product: each at most the tolerance.
         reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(self.norms[rows], bound)
         row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
         self.work["compared"] += likeness.size
         self.work["decided"] += len(row)
-        exact = self._exactly_apart(rows[row], self.center_rows[start + center])
+        exact = self._exactly_apart(rows[row], self.centers.rows[start + center])
         np.minimum.at(self.fine, rows[row], exact)
         self.fine_seen[rows] = self.count
 

@@ -1,0 +1,119 @@
+"""Centers of a farthest-first traversal: how near they are to many rows, and who is farthest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmselect.arrays import Floats, Index, Singles
+from mmselect.core.coverage.directions import sketched
+from mmselect.engine import ranges
+
+LANES = 16
+"""Columns that a kernel of BLAS multiplies at once: 14 take longer than 16."""
+
+NARROW = 64
+"""Numbers per row up to which NumPy finds the largest sooner column by column."""
+
+SKETCHED = 256
+"""Centers that are sketched together."""
+
+
+def apart(products: Singles, squares: Floats, others: Floats) -> Floats:
+    """Squared distances, of products and squared norms.
+
+    Examples
+    --------
+    >>> apart(np.float32([3.0, 2.0]), np.array([9.0, 4.0]), np.array([1.0, 1.0])).tolist()
+    [4.0, 1.0]
+    """
+    squared: Floats = np.maximum(squares + others - 2.0 * products, 0.0)
+    return squared
+
+
+def farthest(reach: Floats, size: int) -> tuple[Index, float]:
+    """Positions of the `size` largest, ascending, and the largest of the others.
+
+    Examples
+    --------
+    >>> farthest(np.array([3.0, 1.0, 4.0, 2.0]), 2)
+    (array([0, 2]), 2.0)
+    """
+    rest = len(reach) - size
+    if rest <= 0:
+        return np.arange(len(reach)), -np.inf
+    order = np.argpartition(reach, rest - 1)
+    return np.sort(order[rest:]), float(reach[order[rest - 1]])
+
+
+class Centers:
+    """Rows in the order in which they became centers, with room for some more.
+
+    How near a row is to a center is told by its likeness, ``(‖x‖² - ‖x - c‖²)/2``.
+
+    Parameters
+    ----------
+    size, d : int
+        Most centers, and numbers in a row.
+    basis : (d, width) ndarray of float32
+        Directions of sketches.
+
+    Examples
+    --------
+    >>> centers = Centers(2, 1, np.zeros((1, 0), np.float32))
+    >>> centers.add(7, np.array([3.0], np.float32), 9.0)
+    >>> centers.count, centers.nearest(np.array([[1.0]], np.float32), 0).tolist()
+    (1, [-1.5])
+    """
+
+    def __init__(self, size: int, d: int, basis: Singles) -> None:
+        self.count, self.sketches, self.basis = 0, 0, basis
+        self.rows = np.empty(size, dtype=np.int64)
+        self.x = np.zeros((size, d), dtype=np.float32)  # those to come are multiplied, too
+        self.squares = np.empty(size)
+        self.half_squares = np.empty(size, dtype=np.float32)
+        self.sketch = np.empty((size, basis.shape[1] + 1), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, row: int, x: Singles, square: float) -> None:
+        """Make a row the next center."""
+        self.rows[self.count], self.x[self.count] = row, x
+        self.squares[self.count], self.half_squares[self.count] = square, square / 2
+        self.count += 1
+
+    def sketch_new(self) -> None:
+        """Sketch the centers that have none."""
+        for a, b in ranges(self.sketches, self.count, SKETCHED):
+            self.sketch[a:b] = sketched(self.x[a:b], self.basis, self.squares[a:b])
+        self.sketches = self.count
+
+    def nearest(self, x: Singles, start: int) -> Singles:
+        """Likeness of each row to the nearest of all centers from `start` on."""
+        new = self.count - start
+        width = new if new <= LANES // 2 else -(-new // LANES) * LANES
+        likeness = (x @ self.x[start : start + width].T)[:, :new]
+        likeness = likeness - self.half_squares[start : self.count]
+        if new <= NARROW:
+            nearest: Singles = np.ascontiguousarray(likeness.T).max(axis=0)
+        else:
+            nearest = likeness.max(axis=1)
+        return nearest
+
+    def alike(self, x: Singles, own: Index) -> Singles:
+        """Likeness of each row to a center of its own."""
+        alike: Singles = np.vecdot(x, self.x[own]) - self.half_squares[own]
+        return alike
+
+    def by_sketch(self, sketch: Singles, start: int) -> Singles:
+        """Likeness to each center at most, by whole sketches; by parts of them a guess."""
+        centers = slice(start, self.count)
+        likeness = sketch @ self.sketch[centers, : sketch.shape[-1]].T
+        likeness -= self.half_squares[centers]
+        return likeness
+
+    def one_by_one(self, x: Singles, start: int) -> Singles:
+        """Likeness of a few rows to each center: a product of them all takes four times as long."""
+        likeness: Singles = np.matmul(self.x[start : self.count], x[:, :, None])[..., 0]
+        likeness -= self.half_squares[start : self.count]
+        return likeness
