@@ -749,6 +749,26 @@ def test_facility_prefix_and_threads(form):
     np.testing.assert_array_equal(whole.gains, again.gains)
 
 
+@pytest.mark.parametrize("labeled", [[], [3, 70, 71]], ids=len)
+def test_distances_of_kcenter_are_float64_sums(labeled):
+    rng = np.random.default_rng(2)
+    x = (rng.standard_normal((700, 40)) + 50).astype(np.float32)
+    x[300:350] = x[:50]
+    found = kcenter([x], 690, labeled=labeled)
+    wide = x.astype(np.float64)
+    centers = np.append(np.array(labeled, int), found.picks)
+    for at in range(max(len(labeled), 1), len(centers), 23):
+        before = np.sqrt(((wide[centers[:at]] - wide[centers[at]]) ** 2).sum(axis=1))
+        expected = before.min()
+        assert found.gains[at - len(labeled)] == pytest.approx(expected, rel=1e-12, abs=1e-300)
+
+
+def test_picks_that_copy_others_are_at_no_distance():
+    x = np.random.default_rng(2).standard_normal((20, 9)).astype(np.float32)
+    found = kcenter([np.tile(x, (40, 1))], 700, labeled=[5])
+    assert (found.gains[:19] > 0.1).all() and not found.gains[19:].any()
+
+
 def test_matching_takes_the_nearest():
     rng = np.random.default_rng(3)
     x = rng.standard_normal((300, 5)).astype(np.float32) * 3

@@ -169,7 +169,7 @@ class Traversal:
         rank = self._rank(np.arange(len(self.squares)), self.squares)
         top = rank.max()
         near = np.flatnonzero(rank >= top - 4 * self.rounding * top)
-        squared = self._exactly_apart(near)
+        squared = self.exactly_apart(near)
         rank = self._rank(near, squared)
         # Ties: the mean is rounded, so equal distances to it agree up to rounding only.
         first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
@@ -227,7 +227,7 @@ class Traversal:
     def _reach(self, rows: Index) -> Floats:
         """Ranks that rows may have: their bounds, and what rounding may have taken off them."""
         bound = self.bound[rows]
-        return self._rank(rows, bound + self._tolerance(self.norms[rows], bound))
+        return self._rank(rows, bound + self.tolerance(self.norms[rows], bound))
 
     def _top(self, rows: Index, size: int) -> tuple[Index, float]:
         """Those `size` of the rows that reach farthest, ascending; how far the next one does."""
@@ -301,7 +301,7 @@ class Traversal:
         self.work["compared"] += sum(compared)
         self.work["measured"] += sum(measured)
 
-    def _tolerance(self, norms: Floats, bound: Floats) -> Floats:
+    def tolerance(self, norms: Floats, bound: Floats) -> Floats:
         """Most that the squared distance of rows can be off: their nearest centers are not far."""
         both = norms + np.sqrt(np.maximum(bound, 0.0))
         tolerance: Floats = both * (2 * self.rounding * norms + 8 * 2.0**-24 * both)
@@ -311,7 +311,7 @@ class Traversal:
         """Pick among the active rows for as long as no row outside can come before them."""
         x, squares, bound = take(self.ready, active), self.squares[active], self.bound[active]
         # What rounding may turn round. Bounds only fall, and it with them.
-        window = self._tolerance(self.norms[active], bound)
+        window = self.tolerance(self.norms[active], bound)
         window *= 1.0 if self.allowed is None else self.scale[active]
         size = DRAFTED
         while self.unfinished and len(active):
@@ -379,15 +379,15 @@ class Traversal:
         likeness = self.centers.one_by_one(x, start)
         likeness[np.arange(start, self.count) < known[:, None]] = -np.inf
         # Error of the float32 bound, and of the product: each at most the tolerance.
-        reach = np.minimum(bound, self.fine[rows]) + 4 * self._tolerance(self.norms[rows], bound)
+        reach = np.minimum(bound, self.fine[rows]) + 4 * self.tolerance(self.norms[rows], bound)
         row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
         self.work["compared"] += likeness.size
         self.work["decided"] += len(row)
-        exact = self._exactly_apart(rows[row], self.centers.rows[start + center])
+        exact = self.exactly_apart(rows[row], self.centers.rows[start + center])
         np.minimum.at(self.fine, rows[row], exact)
         self.fine_seen[rows] = self.count
 
-    def _exactly_apart(self, rows: Index, others: Index | None = None) -> Floats:
+    def exactly_apart(self, rows: Index, others: Index | None = None) -> Floats:
         """Squared distance of each row to its other, or to the mean of the pool, in float64."""
         squared, exact, mean = np.empty(len(rows)), self.points.exact, self.points.mean
         for a, b in ranges(0, len(rows), PAIRS):
