@@ -47,12 +47,11 @@ def test_plans_of_exact_facility_hold_whatever_is_labeled(
     centres, cluster = rng.standard_normal((100, 16)), rng.integers(0, 100, n)
     x = (centres[cluster] + 0.5 * rng.standard_normal((n, 16))).astype(np.float32)
     mmselect.write_pool(pool, features={"image": x}, labeled=np.arange(n) % 100 == 0)
-    wrong = []
     for more in (("-b", "50"), ("-b", "50", "--ignore-mask"), ("-b", "3", "--ignore-mask")):
         asked = ["select", str(pool), "-s", "facility", "--threads", "2", *more]
-        found = bench.Measured(" ".join(more), bench.plan(asked), bench.peak(asked))
-        wrong += [] if found.holds else [found]
-    assert wrong == []
+        planned, used = bench.plan(asked), bench.peak(asked)
+        # How many pairs wait for the thread that keeps them is a matter of luck: 350 to 420 MB.
+        assert used <= planned <= 1.8 * used
 
 
 def test_joined_features_are_told(pool: Path, cli) -> None:
