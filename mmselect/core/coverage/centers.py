@@ -60,7 +60,7 @@ class Centers:
     Examples
     --------
     >>> centers = Centers(2, 1, np.zeros((1, 0), np.float32))
-    >>> centers.add(7, np.array([3.0], np.float32), 9.0)
+    >>> centers.add(np.array([7]), np.array([[3.0]], np.float32), np.array([9.0]))
     >>> centers.count, centers.nearest(np.array([[1.0]], np.float32), 0).tolist()
     (1, [-1.5])
     """
@@ -76,11 +76,12 @@ class Centers:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def add(self, row: int, x: Singles, square: float) -> None:
-        """Make a row the next center."""
-        self.rows[self.count], self.x[self.count] = row, x
-        self.squares[self.count], self.half_squares[self.count] = square, square / 2
-        self.count += 1
+    def add(self, rows: Index, x: Singles, squares: Floats) -> None:
+        """Make some rows the next centers."""
+        new = slice(self.count, self.count + len(rows))
+        self.rows[new], self.x[new] = rows, x
+        self.squares[new], self.half_squares[new] = squares, squares / 2
+        self.count = new.stop
 
     def sketch_new(self) -> None:
         """Sketch the centers that have none."""
@@ -99,6 +100,13 @@ class Centers:
         else:
             nearest = likeness.max(axis=1)
         return nearest
+
+    def before_each(self, start: int, stop: int) -> Singles:
+        """Likeness of the centers from `start` to `stop` to those before each; -inf to others."""
+        likeness: Singles = self.x[start:stop] @ self.x[:stop].T
+        likeness -= self.half_squares[:stop]
+        likeness[:, start:][np.triu_indices(stop - start)] = -np.inf
+        return likeness
 
     def alike(self, x: Singles, own: Index) -> Singles:
         """Likeness of each row to a center of its own."""

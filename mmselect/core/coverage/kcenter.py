@@ -116,12 +116,10 @@ def measured(traversal: Traversal) -> Floats:
 
     A traversal knows most of them from float32 products, whose last bits depend on the processor.
     """
-    centers, squared = traversal.centers, traversal.gains[: len(traversal.picks)].copy()
+    centers, squared = traversal.centers, np.full(len(traversal.picks), traversal.from_mean)
     for a, b in ranges(max(traversal.labeled, 1), centers.count, MEASURED):
         rows, squares = centers.rows[a:b], centers.squares[a:b]
-        likeness = centers.x[a:b] @ centers.x[:b].T
-        likeness -= centers.half_squares[:b]
-        likeness[:, a:][np.triu_indices(b - a)] = -np.inf  # itself, and those after it
+        likeness = centers.before_each(a, b)
         bound = np.maximum(squares - 2.0 * likeness.max(axis=1), 0.0)
         reach = bound + 4 * traversal.tolerance(traversal.norms[rows], bound)
         row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])

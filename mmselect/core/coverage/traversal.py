@@ -122,7 +122,7 @@ class Traversal:
         self.bound = np.full(n, np.inf)
         self.seen, self.sure = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.fine, self.fine_seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
-        self.gains = np.zeros(k)
+        self.k, self.from_mean = k, 0.0  # squared, of a first pick that no center is before
         # Rounding error of a product of d numbers: errors of either sign add up like √d.
         self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
         self._start(labeled)
@@ -131,8 +131,7 @@ class Traversal:
         """Take the labeled rows, or the row farthest from the mean, as the first centers."""
         if len(labeled):
             for a, b in ranges(0, len(labeled), self.together):
-                for row, x in zip(labeled[a:b].tolist(), self.ready[labeled[a:b]], strict=True):
-                    self._add_center(row, x)
+                self._add_centers(labeled[a:b], self.ready[labeled[a:b]])
         else:
             self._start_from_mean()
         # Triangle inequality: ‖x - c‖ ≤ ‖x - mean‖ + ‖c - mean‖ bounds the first distances.
@@ -174,8 +173,8 @@ class Traversal:
         # Ties: the mean is rounded, so equal distances to it agree up to rounding only.
         first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
         row = near[first : first + 1]
-        self.gains[0] = squared[first]
-        self._add_center(int(row[0]), self.ready[row][0])
+        self.from_mean = float(squared[first])
+        self._add_centers(row, self.ready[row])
         if self.allowed is not None:
             self.allowed.take(int(self.position[row[0]]))
 
@@ -220,9 +219,9 @@ class Traversal:
             np.matmul(x, self.basis[:, : self.guide.shape[1]], out=self.guide[a:b])
             self.squares[a:b] = squared_norms(x)
 
-    def _add_center(self, row: int, x: Singles) -> None:
-        self.centers.add(row, x, self.squares[row])
-        self.bound[row] = -np.inf
+    def _add_centers(self, rows: Index, x: Singles) -> None:
+        self.centers.add(rows, x, self.squares[rows])
+        self.bound[rows] = -np.inf
 
     def _reach(self, rows: Index) -> Floats:
         """Ranks that rows may have: their bounds, and what rounding may have taken off them."""
@@ -329,7 +328,7 @@ class Traversal:
                 self.work["compared"] += len(x) * made
                 np.minimum(bound, squared, out=bound)
             if progress is not None:
-                progress(min(self.count - self.labeled, len(self.gains)), len(self.gains))
+                progress(min(self.count - self.labeled, self.k), self.k)
             # Rows within rounding of each other that fill the draft: it has to hold all of them.
             size = max(size // 2, DRAFTED) if made else 2 * size
             if made and outside > -np.inf and self.allowed is not None and self.allowed.reopened:
@@ -356,9 +355,7 @@ class Traversal:
                 self._measure(rows[near], bound[near], x[near])
                 fine = self._rank(rows[near], self.fine[rows[near]])
                 best = int(near[np.argmax(fine)])  # the lower row of equals
-                bound[best] = self.fine[rows[best]]
-            self.gains[self.count - self.labeled] = bound[best]
-            self._add_center(int(rows[best]), x[best])
+            self._add_centers(rows[best : best + 1], x[best])
             own = apart(x @ x[best], squares, squares[best]) if every is None else every[best]
             np.minimum(bound, own, out=bound)
             bound[best] = -np.inf
