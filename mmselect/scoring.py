@@ -16,7 +16,7 @@ from mmselect.pool.presence import PRESENT
 from mmselect.request import Request
 from mmselect.strategies.record import Arrays, Columns
 
-TASK_BLOCKS = 4
+TASK_BLOCKS = 8
 """Compute blocks that a thread takes at once, so that handing over costs little."""
 
 

@@ -33,7 +33,7 @@ Activation = Literal["softmax", "sigmoid-norm", "sigmoid"]
 """How logits become probabilities. ``sigmoid``: each class by itself, for multi-label heads; it has
 a kernel of its own, :mod:`mmselect.core.scores.bernoulli`."""
 
-CHUNK = 128
+CHUNK = 256
 """Classes summed in the logits' own type, at most, before the partial sum goes to float64."""
 
 STRIP_ELEMENTS = 1 << 19
