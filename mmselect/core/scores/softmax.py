@@ -37,8 +37,9 @@ CHUNK = 256
 """Classes summed in the logits' own type, at most, before the partial sum goes to float64."""
 
 STRIP_ELEMENTS = 1 << 19
-"""Logits of one head in a strip: 1 MB in float32. Smaller strips would sit better in the cache, but
-then the calls into NumPy, some sixty for each strip, cost more than the cache gives."""
+"""Logits of one head in a strip: 2 MB in float32. Smaller strips would sit better in the cache, but
+then the calls into NumPy, some sixty for each strip, cost more than the cache gives. Strips are not
+padded: NumPy copies short rows that lie apart into buffers before it works on them."""
 
 MASKED = -1e4
 """Stands for a logit of -inf: its exponential is 0, and 0 times it is 0."""
