@@ -178,9 +178,19 @@ def traversal_footprint(request: Any, k: int) -> int:
 def centres_footprint(request: Any, k: int) -> int:
     """Estimate what moving centres about takes: each row's list of centres, and blocks."""
     held, n, width = held_features(request)
-    products = min(ROWS * k, 1 << 22)
-    block = 12 * products + 5 * ROWS * width
-    return int(held + 170 * n + 32 * k * width + request.engine.threads * block + 20e6)
+    return int(held + 170 * n + _moving(request, k, width) + 20e6)
+
+
+def mixing_footprint(request: Any, k: int) -> int:
+    """Estimate what mixing features takes: those samples that a mix changes, and their centres."""
+    n, width = len(request.candidates), sum(column.shape[1] for column in _columns(request))
+    return int(4 * n * width + _moving(request, k, width) + 15e6)
+
+
+def _moving(request: Any, k: int, width: int) -> int:
+    """Bytes of `k` centres that move, and of blocks of rows with their products."""
+    block = 12 * min(ROWS * k, 1 << 22) + 5 * ROWS * width
+    return int(32 * k * width + request.engine.threads * block)
 
 
 def facility_footprint(request: Any, k: int) -> int:

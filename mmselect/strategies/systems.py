@@ -15,7 +15,7 @@ from mmselect.core.scores.deepfool import class_distances, deepfool
 from mmselect.core.scores.sraal import sraal_indicator
 from mmselect.errors import NeedsError, located
 from mmselect.strategies.coldstart import UNIT
-from mmselect.strategies.covering import holding
+from mmselect.strategies.covering import holding, mixing_footprint
 from mmselect.strategies.gradients import (
     CLASSIFIER,
     FEATURES,
@@ -166,7 +166,7 @@ STRATEGIES = (
             ITERATIONS,
         ),
         reference="Parvaneh et al., Active Learning by Feature Mixing, CVPR 2022",
-        footprint=holding(5, 60e6),
+        footprint=mixing_footprint,
         joins=True,
     ),
     Strategy(
