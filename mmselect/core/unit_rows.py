@@ -81,7 +81,7 @@ class UnitRows:
         left, mean = sum(array.shape[1] for array in self.arrays[:m]), self.means[m]
         lengths = self.scales[m][rows, None]
         for start, stop in ranges(0, len(block), max(STRIP // block.shape[1], 1)):
-            wide = native(block[start:stop]).astype(np.float64)  # one conversion, not each step's
+            wide = native(block[start:stop]).astype(np.float64)  # once: mixed steps convert each
             if mean is not None:
                 wide -= mean
             wide *= lengths[start:stop]
