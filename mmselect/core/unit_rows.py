@@ -16,8 +16,8 @@ from mmselect.engine import SERIAL, Engine, ranges
 from mmselect.errors import located
 from mmselect.tasks import concurrent, take
 
-STRIP = 64
-"""Rows that are in cache while they are made."""
+STRIP = 1 << 16
+"""Numbers that are in cache while rows are made of them."""
 
 READ = 1024
 """Rows that are read together."""
@@ -80,12 +80,13 @@ class UnitRows:
         share = np.float32(len(self.arrays) ** -0.5)  # a product of complete rows: the mean cosine
         left, mean = sum(array.shape[1] for array in self.arrays[:m]), self.means[m]
         lengths = self.scales[m][rows, None]
-        for start, stop in ranges(0, len(block), STRIP):
-            strip = native(block[start:stop])
-            strip = strip if mean is None else strip - mean
+        for start, stop in ranges(0, len(block), max(STRIP // block.shape[1], 1)):
+            wide = native(block[start:stop]).astype(np.float64)  # once: mixed steps convert each
+            if mean is not None:
+                wide -= mean
+            wide *= lengths[start:stop]
             target = out[start:stop, left : left + block.shape[1]]
-            np.multiply(strip, lengths[start:stop], out=target, casting="same_kind")
-            target *= share
+            np.multiply(wide.astype(np.float32), share, out=target)
 
     def chosen(self, rows: Index) -> UnitRows:
         """Take some of these rows, in any order."""

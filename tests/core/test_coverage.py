@@ -247,7 +247,7 @@ def test_rows_made_when_asked_for(unit, dtype):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_unit_rows_made_when_asked_for(center, dtype, monkeypatch):
     monkeypatch.setattr(unit_rows_module, "READ", 100)
-    monkeypatch.setattr(unit_rows_module, "STRIP", 30)
+    monkeypatch.setattr(unit_rows_module, "STRIP", 500)
     features = pool(700, dtype=dtype)
     features[1][3] = 0
     has = {"0": np.arange(700) % 5 > 0}

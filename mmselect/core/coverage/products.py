@@ -292,10 +292,8 @@ def among_lists(
     n = len(x)
     similar = np.empty((n, count), dtype=np.float32)
     found = np.empty((n, count), dtype=np.int32)
-    ends = np.cumsum(np.diff(lists.starts)[lists.probes], axis=1, dtype=np.int64)
-
-    blocks = list(_blocks(ends[lists.rows, -1]))
-    search = partial(_search_lists, x, lists, ends, count - 1, pairs)
+    blocks = list(_blocks(np.diff(lists.starts)[lists.probes].sum(axis=1)[lists.rows]))
+    search = partial(_search_lists, x, lists, count - 1, pairs)
     for block, near in zip(blocks, engine.map(search, blocks, SEARCH, sent=True), strict=True):
         own = lists.rows[slice(*block)]
         similar[own], found[own] = near
@@ -303,11 +301,12 @@ def among_lists(
 
 
 def _search_lists(
-    x: Singles, lists: Lists, ends: Index, others: int, pairs: Pairs | None, block: tuple[int, int]
+    x: Singles, lists: Lists, others: int, pairs: Pairs | None, block: tuple[int, int]
 ) -> Neighbours:
     """Neighbours of the rows at some places of the lists, that many besides themselves."""
     own = lists.rows[slice(*block)]
-    begins = np.column_stack([np.zeros(len(own), dtype=np.int64), ends[own]])
+    begins = np.zeros((len(own), lists.probes.shape[1] + 1), dtype=np.int64)
+    np.cumsum(np.diff(lists.starts)[lists.probes[own]], axis=1, out=begins[:, 1:])
     width = max(begins[:, -1].max(), others)
     products = np.full((len(own), width), -np.inf, dtype=np.float32)
     queries = x[slice(*block)]
