@@ -70,7 +70,7 @@ def predict(logits: Rows, rows: Index, activation: Activation, name: str) -> Pre
         block = gather([logits], part)[0]
         with located(rows=part):  # the likeliest are the same for classes that stand by themselves
             for strip in strips({name: block}, "softmax" if by_class else activation):
-                e = strip.e[:, 0, : strip.classes].astype(np.float64)
+                e = strip.e[0].astype(np.float64)
                 best = np.argsort(-e, axis=1, kind="stable")[:, :shown]
                 share = np.take_along_axis(e, best, 1) / (1 + strip.heads[0].rest)[:, None]
                 if by_class:

@@ -16,8 +16,8 @@ from mmselect.pool.presence import PRESENT
 from mmselect.request import Request
 from mmselect.strategies.record import Arrays, Columns
 
-TASK_BLOCKS = 2
-"""Compute blocks that a thread takes at once, so that handing over costs little."""
+TASK_BLOCKS, TASK_ROWS = 8, 1 << 14
+"""Compute blocks that a thread takes at once, so that handing over costs little; rows at most."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,13 @@ def compute_scores(request: Request) -> Columns:
 
 def task_rows(request: Request) -> int:
     """Rows of a task: they follow from the shapes alone."""
-    widest = max((prod(column.shape[1:]) for column in request.columns.values()), default=1)
-    return TASK_BLOCKS * compute_rows(widest)
+    return min(TASK_BLOCKS * block_rows(request), TASK_ROWS)
+
+
+def block_rows(request: Request) -> int:
+    """Rows of a compute block of the widest array."""
+    columns = request.columns.values()
+    return compute_rows(max((prod(column.shape[1:]) for column in columns), default=1))
 
 
 def _no_rows(request: Request, constants: Arrays) -> Columns:

@@ -10,7 +10,7 @@ from mmselect import engine, feasibility
 from mmselect.constraining import amount
 from mmselect.describe.report import Table, plain
 from mmselect.request import Request
-from mmselect.scoring import task_rows
+from mmselect.scoring import block_rows, task_rows
 from mmselect.selection import UNUSED, batch_of
 from mmselect.strategies import covering
 from mmselect.tasks import WINDOW
@@ -105,7 +105,8 @@ def _cache(request: Request) -> str | None:
 
 def _peak_memory(request: Request, k: int) -> int:
     """Estimate the peak of the process's memory."""
-    columns, step = list(request.columns.values()), task_rows(request)
+    columns = list(request.columns.values())
+    step = task_rows(request) if request.strategy.kind == "score" else 2 * block_rows(request)
     row = sum(column.row_bytes for column in columns)
     locked = sum(column.row_bytes for column in columns if not column.plain)
     chunks = sum(column.row_bytes * column.chunk_end(1) for column in columns if not column.plain)

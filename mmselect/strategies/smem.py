@@ -50,7 +50,7 @@ def score(arrays: Arrays, parameters: Parameters) -> Columns:
     total = parameters["beta"] * found.jsd
     shares = _shares(modalities, parameters, matrix_of(present, list(heads), np.arange(len(total))))
     for share, own in zip(shares, found.entropy, strict=True):
-        total = total + share * np.nan_to_num(own)
+        total = total + share * np.where(np.isnan(own), 0.0, own)
     columns = {f"entropy.{m}": h for m, h in zip(modalities, found.entropy, strict=True)}
     columns["jsd"] = found.jsd
     if FUSED not in arrays:

@@ -68,7 +68,7 @@ def margin(logits: Logits, *, activation: Activation = "softmax", name: str = "l
         return 2 * bernoulli_confidence(logits, name)
     gap = np.ones(len(logits))
     for strip in strips({name: logits}, activation):
-        e, (head,) = strip.e[:, 0], strip.heads
+        (e,), (head,) = strip.e, strip.heads
         e[np.arange(len(e)), head.top] = 0
         if logits.shape[1] > 1:
             gap[strip.rows] = (head.rest + e.max(axis=1).astype(np.float64)) / (1 + head.rest)

@@ -166,19 +166,18 @@ def _mixture_entropy(strip: Strip) -> Floats:
     """
     e, heads, mean = strip.e, strip.heads, strip.scratch
     weights = np.stack([1 / (len(heads) * (1 + head.rest)) for head in heads], axis=1)
-    np.einsum("nm,nmc->nc", weights.astype(e.dtype), e, out=mean)
+    np.einsum("nm,mnc->nc", weights.astype(e.dtype), e, out=mean)
     each, top = np.arange(len(mean)), heads[0].top
     own = mean[each, top].astype(np.float64)
     mean[each, top] = 0
     rest = row_sums(mean)
-    mean[each, top], mean[:, strip.classes :] = 1, 1  # log 1 = 0: these take no part
-    logs = e[:, 0]
+    mean[each, top] = 1  # log 1 = 0: it takes no part
+    logs = e[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         others = row_dots(mean, np.log(mean, out=logs))
     if np.isnan(others).any():  # 0 · log 0: only where a probability is below the smallest float
         np.maximum(mean, np.finfo(mean.dtype).tiny, out=mean)
         others = row_dots(mean, np.log(mean, out=logs))
-    logs[:, strip.classes :] = 0
     sure = rest < 0.5
     own_term = np.where(sure, (1 - rest) * np.log1p(-np.minimum(rest, 0.5)), _xlogx(own))
     return np.asarray(-(others + own_term))

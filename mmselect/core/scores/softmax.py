@@ -33,12 +33,13 @@ Activation = Literal["softmax", "sigmoid-norm", "sigmoid"]
 """How logits become probabilities. ``sigmoid``: each class by itself, for multi-label heads; it has
 a kernel of its own, :mod:`mmselect.core.scores.bernoulli`."""
 
-CHUNK = 128
+CHUNK = 256
 """Classes summed in the logits' own type, at most, before the partial sum goes to float64."""
 
-STRIP_ELEMENTS = 1 << 18
-"""Logits of one head in a strip: 1 MB in float32. Smaller strips would sit better in the cache, but
-then the calls into NumPy, some sixty for each strip, cost more than the cache gives."""
+STRIP_ELEMENTS = 1 << 19
+"""Logits of one head in a strip: 2 MB in float32. Smaller strips would sit better in the cache, but
+then the calls into NumPy, some sixty for each strip, cost more than the cache gives. Strips are not
+padded: NumPy copies short rows that lie apart into buffers before it works on them."""
 
 MASKED = -1e4
 """Stands for a logit of -inf: its exponential is 0, and 0 times it is 0."""
@@ -61,17 +62,13 @@ class Strip(NamedTuple):
     Attributes
     ----------
     rows : slice
-    classes : int
-        c.
-    e : (rows, m, ≥ c) ndarray
-        exp(x - max x) of each head; 0 beyond the classes. Whoever changes it leaves those 0.
-    scratch : (rows, ≥ c) ndarray
-        Memory to use.
+    e : (m, rows, c) ndarray
+        exp(x - max x) of each head. Memory to use, as `scratch`, by whoever needs it no more.
+    scratch : (rows, c) ndarray
     heads : list of Head
     """
 
     rows: slice
-    classes: int
     e: Logits
     scratch: Logits
     heads: list[Head]
@@ -112,17 +109,17 @@ def strips(heads: Mapping[str, Logits], activation: Activation) -> Iterator[Stri
     if not n or not c:
         return
     step = max(STRIP_ELEMENTS // c, 8)
-    e, d, wide = _buffers(min(step, n), len(heads), c, _working_type(*heads.values()))
+    memory = _buffers(min(step, n), len(heads), c, _working_type(*heads.values()))
     for start, stop in ranges(0, n, step):
-        part, shifted = e[: stop - start], d[: stop - start]
+        e, d = memory[:-1, : stop - start], memory[-1, : stop - start]
         found = []
-        for j, (name, logits) in enumerate(heads.items()):
-            x = _activated(logits[start:stop], activation, wide[: stop - start])
+        for own, (name, logits) in zip(e, heads.items(), strict=True):
+            x = _activated(logits[start:stop], activation, d)
             top = x.argmax(axis=1)
             largest = x[np.arange(len(x)), top]
             check_logits(largest, range(start, stop), name)
-            found.append(_head(x, top, largest, part[:, j], shifted))
-        yield Strip(slice(start, stop), c, part, shifted, found)
+            found.append(_head(x, top, largest, own, d))
+        yield Strip(slice(start, stop), e, d, found)
 
 
 def check_logits(largest: Array, rows: RowNumbers | None = None, name: str | None = None) -> None:
@@ -211,14 +208,27 @@ def probability(x: Array, at: Index) -> Floats:
 
 
 def row_sums(a: Logits) -> Floats:
-    """Σ over the last axis, made by :func:`strips`, in chunks; with the same bits on any BLAS."""
-    return np.asarray(np.einsum("nkc->nk", _chunks(a)).sum(axis=-1, dtype=np.float64))
+    """Σ over the last axis, in chunks; with the same bits on any BLAS."""
+    return _by_chunks("nkc->nk", a)
 
 
 def row_dots(a: Logits, b: Logits) -> Floats:
-    """Σ a·b over the last axis, made by :func:`strips`, in chunks."""
-    products = np.einsum("nkc,nkc->nk", _chunks(a), _chunks(b))
-    return np.asarray(products.sum(axis=-1, dtype=np.float64))
+    """Σ a·b over the last axis, in chunks."""
+    return _by_chunks("nkc,nkc->nk", a, b)
+
+
+def _by_chunks(sums: str, *factors: Logits) -> Floats:
+    """Add up sums over whole chunks and over what is left, in float64."""
+    n, c = factors[0].shape
+    whole = c - c % CHUNK
+    parts = (slice(0, whole), whole // CHUNK), (slice(whole, c), 1)
+    found = [
+        np.einsum(sums, *(a[:, part].reshape(n, count, -1, copy=False) for a in factors))
+        for part, count in parts
+        if part.start < part.stop
+    ]
+    first = found[0].sum(axis=-1, dtype=np.float64)
+    return np.asarray(first + found[1][:, 0] if len(found) > 1 else first)
 
 
 def _exponentials(x: Array, top: Array, at: Index, d: Array, e: Array) -> None:
@@ -230,16 +240,14 @@ def _exponentials(x: Array, top: Array, at: Index, d: Array, e: Array) -> None:
 
 
 def _head(x: Logits, top: Index, largest: Array, e: Logits, d: Logits) -> Head:
-    """Fill `e`, whose columns beyond the classes hold 0, and return what follows from it."""
-    c = x.shape[1]
-    shifted = d[:, :c]
-    _exponentials(x, largest, top, shifted, e[:, :c])
+    """Fill `e`, and return what follows from it; `d` is memory, and may be where `x` is."""
+    _exponentials(x, largest, top, d, e)
     with np.errstate(over="ignore", invalid="ignore"):
         rest, weighted = row_sums(e), row_dots(e, d)
     if np.isnan(weighted).any():  # 0 · -inf: only rows with masked classes come here
-        np.maximum(shifted, MASKED, out=shifted)
+        np.maximum(d, MASKED, out=d)
         weighted = row_dots(e, d)
-    e[np.arange(len(x)), top] = 1
+    e[np.arange(len(e)), top] = 1
     return Head(top, rest, np.log1p(rest) - weighted / (1 + rest))
 
 
@@ -254,34 +262,17 @@ def _activated(logits: Logits, activation: Activation, memory: Logits) -> Logits
     return widen(logits, memory)
 
 
-def _chunks(a: Logits) -> Logits:
-    """Cut the last axis, made by :func:`_padded`, in equal chunks, as a view."""
-    return a.reshape(len(a), -(-a.shape[1] // CHUNK), -1, copy=False)
+def _buffers(rows: int, m: int, c: int, dtype: np.dtype[Any]) -> Logits:
+    """Memory for `m` heads' exponentials and, last, for one head's logits and differences.
 
-
-def _padded(c: int) -> int:
-    """Columns of the scratch for `c` classes: whole chunks, of a multiple of 16 classes each."""
-    count = -(-c // CHUNK)
-    return c if count == 1 else count * (-(-c // (16 * count)) * 16)
-
-
-def _buffers(rows: int, m: int, c: int, dtype: np.dtype[Any]) -> tuple[Logits, Logits, Logits]:
-    """Scratch for `m` heads' exponentials and one head's differences, padded to whole chunks.
-
-    The third is for one head's logits, where they have to be converted.
-
-    Each thread keeps those it had: making them anew for every block would cost a sixth of the
-    time. Columns beyond `c` hold 0 in the first, and every user leaves them so.
+    Each thread keeps what it had: making it anew for every block would cost a sixth of the time.
     """
-    kept: dict[Any, tuple[Logits, Logits, Logits]] = _SCRATCH.__dict__
+    kept: dict[Any, Logits] = _SCRATCH.__dict__
     key = f"{rows} {m} {c} {dtype}"
     if key not in kept:
         if len(kept) >= KEPT:
             kept.clear()
-        width = _padded(c)
-        shapes = (rows, m, width), (rows, width), (rows, c)
-        e, d, wide = (np.zeros(shape, dtype) for shape in shapes)
-        kept[key] = e, d, wide
+        kept[key] = np.empty((m + 1, rows, c), dtype)
     return kept[key]
 
 
