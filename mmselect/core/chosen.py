@@ -97,8 +97,12 @@ def over_blocks(
     >>> list(over_blocks(lambda first, block: (first, float(block.sum())), some, SERIAL, "adding"))
     [(0, 4.0)]
     """
-    some = array if isinstance(array, Chosen) else Chosen(array, np.arange(len(array)))
     step, here = compute_rows(array.shape[1]), replace(engine, mapper=None)
+    if isinstance(array, np.ndarray) and len(array) <= TOGETHER * step:  # one task: no loop
+        with np.errstate(invalid="ignore"):
+            parts = ranges(0, len(array), step)
+            return iter([function(start, array[start:stop]) for start, stop in parts])
+    some = array if isinstance(array, Chosen) else Chosen(array, np.arange(len(array)))
 
     def task(rows: Index, blocks: list[Array]) -> list[Result]:
         first = int(np.searchsorted(some.rows, rows[0]))

@@ -229,8 +229,10 @@ def central(
             sizes = np.linalg.norm(array[some].astype(np.float64), axis=1)
         else:
             sizes = norms[some]
-        typical = float(np.median(sizes))
         length = np.linalg.norm(mean)
+        if length <= FAR * sizes.min():
+            return mean
+        typical = float(np.median(sizes))
     if not 0 < FAR * typical < length:
         return mean
     total, count = np.zeros(len(mean)), 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Rows, Singles, native
+from mmselect.arrays import Array, Floats, Index, Rows, Singles, check_finite, native
 from mmselect.core.chosen import over_blocks
 from mmselect.core.features import central, counted, inverse, row_norms
 from mmselect.core.presence import Mask, Present
@@ -130,15 +130,18 @@ class Joined:
 
     def exact(self, index: Index) -> Floats:
         """Rows in float64, no origin taken off: what counts where float32 cannot decide."""
-        parts = []
-        for array, scale, there, mean in zip(
-            self.arrays, self.scales, self.there, self.means, strict=True
+        out, ends = np.empty((len(index), len(self.origin))), pairwise(self.offsets)
+        for array, scale, there, mean, (left, right) in zip(
+            self.arrays, self.scales, self.there, self.means, ends, strict=True
         ):
-            part = array[index].astype(np.float64) * (1.0 if scale is None else scale[index, None])
+            part = native(array[index])
+            if scale is not None:
+                part = part.astype(np.float64)
+                part *= scale[index, None]
+            out[:, left:right] = part
             if there is not None:
-                part[~there[index]] = mean
-            parts.append(part)
-        return np.concatenate(parts, axis=1)
+                out[~there[index], left:right] = mean
+        return out
 
 
 def joined(
@@ -197,10 +200,14 @@ def _norms_and_mean(
     """Norms of the rows as given, and the mean of the rows as they are used."""
 
     def measure(first: int, block: Array) -> tuple[Floats, Floats]:
-        wide = block.astype(np.float64)
-        norms = row_norms(wide, first)
-        weights = inverse(norms) if unit else np.ones(len(wide))
-        return norms, weights @ wide
+        wide = native(block).astype(np.float64)
+        if unit:
+            norms = row_norms(wide, first)
+            return norms, inverse(norms) @ wide
+        with np.errstate(over="ignore", invalid="ignore"):  # told of by check_finite
+            norms = np.sqrt(np.vecdot(wide, wide))  # BLAS: faster, the last bit is its own
+        check_finite(norms, range(first, first + len(wide)), block=block)
+        return norms, np.ones(len(wide)) @ wide
 
     parts = list(over_blocks(measure, array, engine, "reading features"))
     norms = np.concatenate([norms for norms, _ in parts])

@@ -80,12 +80,13 @@ class UnitRows:
         share = np.float32(len(self.arrays) ** -0.5)  # a product of complete rows: the mean cosine
         left, mean = sum(array.shape[1] for array in self.arrays[:m]), self.means[m]
         lengths = self.scales[m][rows, None]
-        for start, stop in ranges(0, len(block), max(STRIP // block.shape[1], 1)):
+        width = block.shape[1]
+        for start, stop in ranges(0, len(block), max(STRIP // max(width, 1), 1)):
             wide = native(block[start:stop]).astype(np.float64)  # once: mixed steps convert each
             if mean is not None:
                 wide -= mean
             wide *= lengths[start:stop]
-            target = out[start:stop, left : left + block.shape[1]]
+            target = out[start:stop, left : left + width]
             np.multiply(wide.astype(np.float32), share, out=target)
 
     def chosen(self, rows: Index) -> UnitRows:

@@ -18,7 +18,7 @@ from slow_constraints import Rules, Slow, random_rules
 from mmselect.core.constraints.caps import first_of_each
 from mmselect.core.constraints.highest import shifted, take_at_random, take_highest
 from mmselect.core.constraints.quotas import Cheapest
-from mmselect.core.coverage import ahead, exact
+from mmselect.core.coverage import ahead, exact, traversal
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.matching import match_distinct
@@ -115,9 +115,17 @@ def check_greedy(rules: Rules, picks: list[int], gain) -> None:
     assert slow.done
 
 
-@settings(max_examples=80)
-@given(SEEDS)
-def test_kcenter_takes_the_farthest_that_is_allowed(seed: int) -> None:
+@settings(max_examples=120)
+@given(SEEDS, st.booleans())
+def test_kcenter_takes_the_farthest_that_is_allowed(seed: int, few: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if few:  # rows looked at together: what comes back may be none of them
+            for name, value in (("WHOLE", 0), ("BLOCK", 2), ("FEW", seed % 2)):
+                patch.setattr(traversal, name, value)
+        reach_what_is_allowed(seed)
+
+
+def reach_what_is_allowed(seed: int) -> None:
     rng = np.random.default_rng(seed)
     labeled = int(rng.integers(0, 3))
     rules = random_rules(rng, int(rng.integers(2, 14)))

@@ -8,8 +8,14 @@ from mmselect.arrays import Floats, Index, Singles
 from mmselect.core.coverage.directions import sketched
 from mmselect.engine import ranges
 
-LANES = 16
-"""Columns that a kernel of BLAS multiplies at once: 14 take longer than 16."""
+LANES = 4
+"""Centers that kernels of BLAS multiply at once: 14 take longer than 16."""
+
+SMALL = 1_000_000, 1_200
+"""Multiplications, and products, up to which OpenBLAS copies nothing first (with AVX-512)."""
+
+SLICE = 32
+"""Rows below which other kernels would lose by such small products."""
 
 NARROW = 64
 """Numbers per row up to which NumPy finds the largest sooner column by column."""
@@ -43,6 +49,24 @@ def farthest(reach: Floats, size: int) -> tuple[Index, float]:
         return np.arange(len(reach)), -np.inf
     order = np.argpartition(reach, rest - 1)
     return np.sort(order[rest:]), float(reach[order[rest - 1]])
+
+
+def products(x: Singles, others: Singles) -> Singles:
+    """Multiply many rows with a few others, slice by slice: to copy them takes as long again.
+
+    Examples
+    --------
+    >>> products(np.float32([[1.0, 2.0], [3.0, 4.0]]), np.float32([[1.0, 0.0]])).tolist()
+    [[1.0], [3.0]]
+    """
+    (n, d), rows = x.shape, min(SMALL[0] // others.size, SMALL[1] // len(others))
+    if not SLICE <= rows < n:
+        return x @ others.T
+    out, whole = np.empty((n, len(others)), np.float32), n // rows * rows
+    sliced = out[:whole].reshape(-1, rows, len(others))
+    np.matmul(x[:whole].reshape(-1, rows, d), others.T, out=sliced)
+    np.matmul(x[whole:], others.T, out=out[whole:])
+    return out
 
 
 class Centers:
@@ -92,9 +116,9 @@ class Centers:
     def nearest(self, x: Singles, start: int) -> Singles:
         """Likeness of each row to the nearest of all centers from `start` on."""
         new = self.count - start
-        width = new if new <= LANES // 2 else -(-new // LANES) * LANES
-        likeness = (x @ self.x[start : start + width].T)[:, :new]
-        likeness = likeness - self.half_squares[start : self.count]
+        width = -(-new // LANES) * LANES if new > 1 else 1
+        likeness = products(x, self.x[start : start + width])[:, :new]
+        likeness -= self.half_squares[start : self.count]
         if new <= NARROW:
             nearest: Singles = np.ascontiguousarray(likeness.T).max(axis=0)
         else:
@@ -105,7 +129,8 @@ class Centers:
         """Likeness of the centers from `start` to `stop` to those before each; -inf to others."""
         likeness: Singles = self.x[start:stop] @ self.x[:stop].T
         likeness -= self.half_squares[:stop]
-        likeness[:, start:][np.triu_indices(stop - start)] = -np.inf
+        later = ~np.tri(stop - start, k=-1, dtype=bool)
+        np.copyto(likeness[:, start:], -np.inf, where=later)
         return likeness
 
     def alike(self, x: Singles, own: Index) -> Singles:

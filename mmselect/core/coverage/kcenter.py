@@ -7,20 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmselect.arrays import Floats
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.matching import Coverage
 from mmselect.core.coverage.traversal import Traversal
 from mmselect.core.features import Features, checked
 from mmselect.core.joined import joined
 from mmselect.core.presence import Present
-from mmselect.engine import SERIAL, Engine, Progress, blas_threads, ranges
-
-MEASURED = 256
-"""Picks that are compared with the centers before them in one product."""
-
-COPIES = 8
-"""Centers per pick, within rounding of the nearest, above which copies are looked for."""
+from mmselect.engine import SERIAL, Engine, Progress, blas_threads
 
 COMMON = 32
 """Powers of two, up or down, up to which float32 holds products of lengths, and their errors."""
@@ -107,28 +100,5 @@ def kcenter(
         size = k if allowed is None else allowed.most
         traversal = Traversal(points, given.labeled, size, engine, allowed)
         traversal.run(progress)
-        gains = length * np.sqrt(measured(traversal))
+        gains = length * np.sqrt(traversal.squared())
     return Coverage(traversal.picks, gains, "exact", points.zero_rows, traversal.work)
-
-
-def measured(traversal: Traversal) -> Floats:
-    """Squared distance of each pick to the nearest center before it, from float64 sums.
-
-    A traversal knows most of them from float32 products, whose last bits depend on the processor.
-    """
-    centers, squared = traversal.centers, np.full(len(traversal.picks), traversal.from_mean)
-    for a, b in ranges(max(traversal.labeled, 1), centers.count, MEASURED):
-        rows, squares = centers.rows[a:b], centers.squares[a:b]
-        likeness = centers.before_each(a, b)
-        bound = np.maximum(squares - 2.0 * likeness.max(axis=1), 0.0)
-        reach = bound + 4 * traversal.tolerance(traversal.norms[rows], bound)
-        row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
-        if len(row) > COPIES * (b - a):  # copies, perhaps: none is nearer than one of them
-            best = likeness.argmax(axis=1)
-            copy = traversal.exactly_apart(rows, centers.rows[best]) == 0
-            kept = ~copy[row] | (center == best[row])
-            row, center = row[kept], center[kept]
-        found = np.full(b - a, np.inf)
-        np.minimum.at(found, row, traversal.exactly_apart(rows[row], centers.rows[center]))
-        squared[a - traversal.labeled : b - traversal.labeled] = found
-    return squared

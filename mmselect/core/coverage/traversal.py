@@ -12,6 +12,7 @@ from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.centers import Centers, apart, farthest
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
+from mmselect.core.coverage.nearties import PAIRS, Exact
 from mmselect.core.joined import Joined
 from mmselect.engine import SERIAL, Engine, Progress, ranges
 from mmselect.tasks import take
@@ -25,11 +26,14 @@ NUMBERS = 1 << 18
 FILLED = 2048
 """Rows that a thread looks at in one task at first."""
 
-WHOLE = 1 << 31
+WHOLE = 1 << 32
 """Multiplications of all pairs of rows up to which all rows know all centers, none being chosen."""
 
-DRAFTED = 64
-"""Rows at the top whose products with each other tell several picks at once."""
+DRAFTED = 32
+"""Rows at the top whose products with each other tell several picks at once, at first."""
+
+MULTIPLIED = 128
+"""Rows up to which all products with each other are made, for their picks to be told by them."""
 
 BLOCK = 512
 """Rows at the top that are looked at together, and those picked among, to begin with."""
@@ -46,11 +50,12 @@ SKETCHED = 512
 FEW = 64
 """New centers up to which one product with all of them costs less than to find the nearest."""
 
-PAIRS = 256
-"""Pairs of row and center whose distances are computed together."""
-
 SHARED = 1 << 27
 """Products, and numbers read, below which one thread is done before others have begun."""
+
+FALL, LIVE = 0.4, 0.7
+"""How the squared radius is expected to fall, as a power of the picks; rows that it never comes
+down to are left out of a greedy once fewer than this share are left."""
 
 READ = 32
 """Products that take as long as to read a number."""
@@ -82,8 +87,7 @@ class Traversal:
 
     `bound[i]` is an upper bound, up to rounding, on the squared distance of row i to its nearest
     center. Among the first `seen[i]` centers, the one that a projection ranks nearest was compared;
-    of the first `sure[i]`, every center that could be nearer was. `fine[i]` is the distance to the
-    nearest of the first `fine_seen[i]` centers in float64.
+    of the first `sure[i]`, every center that could be nearer was.
 
     `basis` are the main directions of the pool. The first few of them (`guide`) rank centers by how
     near they may be; sketches rule centers out: a sketch is a row's coordinates in all of them and
@@ -117,14 +121,11 @@ class Traversal:
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
         list(engine.map(partial(self._fill, held), ranges(0, n, FILLED), "sketching rows"))
-        self.norms = np.sqrt(self.squares)
         self.centers, self.labeled = Centers(size, d, self.basis), len(labeled)
+        self.exact = Exact(points, self.centers, self.squares, self.work)
         self.bound = np.full(n, np.inf)
         self.seen, self.sure = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        self.fine, self.fine_seen = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
         self.k, self.from_mean = k, 0.0  # squared, of a first pick that no center is before
-        # Rounding error of a product of d numbers: errors of either sign add up like √d.
-        self.rounding = (1.5 * d**0.5 + 16) * 2.0**-24
         self._start(labeled)
 
     def _start(self, labeled: Index) -> None:
@@ -135,7 +136,8 @@ class Traversal:
         else:
             self._start_from_mean()
         # Triangle inequality: ‖x - c‖ ≤ ‖x - mean‖ + ‖c - mean‖ bounds the first distances.
-        by_mean = (self.norms + self.norms[self.centers.rows[: self.count]].min()) ** 2
+        norms = self.exact.norms
+        by_mean = (norms + norms[self.centers.rows[: self.count]].min()) ** 2
         self.bound = np.minimum(self.bound, by_mean * (1 + 1e-6))
         if self.count <= FEW:
             self._verify(np.arange(len(self.bound)))
@@ -164,11 +166,16 @@ class Traversal:
         """Rows picked so far, in pick order."""
         return self.centers.rows[self.labeled : self.count]
 
+    def squared(self) -> Floats:
+        """Squared distance of each pick to the nearest center before it, from float64 sums."""
+        squared = self.exact.before_each(max(self.labeled, 1), self.count)
+        return squared if self.labeled else np.append(self.from_mean, squared)
+
     def _start_from_mean(self) -> None:
         rank = self._rank(np.arange(len(self.squares)), self.squares)
         top = rank.max()
-        near = np.flatnonzero(rank >= top - 4 * self.rounding * top)
-        squared = self.exactly_apart(near)
+        near = np.flatnonzero(rank >= top - 4 * self.exact.rounding * top)
+        squared = self.exact.apart(near)
         rank = self._rank(near, squared)
         # Ties: the mean is rounded, so equal distances to it agree up to rounding only.
         first = int(np.argmax(rank >= rank.max() * (1 - 1e-12)))
@@ -181,11 +188,10 @@ class Traversal:
     def run(self, progress: Progress | None) -> None:
         """Pick until the budget is spent."""
         everything = np.arange(len(self.bound))
-        if self.whole:
+        while self.whole and self.unfinished:
             self._verify(everything)
             free = np.flatnonzero(self.bound >= 0) if self.labeled else everything
             self._greedy(free, -np.inf, progress)
-            return
         size = width = least_size = min(max(len(everything) // 8, ROWS // 2), BLOCK)
         while self.unfinished:
             before = self.count
@@ -202,7 +208,7 @@ class Traversal:
                 self._verify(active)
             self._greedy(active[self._reach(active) > least], least, progress)
             made = self.count - before
-            if self.allowed is not None and self.allowed.reopened:
+            if made and self.allowed is not None and self.allowed.reopened:
                 continue  # stopped by what may be picked again, not by a bound
             # The round was stopped by a bound outside its block, so double the block. Block sizes
             # change speed, never picks.
@@ -226,7 +232,7 @@ class Traversal:
     def _reach(self, rows: Index) -> Floats:
         """Ranks that rows may have: their bounds, and what rounding may have taken off them."""
         bound = self.bound[rows]
-        return self._rank(rows, bound + self.tolerance(self.norms[rows], bound))
+        return self._rank(rows, bound + self.exact.tolerance(rows, bound))
 
     def _top(self, rows: Index, size: int) -> tuple[Index, float]:
         """Those `size` of the rows that reach farthest, ascending; how far the next one does."""
@@ -273,7 +279,7 @@ class Traversal:
         nearest = self.centers.alike(x, start + likeliest)
         likeness[every, likeliest] = -np.inf
         bound = np.minimum(self.bound[rows], np.maximum(squares - 2.0 * nearest, 0.0))
-        slack = 8 * self.rounding * (self.norms[rows] + np.sqrt(bound)) ** 2
+        slack = 8 * self.exact.rounding * (self.exact.norms[rows] + np.sqrt(bound)) ** 2
         least = (squares - bound - slack) / 2
         pairs = np.flatnonzero(likeness > least.astype(np.float32)[:, None])
         return nearest, None if len(pairs) > LEFT * likeness.size + 64 else pairs
@@ -300,17 +306,11 @@ class Traversal:
         self.work["compared"] += sum(compared)
         self.work["measured"] += sum(measured)
 
-    def tolerance(self, norms: Floats, bound: Floats) -> Floats:
-        """Most that the squared distance of rows can be off: their nearest centers are not far."""
-        both = norms + np.sqrt(np.maximum(bound, 0.0))
-        tolerance: Floats = both * (2 * self.rounding * norms + 8 * 2.0**-24 * both)
-        return tolerance
-
     def _greedy(self, active: Index, outside: float, progress: Progress | None) -> None:
         """Pick among the active rows for as long as no row outside can come before them."""
         x, squares, bound = take(self.ready, active), self.squares[active], self.bound[active]
         # What rounding may turn round. Bounds only fall, and it with them.
-        window = self.tolerance(self.norms[active], bound)
+        window = self.exact.tolerance(active, bound)
         window *= 1.0 if self.allowed is None else self.scale[active]
         size = DRAFTED
         while self.unfinished and len(active):
@@ -319,75 +319,77 @@ class Traversal:
             if not rank[best] - window[best] > outside:
                 break
             top, waiting = farthest(rank + window, size)
-            bound[top] = self._draft(
-                active[top], x[top], bound[top], window[top], max(outside, waiting)
-            )
+            rest = max(outside, waiting)
+            picks = self._draft(active[top], x[top], bound[top], window[top], rest)
+            bound[top[picks]] = -np.inf
             made = self.count - before
             if made and self.unfinished:
                 squared = np.maximum(squares - 2.0 * self.centers.nearest(x, before), 0.0)
                 self.work["compared"] += len(x) * made
                 np.minimum(bound, squared, out=bound)
+                if self.allowed is None:
+                    lowest = bound.max() * (self.count / len(self.centers)) ** FALL
+                    least = max(outside, lowest)
+                    live = bound + window > least
+                    if np.count_nonzero(live) < LIVE * len(live):
+                        self._know(active, bound)
+                        active, bound, window = active[live], bound[live], window[live]
+                        x, squares, outside = x[live], squares[live], least
             if progress is not None:
                 progress(min(self.count - self.labeled, self.k), self.k)
-            # Rows within rounding of each other that fill the draft: it has to hold all of them.
-            size = max(size // 2, DRAFTED) if made else 2 * size
-            if made and outside > -np.inf and self.allowed is not None and self.allowed.reopened:
-                break  # what may be picked again is farther than `outside`
-        self.bound[active] = bound
-        self.seen[active] = self.sure[active] = self.count
+            if not made:
+                size *= 2  # rows within rounding of each other fill the draft: it has to hold all
+            elif size > MULTIPLIED or 8 * made < size:
+                size = max(size // 2, DRAFTED)
+            elif 2 * made > size:
+                size = min(2 * size, MULTIPLIED)
+            if made and not self.whole and self.allowed is not None and self.allowed.reopened:
+                break  # what may be picked again is not among the active rows
+        self._know(active, bound)
+
+    def _know(self, rows: Index, bound: Floats) -> None:
+        """Bounds of rows that were compared with all centers."""
+        self.bound[rows] = bound
+        self.seen[rows] = self.sure[rows] = self.count
 
     def _draft(
         self, rows: Index, x: Singles, bound: Floats, window: Floats, least: float
-    ) -> Floats:
-        """Pick among a few rows, which know all centers, while they are farther than `least`."""
-        squares = self.squares[rows]
-        few = len(x) <= DRAFTED
-        every = apart(x @ x.T, squares, squares[:, None]) if few else None
+    ) -> list[int]:
+        """Pick among a few rows, which know all centers, while they are farther than `least`.
+
+        Positions of the picks; they become centers together, which takes less time.
+        """
+        squares, every = self.squares[rows], None
+        error = window if self.allowed is None else window / self.scale[rows]
+        if len(x) <= MULTIPLIED:
+            every = apart(x @ x.T, squares, squares[:, None]) + error
         self.work["compared"] += len(x) if every is None else every.size
-        while self.unfinished:
-            rank = self._rank(rows, bound)
-            best = int(rank.argmax())
-            nearest = rank[best] - window[best]
+        picks, known, room = list[int](), 0, len(self.centers) - self.count
+        reach, twice = bound + error, 2 * window
+        while len(picks) < room and self.unfinished:
+            rank = self._rank(rows, reach)
+            lowest = rank - twice
+            best = int(lowest.argmax())
+            nearest = lowest[best]
             if not nearest > least:
                 break
-            near = (rank + window >= nearest).nonzero()[0]
+            near = (rank >= nearest).nonzero()[0]
             if len(near) > 1:
-                self._measure(rows[near], bound[near], x[near])
-                fine = self._rank(rows[near], self.fine[rows[near]])
+                self._add_centers(rows[picks[known:]], x[picks[known:]])
+                known = len(picks)
+                fine = self.exact.nearest(rows[near], (reach - error)[near], x[near])
+                fine = self._rank(rows[near], fine)
                 best = int(near[np.argmax(fine)])  # the lower row of equals
-            self._add_centers(rows[best : best + 1], x[best])
-            own = apart(x @ x[best], squares, squares[best]) if every is None else every[best]
-            np.minimum(bound, own, out=bound)
-            bound[best] = -np.inf
+            picks.append(best)
+            if every is None:
+                own = apart(x @ x[best], squares, squares[best]) + error
+            else:
+                own = every[best]
+            np.minimum(reach, own, out=reach)
+            reach[best] = -np.inf
             if self.allowed is not None:
                 self.allowed.take(int(self.position[rows[best]]))
                 if self.allowed.reopened:
                     break
-        return bound
-
-    def _measure(self, rows: Index, bound: Floats, x: Singles) -> None:
-        """Float64 distances of rows to the nearest of all centers, the far ones left out."""
-        known = self.fine_seen[rows]
-        missing = (known < self.count) & (self.fine[rows] > 0)
-        rows, bound, x, known = rows[missing], bound[missing], x[missing], known[missing]
-        if not len(rows):
-            return
-        start, squares = int(known.min()), self.squares[rows]
-        likeness = self.centers.one_by_one(x, start)
-        likeness[np.arange(start, self.count) < known[:, None]] = -np.inf
-        # Error of the float32 bound, and of the product: each at most the tolerance.
-        reach = np.minimum(bound, self.fine[rows]) + 4 * self.tolerance(self.norms[rows], bound)
-        row, center = np.nonzero(likeness >= ((squares - reach) / 2)[:, None])
-        self.work["compared"] += likeness.size
-        self.work["decided"] += len(row)
-        exact = self.exactly_apart(rows[row], self.centers.rows[start + center])
-        np.minimum.at(self.fine, rows[row], exact)
-        self.fine_seen[rows] = self.count
-
-    def exactly_apart(self, rows: Index, others: Index | None = None) -> Floats:
-        """Squared distance of each row to its other, or to the mean of the pool, in float64."""
-        squared, exact, mean = np.empty(len(rows)), self.points.exact, self.points.mean
-        for a, b in ranges(0, len(rows), PAIRS):
-            origin = mean if others is None else exact(others[a:b])
-            squared[a:b] = ((exact(rows[a:b]) - origin) ** 2).sum(axis=1)
-        return squared
+        self._add_centers(rows[picks[known:]], x[picks[known:]])
+        return picks
