@@ -54,6 +54,17 @@ def test_plans_of_exact_facility_hold_whatever_is_labeled(
         assert used <= planned <= 1.8 * used
 
 
+def test_the_plan_of_sparse_facility_knows_what_labels_cover(tmp_path: Path, cli) -> None:
+    x, peaks = np.random.default_rng(0).standard_normal((30_000, 8), np.float32), []
+    for every in (100, 30_001):
+        pool = tmp_path / f"{every}.h5"
+        mmselect.write_pool(pool, features={"image": x}, labeled=np.arange(1, 30_001) % every == 0)
+        asked = ("select", pool, "-s", "facility", "-b", 9, "-p", "form=sparse", "--threads", 1)
+        found = cli(*asked, "-p", "neighbours=2000", "--dry-run", "--format", "json")
+        peaks.append(json.loads(found.out)["peak_memory"])
+    assert peaks[1] - peaks[0] > 4 * 2000 * 30_000
+
+
 def test_joined_features_are_told(pool: Path, cli) -> None:
     for more in (("-s", "typiclust"), ("-s", "entropy", "--spread", "facility")):
         asked = ("select", pool, "-b", 3, *more, "--dry-run")

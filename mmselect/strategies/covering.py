@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmselect.arrays import Index
+from mmselect.arrays import Array, Index
 from mmselect.core.chosen import Chosen, held_bytes, over_blocks
 from mmselect.core.coverage.ahead import SAMPLED
 from mmselect.core.coverage.columns import columns_held
 from mmselect.core.coverage.drafting import CELLS
 from mmselect.core.coverage.exact import MATRIX_BYTES
 from mmselect.core.coverage.facility import is_exact
-from mmselect.core.coverage.foresight import foresee
+from mmselect.core.coverage.foresight import foresee, nearer_than_labeled
 from mmselect.core.coverage.gains import TILE as SIDE
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
@@ -36,6 +36,9 @@ ASKED = 512
 
 SEARCHING, SEARCHING_EACH = 150_000_000, 700
 """Bytes that each thread takes while it looks for neighbours: anyway, and for each sample."""
+
+LARGE = 200_000
+"""Samples above which a thread takes no more."""
 
 
 def features_of(batch: Batch, rows: Index | None = None) -> tuple[dict[str, Any], Present]:
@@ -204,36 +207,61 @@ def facility_footprint(request: Any, k: int) -> int:
         features = stored * held + made * 4 * n * width
         return int(features + own + 22e6)
     _, n, width = held_features(request)
-    pairs = n * min(given.get("neighbours", NEIGHBOURS), n)
-    searching = request.engine.threads * (SEARCHING + SEARCHING_EACH * n)
-    search = 4 * n * width + 8 * pairs + searching
-    return int(max(search, 16.5 * pairs)) + 110_000_000  # faiss, and pairs in two orders
+    count = min(given.get("neighbours", NEIGHBOURS), n)
+    each = SEARCHING + SEARCHING_EACH * min(n, LARGE)
+    search = 4 * n * width + 8 * n * count + request.engine.threads * each
+    kept = (8 + 8.5 * _kept_share(request, count)) * n * count  # in two orders, in the end
+    return int(max(search, kept)) + 110_000_000  # faiss
 
 
 def _without_matrix(request: Any, k: int) -> int:
     """Estimate what the exact form takes where pairs are drafted, proved and held, by some rows."""
     n = len(request.candidates)
-    columns = {**request.columns, **request.spread_columns}
-    rows, labeled = _some(request.candidates, ASKED), _some(request.labeled, 4 * ASKED)
-    every = np.union1d(rows, labeled)
-    features = {
-        path: np.clip(np.nan_to_num(columns[path][every].astype(np.float64)), -1e99, 1e99)
-        for path in datasets_of(FEATURES, set(columns))
-    }
-    found = foresee(
-        features,
-        k,
-        np.searchsorted(every, labeled),
-        n,
-        present=masks_in(columns, FEATURES, every),
-        center=request.parameters.get("center", True),
-    )
+    some = _some_features(request, ASKED, 4 * ASKED)
+    found = foresee(some.features, k, some.labeled, n, present=some.present, center=some.center)
     held = 4 * n * columns_held(n, request.engine.memory) * found.drafted
     draft = 4 * n * (min(CELLS, n) * found.drafted + SAMPLED)
     pairs = found.pairs * (1.6 if found.drafted else 1.2)  # at most, as measured
     waiting = min((2 * request.engine.threads + 1) * 2 * SIDE / n, 1) * pairs
     # Pairs take 12 bytes each as they are found, 8 more while they are put in order.
     return int(max(held + max(draft, 12 * pairs), 20 * pairs) + 12 * waiting)
+
+
+def _kept_share(request: Any, count: int) -> float:
+    """Share of pairs of neighbours that are nearer than any labeled sample, by some rows."""
+    n, labeled = len(request.candidates), len(request.labeled)
+    if not (of_labeled := 4 * ASKED * labeled // max(n, 1)):
+        return 1.0
+    some = _some_features(request, 4 * ASKED, of_labeled)
+    nearer = nearer_than_labeled(
+        some.features, some.labeled, present=some.present, center=some.center
+    )
+    share = np.minimum(nearer + 1, count).mean() / count
+    return float(min(share * (1 + of_labeled**-0.5), 1))  # so few labeled samples may err
+
+
+class _Some(NamedTuple):
+    """Features of some rows, which of these are labeled, and how the features are read."""
+
+    features: dict[str, Array]
+    labeled: Index
+    present: Present
+    center: bool
+
+
+def _some_features(request: Any, candidates: int, labeled: int) -> _Some:
+    """Read so many candidates and labeled rows, evenly spread."""
+    columns = {**request.columns, **request.spread_columns}
+    known = _some(request.labeled, labeled)
+    every = np.union1d(_some(request.candidates, candidates), known)
+    features = {
+        path: np.clip(np.nan_to_num(columns[path][every].astype(np.float64)), -1e99, 1e99)
+        for path in datasets_of(FEATURES, set(columns))
+    }
+    center = request.parameters.get("center", True)
+    return _Some(
+        features, np.searchsorted(every, known), masks_in(columns, FEATURES, every), center
+    )
 
 
 def _some(rows: Index, count: int) -> Index:
