@@ -98,16 +98,18 @@ def over_blocks(
     [(0, 4.0)]
     """
     step, here = compute_rows(array.shape[1]), replace(engine, mapper=None)
+
+    def each(first: int, rows: Array) -> list[Result]:
+        parts = ranges(0, len(rows), step)
+        return [function(first + start, rows[start:stop]) for start, stop in parts]
+
     if isinstance(array, np.ndarray) and len(array) <= TOGETHER * step:  # one task: no loop
         with np.errstate(invalid="ignore"):
-            parts = ranges(0, len(array), step)
-            return iter([function(start, array[start:stop]) for start, stop in parts])
+            return iter(each(0, array))
     some = array if isinstance(array, Chosen) else Chosen(array, np.arange(len(array)))
 
     def task(rows: Index, blocks: list[Array]) -> list[Result]:
-        first = int(np.searchsorted(some.rows, rows[0]))
-        parts = ranges(0, len(rows), step)
-        return [function(first + start, blocks[0][start:stop]) for start, stop in parts]
+        return each(int(np.searchsorted(some.rows, rows[0])), blocks[0])
 
     how: dict[str, Any] = {"step": TOGETHER * step, "engine": here, "what": what}
     return chain.from_iterable(map_rows(task, [some.source], some.rows, **how))

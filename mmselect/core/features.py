@@ -162,9 +162,13 @@ def row_norms(block: Array, first_row: int = 0) -> Floats:
     >>> row_norms(np.array([[3, 4], [0, 0]], dtype=np.float16))
     array([5., 0.])
     """
-    norms: Floats = np.sqrt(
-        np.einsum("ij,ij->i", block, block, dtype=np.float64, casting="same_kind")
-    )
+    squared = np.einsum("ij,ij->i", block, block, dtype=np.float64, casting="same_kind")
+    return checked_norms(squared, block, first_row)
+
+
+def checked_norms(squared: Floats, block: Array, first_row: int) -> Floats:
+    """Norms of rows, given their squares; errors as of :func:`row_norms`."""
+    norms: Floats = np.sqrt(squared)
     check_finite(norms, range(first_row, first_row + len(block)), block=block)
     return norms
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Floats, Index, Rows, Singles, check_finite, native
+from mmselect.arrays import Array, Floats, Index, Rows, Singles, native
 from mmselect.core.chosen import over_blocks
-from mmselect.core.features import central, counted, inverse, row_norms
+from mmselect.core.features import central, checked_norms, counted, inverse, row_norms
 from mmselect.core.presence import Mask, Present
 from mmselect.engine import SERIAL, Engine
 from mmselect.errors import located
@@ -204,10 +204,9 @@ def _norms_and_mean(
         if unit:
             norms = row_norms(wide, first)
             return norms, inverse(norms) @ wide
-        with np.errstate(over="ignore", invalid="ignore"):  # told of by check_finite
-            norms = np.sqrt(np.vecdot(wide, wide))  # BLAS: faster, the last bit is its own
-        check_finite(norms, range(first, first + len(wide)), block=block)
-        return norms, np.ones(len(wide)) @ wide
+        with np.errstate(over="ignore", invalid="ignore"):  # told of by checked_norms
+            squared = np.vecdot(wide, wide)  # BLAS: faster, the last bit is its own
+        return checked_norms(squared, block, first), np.ones(len(wide)) @ wide
 
     parts = list(over_blocks(measure, array, engine, "reading features"))
     norms = np.concatenate([norms for norms, _ in parts])

@@ -106,6 +106,7 @@ def _cache(request: Request) -> str | None:
 def _peak_memory(request: Request, k: int) -> int:
     """Estimate the peak of the process's memory."""
     columns = list(request.columns.values())
+    # Batch strategies read block by block: two of them, as measured.
     step = task_rows(request) if request.strategy.kind == "score" else 2 * block_rows(request)
     row = sum(column.row_bytes for column in columns)
     locked = sum(column.row_bytes for column in columns if not column.plain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -149,8 +149,7 @@ def holding(each: float, beside: float, per_sample: float = 0) -> Callable[[Any,
     """
 
     def footprint(request: Any, k: int) -> int:
-        width = sum(column.shape[1] for column in _columns(request))
-        n = len(request.candidates)
+        n, width = len(request.candidates), _width(request)
         return int(each * n * width + per_sample * n + 8 * k * width + beside)
 
     return footprint
@@ -161,12 +160,15 @@ def _columns(request: Any) -> list[Any]:
     return [c for p, c in request.pool.columns.items() if p.startswith(f"{FEATURES}/")]
 
 
+def _width(request: Any) -> int:
+    """Σd, of all modalities."""
+    return sum(column.shape[1] for column in _columns(request))
+
+
 def held_features(request: Any) -> tuple[int, int, int]:
     """Bytes of the features of candidates and labeled rows that are held, these rows, and Σd."""
-    features = _columns(request)
     n = len(request.candidates) + len(request.labeled)
-    width = sum(column.shape[1] for column in features)
-    return held_bytes(features, n, request.engine.memory), n, width
+    return held_bytes(_columns(request), n, request.engine.memory), n, _width(request)
 
 
 def traversal_footprint(request: Any, k: int) -> int:
@@ -186,7 +188,7 @@ def centres_footprint(request: Any, k: int) -> int:
 
 def mixing_footprint(request: Any, k: int) -> int:
     """Estimate what mixing features takes: those samples that a mix changes, and their centres."""
-    n, width = len(request.candidates), sum(column.shape[1] for column in _columns(request))
+    n, width = len(request.candidates), _width(request)
     return int(4 * n * width + _moving(request, k, width) + 15e6)
 
 
@@ -217,8 +219,8 @@ def facility_footprint(request: Any, k: int) -> int:
 def _without_matrix(request: Any, k: int) -> int:
     """Estimate what the exact form takes where pairs are drafted, proved and held, by some rows."""
     n = len(request.candidates)
-    some = _some_features(request, ASKED, 4 * ASKED)
-    found = foresee(some.features, k, some.labeled, n, present=some.present, center=some.center)
+    features, labeled, how = _some_features(request, ASKED, 4 * ASKED)
+    found = foresee(features, k, labeled, n, **how)
     held = 4 * n * columns_held(n, request.engine.memory) * found.drafted
     draft = 4 * n * (min(CELLS, n) * found.drafted + SAMPLED)
     pairs = found.pairs * (1.6 if found.drafted else 1.2)  # at most, as measured
@@ -229,28 +231,19 @@ def _without_matrix(request: Any, k: int) -> int:
 
 def _kept_share(request: Any, count: int) -> float:
     """Share of pairs of neighbours that are nearer than any labeled sample, by some rows."""
-    n, labeled = len(request.candidates), len(request.labeled)
-    if not (of_labeled := 4 * ASKED * labeled // max(n, 1)):
+    of_labeled = 4 * ASKED * len(request.labeled) // max(len(request.candidates), 1)
+    if not of_labeled:
         return 1.0
-    some = _some_features(request, 4 * ASKED, of_labeled)
-    nearer = nearer_than_labeled(
-        some.features, some.labeled, present=some.present, center=some.center
-    )
+    features, labeled, how = _some_features(request, 4 * ASKED, of_labeled)
+    nearer = nearer_than_labeled(features, labeled, **how)
     share = np.minimum(nearer + 1, count).mean() / count
     return float(min(share * (1 + of_labeled**-0.5), 1))  # so few labeled samples may err
 
 
-class _Some(NamedTuple):
-    """Features of some rows, which of these are labeled, and how the features are read."""
-
-    features: dict[str, Array]
-    labeled: Index
-    present: Present
-    center: bool
-
-
-def _some_features(request: Any, candidates: int, labeled: int) -> _Some:
-    """Read so many candidates and labeled rows, evenly spread."""
+def _some_features(
+    request: Any, candidates: int, labeled: int
+) -> tuple[dict[str, Array], Index, dict[str, Any]]:
+    """Read so many candidates and labeled rows, evenly spread; which are labeled, and options."""
     columns = {**request.columns, **request.spread_columns}
     known = _some(request.labeled, labeled)
     every = np.union1d(_some(request.candidates, candidates), known)
@@ -258,10 +251,9 @@ def _some_features(request: Any, candidates: int, labeled: int) -> _Some:
         path: np.clip(np.nan_to_num(columns[path][every].astype(np.float64)), -1e99, 1e99)
         for path in datasets_of(FEATURES, set(columns))
     }
-    center = request.parameters.get("center", True)
-    return _Some(
-        features, np.searchsorted(every, known), masks_in(columns, FEATURES, every), center
-    )
+    present = masks_in(columns, FEATURES, every)
+    how = {"present": present, "center": request.parameters.get("center", True)}
+    return features, np.searchsorted(every, known), how
 
 
 def _some(rows: Index, count: int) -> Index:

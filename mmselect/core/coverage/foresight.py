@@ -1,4 +1,4 @@
-"""How many pairs of samples facility location's exact form will hold, judged by some samples."""
+"""How many pairs of samples facility location will hold, judged by some samples."""
 
 from __future__ import annotations
 

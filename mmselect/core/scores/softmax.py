@@ -222,13 +222,15 @@ def _by_chunks(sums: str, *factors: Logits) -> Floats:
     n, c = factors[0].shape
     whole = c - c % CHUNK
     parts = (slice(0, whole), whole // CHUNK), (slice(whole, c), 1)
-    found = [
+    first, *others = (
         np.einsum(sums, *(a[:, part].reshape(n, count, -1, copy=False) for a in factors))
         for part, count in parts
         if part.start < part.stop
-    ]
-    first = found[0].sum(axis=-1, dtype=np.float64)
-    return np.asarray(first + found[1][:, 0] if len(found) > 1 else first)
+    )
+    total = first.sum(axis=-1, dtype=np.float64)
+    for left in others:
+        total += left[:, 0]
+    return np.asarray(total)
 
 
 def _exponentials(x: Array, top: Array, at: Index, d: Array, e: Array) -> None:
