@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -12,9 +13,9 @@ from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.centers import Centers, apart, farthest
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
-from mmselect.core.coverage.nearties import PAIRS, Exact
+from mmselect.core.coverage.nearties import Exact
 from mmselect.core.joined import Joined
-from mmselect.engine import SERIAL, Engine, Progress, ranges
+from mmselect.engine import Engine, Progress, ranges
 from mmselect.tasks import take
 
 ROWS = 256
@@ -47,10 +48,13 @@ SKETCH = 127
 SKETCHED = 512
 """Centers up to which sketches cost more than the products that they save."""
 
+PAIRS = 256
+"""Pairs of a row and a center that are measured together."""
+
 FEW = 64
 """New centers up to which one product with all of them costs less than to find the nearest."""
 
-SHARED = 1 << 27
+SHARED = 1 << 25
 """Products, and numbers read, below which one thread is done before others have begun."""
 
 FALL, LIVE = 0.4, 0.7
@@ -292,11 +296,12 @@ class Traversal:
         rows = rows[np.argsort(known[rows], kind="stable")]
         blocks = [(rows[a:b], int(known[rows[a]])) for a, b in ranges(0, len(rows), self.together)]
         missed = self.count - known[rows].min(initial=self.count)
-        large = len(rows) * self.points.shape[1] * (READ + missed) > SHARED
-        found = list((self.engine if large else SERIAL).map(lambda block: compare(*block), blocks))
         if not blocks:
             return
-        nearest, compared, measured = zip(*found, strict=True)
+        shares = self._shares(len(rows) * self.points.shape[1] * (READ + missed))
+        parts = [blocks[a:b] for a, b in ranges(0, len(blocks), -(-len(blocks) // shares))]
+        found = self.engine.map(lambda part: [compare(*block) for block in part], parts)
+        nearest, compared, measured = zip(*chain.from_iterable(found), strict=True)
         squared = np.maximum(self.squares[rows] - 2.0 * np.concatenate(nearest), 0.0)
         self.bound[rows] = np.minimum(self.bound[rows], squared)
         self.seen[rows] = known[rows] = self.count
@@ -324,7 +329,7 @@ class Traversal:
             bound[top[picks]] = -np.inf
             made = self.count - before
             if made and self.unfinished:
-                squared = np.maximum(squares - 2.0 * self.centers.nearest(x, before), 0.0)
+                squared = np.maximum(squares - 2.0 * self._likeness(x, before), 0.0)
                 self.work["compared"] += len(x) * made
                 np.minimum(bound, squared, out=bound)
                 if self.allowed is None:
@@ -346,6 +351,17 @@ class Traversal:
             if made and not self.whole and self.allowed is not None and self.allowed.reopened:
                 break  # what may be picked again is not among the active rows
         self._know(active, bound)
+
+    def _likeness(self, x: Singles, start: int) -> Singles:
+        """Likeness of rows to the nearest of all centers from `start` on."""
+        shares = self._shares(x.size * (self.count - start))
+        parts = list(ranges(0, len(x), -(-len(x) // shares)))
+        near = self.engine.map(lambda part: self.centers.nearest(x[slice(*part)], start), parts)
+        return np.concatenate(list(near))
+
+    def _shares(self, size: int) -> int:
+        """Tasks that work of some size is split into: threads that come late leave some undone."""
+        return 2 * self.engine.threads if self.engine.threads > 1 and size > SHARED else 1
 
     def _know(self, rows: Index, bound: Floats) -> None:
         """Bounds of rows that were compared with all centers."""
