@@ -19,8 +19,8 @@ from mmselect.core.coverage.foresight import foresee, nearer_than_labeled
 from mmselect.core.coverage.gains import TILE as SIDE
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
-from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED, fits_ready
-from mmselect.core.joined import joined
+from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
+from mmselect.core.joined import fits_ready, joined
 from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.nearest import nearest_picks
 from mmselect.core.sampling.points import feature_points

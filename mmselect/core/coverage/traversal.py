@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,12 +14,12 @@ from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.centers import Centers, apart, farthest
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
 from mmselect.core.coverage.nearties import Exact
-from mmselect.core.joined import Joined
+from mmselect.core.joined import Joined, fits_ready
 from mmselect.engine import Engine, Progress, ranges
 from mmselect.tasks import take
 
 ROWS = 256
-"""Rows compared with centers in one matrix product, at least."""
+"""Rows compared with centers in one matrix product, or each with its own, at least."""
 
 NUMBERS = 1 << 18
 """Numbers, or products, up to which more rows than those are compared together."""
@@ -48,9 +48,6 @@ SKETCH = 127
 SKETCHED = 512
 """Centers up to which sketches cost more than the products that they save."""
 
-PAIRS = 256
-"""Pairs of a row and a center that are measured together."""
-
 FEW = 64
 """New centers up to which one product with all of them costs less than to find the nearest."""
 
@@ -67,23 +64,10 @@ READ = 32
 LEFT = 0.02
 """Share of a block's pairs left by the sketch above which one whole product tells them apart."""
 
-HELD = 128 << 20
-"""Bytes of rows that are held ready: those of smaller pools are not made anew in every round."""
-
+Result = TypeVar("Result")
 
 Compared: TypeAlias = tuple[Singles, int, int]
 """How near each row's nearest center is; products of a row and a center, and of single pairs."""
-
-
-def fits_ready(n: int, width: int, memory: int) -> bool:
-    """Whether all rows are held ready in float32, beside what they are made of.
-
-    Examples
-    --------
-    >>> fits_ready(1000, 1024, 1 << 28), fits_ready(180_000, 1024, 1 << 32)
-    (True, False)
-    """
-    return 4 * n * width <= min(HELD, memory)
 
 
 class Traversal:
@@ -269,7 +253,7 @@ class Traversal:
             if pairs is None:
                 return self.centers.nearest(x, start), 2 * compared, len(x)
             row, center = np.divmod(pairs, self.count - start)
-            for a, b in ranges(0, len(pairs), PAIRS):
+            for a, b in ranges(0, len(pairs), ROWS):
                 own = row[a:b]
                 np.maximum.at(nearest, own, self.centers.alike(x[own], start + center[a:b]))
             return nearest, compared, len(x) + len(pairs)
@@ -299,9 +283,8 @@ class Traversal:
         missed = self.count - known[rows].min(initial=self.count)
         if not blocks:
             return
-        shares = self._shares(len(rows) * self.points.shape[1] * (READ + missed))
-        parts = [blocks[a:b] for a, b in ranges(0, len(blocks), -(-len(blocks) // shares))]
-        found = self.engine.map(lambda part: [compare(*block) for block in part], parts)
+        size = len(rows) * self.points.shape[1] * (READ + missed)
+        found = self._share(lambda part: [compare(*block) for block in part], blocks, size)
         nearest, compared, measured = zip(*chain.from_iterable(found), strict=True)
         squared = np.maximum(self.squares[rows] - 2.0 * np.concatenate(nearest), 0.0)
         self.bound[rows] = np.minimum(self.bound[rows], squared)
@@ -355,14 +338,14 @@ class Traversal:
 
     def _likeness(self, x: Singles, start: int) -> Singles:
         """Likeness of rows to the nearest of all centers from `start` on."""
-        shares = self._shares(x.size * (self.count - start))
-        parts = list(ranges(0, len(x), -(-len(x) // shares)))
-        near = self.engine.map(lambda part: self.centers.nearest(x[slice(*part)], start), parts)
-        return np.concatenate(list(near))
+        size = x.size * (self.count - start)
+        return np.concatenate(self._share(partial(self.centers.nearest, start=start), x, size))
 
-    def _shares(self, size: int) -> int:
-        """Tasks that work of some size is split into: threads that come late leave some undone."""
-        return 2 * self.engine.threads if self.engine.threads > 1 and size > SHARED else 1
+    def _share(self, function: Callable[[Any], Result], work: Any, size: int) -> list[Result]:
+        """Results for parts of rows or blocks, two for each thread where `size` is worth it."""
+        parts = 2 * self.engine.threads if size > SHARED and self.engine.threads > 1 else 1
+        cuts = ranges(0, len(work), max(-(-len(work) // parts), 1))
+        return list(self.engine.map(function, [work[a:b] for a, b in cuts]))
 
     def _know(self, rows: Index, bound: Floats) -> None:
         """Bounds of rows that were compared with all centers."""
