@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mmselect.cli import run
 from mmselect.cli.completion import PARAMETERS
 from mmselect.cli.select import SCORE, SELECT
 from mmselect.strategies import registry
@@ -17,29 +19,44 @@ from mmselect.strategies import registry
 HEAVY = ("numpy", "scipy", "h5py", "faiss")
 
 
-def complete(shell: str, line: str, folder: Path) -> tuple[list[str], list[str]]:
-    """Words that `shell` would offer at the end of `line`, and heavy modules that it took."""
-    code = (
-        "import atexit, sys; from mmselect.cli import run; "
-        f"atexit.register(lambda: print(*sorted(set({HEAVY}) & set(sys.modules)), "
-        "file=sys.stderr)); run()"
-    )
+def said(shell: str, line: str) -> dict[str, str]:
+    """What a shell says in its environment when Tab is pressed at the end of a line."""
     words = line.split("\n" if "\n" in line else " ")
-    said = {
-        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
-        "zsh": {"_TYPER_COMPLETE_ARGS": line},
-        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
-    }[shell]
-    environment = {**os.environ, **said, "_MMSELECT_COMPLETE": f"complete_{shell}"}
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert "Traceback" not in found.stderr
-    offered = [word.split("\t")[0] for word in found.stdout.split("\n") if word]
+    return {
+        "_MMSELECT_COMPLETE": f"complete_{shell}",
+        **{
+            "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+            "zsh": {"_TYPER_COMPLETE_ARGS": line},
+            "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        }[shell],
+    }
+
+
+def offered(shell: str, out: str) -> list[str]:
+    """Words that a shell would offer."""
     if shell == "zsh":  # _arguments '*: :(("word" "word"))'
-        inside = found.stdout.partition("((")[2].partition("))")[0]
-        offered = [word.strip('"').replace("\\", "") for word in inside.split()]
-    return offered, found.stderr.split()
+        inside = out.partition("((")[2].partition("))")[0]
+        return [word.strip('"').replace("\\", "") for word in inside.split()]
+    return [word.split("\t")[0] for word in out.split("\n") if word]
+
+
+@pytest.fixture
+def complete(
+    pool: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[[str, str], list[str]]:
+    """Words that a shell would offer at the end of a line, in the folder of a pool."""
+    monkeypatch.chdir(pool.parent)
+
+    def call(shell: str, line: str) -> list[str]:
+        with monkeypatch.context() as patch:
+            for name, value in said(shell, line).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as stop:
+                run([])
+        assert not stop.value.code
+        return offered(shell, capfd.readouterr().out)
+
+    return call
 
 
 SHELLS = ["bash", "zsh", "fish"]
@@ -47,16 +64,24 @@ SHELLS = ["bash", "zsh", "fish"]
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_names_are_completed_without_a_numerical_library(shell: str, tmp_path: Path) -> None:
-    names, heavy = complete(shell, "mmselect select pool.h5 -s ", tmp_path)
-    assert set(names) == {"auto", "column:", *registry.BUILT_IN} - {"column:NAME"}
-    assert heavy == []
+    code = (
+        "import atexit, sys; from mmselect.cli import run; "
+        f"atexit.register(lambda: print(*sorted(set({HEAVY}) & set(sys.modules)), "
+        "file=sys.stderr)); run()"
+    )
+    environment = {**os.environ, **said(shell, "mmselect select pool.h5 -s ")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    names = {"auto", "column:", *registry.BUILT_IN} - {"column:NAME"}
+    assert set(offered(shell, found.stdout)) == names
+    assert found.stderr.strip() == ""  # no heavy module, and no traceback
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_columns_of_the_pool_on_the_line_are_completed(shell: str, pool: Path) -> None:
-    assert complete(shell, "mmselect select pool.h5 --where l", pool.parent)[0] == ["loss="]
-    offered = complete(shell, "mmselect score pool.h5 --columns ", pool.parent)[0]
-    assert offered == ["caption", "loss"]
+def test_columns_of_the_pool_on_the_line_are_completed(shell: str, complete) -> None:
+    assert complete(shell, "mmselect select pool.h5 --where l") == ["loss="]
+    assert complete(shell, "mmselect score pool.h5 --columns ") == ["caption", "loss"]
 
 
 LINES = {
@@ -79,9 +104,9 @@ LINES = {
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_lines(line: str, pool: Path) -> None:
+def test_lines(line: str, pool: Path, complete) -> None:
     (pool.parent / "no-pool.txt").write_text("no pool")
-    assert complete("bash", line, pool.parent)[0] == LINES[line]
+    assert complete("bash", line) == LINES[line]
 
 
 IN_BASH = {
@@ -97,9 +122,9 @@ IN_BASH = {
 
 
 @pytest.mark.parametrize("line", IN_BASH)
-def test_words_that_bash_parts(line: str, pool: Path) -> None:
+def test_words_that_bash_parts(line: str, complete) -> None:
     words = f"mmselect select pool.h5 {line}".replace(" ", "\n")
-    assert complete("bash", words, pool.parent)[0] == IN_BASH[line]
+    assert complete("bash", words) == IN_BASH[line]
 
 
 def test_the_names_that_are_completed_are_those_of_the_registry() -> None:
