@@ -413,18 +413,18 @@ def test_facility_from_a_file_is_facility_in_memory(dtype, threads, monkeypatch)
     monkeypatch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 2000)
     monkeypatch.setattr("mmselect.core.chosen.TOGETHER", 1)
     monkeypatch.setattr(columns, "BATCH", 40)
-    features, labeled = pool(600, dtype=dtype), np.arange(0, 600, 40)
-    held = facility(features, 200, labeled=labeled)
+    features, labeled = pool(300, dtype=dtype), np.arange(0, 300, 40)
+    held = facility(features, 100, labeled=labeled)
     for memory in (1, 10**9):
         sources = [OnDisk(x) for x in features]
-        some = [Chosen(source, np.arange(600)) for source in sources]
-        found = facility(some, 200, labeled=labeled, engine=Engine(threads, memory=memory))
+        some = [Chosen(source, np.arange(300)) for source in sources]
+        found = facility(some, 100, labeled=labeled, engine=Engine(threads, memory=memory))
         assert found.picks.tolist() == held.picks.tolist()
         assert found.gains.tobytes() == held.gains.tobytes()
         for source in sources:  # a sample of a thousand rows says whether the mean is typical
             whole = [count for count in source.counts if count > 150]
             assert len(whole) <= (1 if memory == 1 else 2)
-            assert (sum(source.counts) > 3 * 600) == (memory == 1)
+            assert (sum(source.counts) > 3 * 300) == (memory == 1)
 
 
 @pytest.mark.usefixtures("similarities_from")

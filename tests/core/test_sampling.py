@@ -27,7 +27,7 @@ from mmselect.core.scores.shapley import balance_weights, contributions
 from mmselect.engine import Engine, blas_threads
 from mmselect.errors import BudgetError, DataError, ParameterError, SelectionError
 
-RUNS = 2500
+RUNS = 1000
 
 
 def naive(g, k, rng, w=1.0):
