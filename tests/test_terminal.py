@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import Result
 
+from mmselect.cli import run
 from mmselect.demo import EMOJI
 from mmselect.output.layout import Leader, aligned, percent
 from mmselect.terminal import notices
@@ -29,48 +34,51 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two selections."""
     made = tmp_path_factory.mktemp("terminal")
     for name, strategy in (("a", "random"), ("b", "entropy")):
-        picked = ["select", EMOJI, "-b", "20", "-s", strategy, "-o", f"{name}.json"]
-        subprocess.run([sys.executable, "-m", "mmselect", *picked], cwd=made, check=True)
+        picked = ["select", str(EMOJI), "-b", "20", "-s", strategy]
+        assert run([*picked, "-o", str(made / f"{name}.json")]) == 0
     return made
 
 
-def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "TERM")}
-    return {**kept, "TERM": "xterm", **more}
+@pytest.fixture
+def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, for commands in an environment that says nothing of the terminal."""
+    for name in ("COLUMNS", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.chdir(made)
+    return made
 
 
-def on_terminal(command: list[str], folder: Path, columns: int, **more: str) -> str:
-    """What a terminal of a width gets on standard output."""
+def on_terminal(command: list[str], columns: int) -> str:
+    """What a terminal of a width gets on standard output of a command in this process."""
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    run = [sys.executable, "-m", "mmselect", *command]
-    with (
-        os.fdopen(ours, "rb", buffering=0) as read,
-        subprocess.Popen(
-            run, cwd=folder, env=environment(**more), stdout=theirs, stderr=subprocess.DEVNULL
-        ) as process,
-    ):
-        os.close(theirs)
-        parts = []
-        try:
-            while part := read.read(1 << 16):
+    parts: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while part := os.read(ours, 1 << 16):
                 parts.append(part)
-        except OSError:  # Linux says so when the other end is closed
-            pass
-    assert process.returncode == 0
+
+    reader, before = threading.Thread(target=read), os.dup(1)
+    reader.start()
+    os.dup2(theirs, 1)
+    try:
+        with open(1, "w", closefd=False) as shown, contextlib.redirect_stdout(shown):
+            code = run(command)
+    finally:
+        os.dup2(before, 1)
+        for each in (theirs, before):
+            os.close(each)
+        reader.join()
+        os.close(ours)
+    assert code == 0
     return b"".join(parts).decode().replace("\r\n", "\n")
-
-
-def through_pipe(command: list[str], folder: Path, **more: str) -> str:
-    run = [sys.executable, "-m", "mmselect", *command]
-    found = subprocess.run(run, cwd=folder, env=environment(**more), capture_output=True)
-    assert found.returncode == 0, found.stderr
-    return found.stdout.decode()
 
 
 def words(text: str) -> set[str]:
@@ -88,11 +96,13 @@ def too_wide(text: str, columns: int) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_reports_fit_the_width_at_hand(folder: Path, name: str) -> None:
-    piped = through_pipe(COMMANDS[name], folder)
+@pytest.mark.usefixtures("few_penalties", "folder")
+def test_reports_fit_the_width_at_hand(cli: Callable[..., Result], name: str) -> None:
+    code, piped, _ = cli(*COMMANDS[name])
+    assert code == 0
     assert not too_wide(piped, 80) and "\x1b" not in piped
     for columns in (80,) if name == "demo" else (60, 80):
-        shown = on_terminal(COMMANDS[name], folder, columns)
+        shown = on_terminal(COMMANDS[name], columns)
         assert not too_wide(shown, columns)
         assert words(shown) == words(piped)  # nothing is lost, and no word is cut
         if columns == 80:
@@ -101,14 +111,24 @@ def test_reports_fit_the_width_at_hand(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_colour_that_nobody_wants(folder: Path, more: dict[str, str]) -> None:
-    plain = through_pipe(COMMANDS["diff"], folder)
-    assert on_terminal(COMMANDS["diff"], folder, 80, **more) == plain
+@pytest.mark.usefixtures("folder")
+def test_colour_that_nobody_wants(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
+) -> None:
+    plain = cli(*COMMANDS["diff"]).out
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    assert on_terminal(COMMANDS["diff"], 80) == plain
 
 
-def test_a_pipe_gets_the_same_bytes_whatever_is_said_of_the_terminal(folder: Path) -> None:
-    plain = through_pipe(COMMANDS["info"], folder)
-    assert through_pipe(COMMANDS["info"], folder, COLUMNS="200") == plain
+@pytest.mark.usefixtures("folder")
+def test_a_pipe_gets_the_same_bytes_whatever_is_said_of_the_terminal() -> None:
+    command = [sys.executable, "-m", "mmselect", *COMMANDS["info"]]
+    plain, wide = (
+        subprocess.run(command, env={**os.environ, **more}, capture_output=True, check=True).stdout
+        for more in ({}, {"COLUMNS": "200"})
+    )
+    assert plain and plain == wide
 
 
 def marked(text: str, part: str) -> str:
