@@ -20,7 +20,7 @@ from mmselect.ask import Replaying
 from mmselect.errors import MmselectError, NeedsError, SelectionError, UsageError
 from mmselect.replay import heads, plan, rounds
 from mmselect.replay.data import Oracle, load, part
-from mmselect.replay.heads import C_GRID
+from mmselect.replay.heads import C_GRID, FOLDS
 from mmselect.replay.linear import LinearTrainer
 from mmselect.replay.runs import Replay, replay
 from mmselect.strategies import registry
@@ -130,8 +130,9 @@ def test_the_start_from_what_is_labeled(tmp_path: Path) -> None:
 def test_processes_and_stored_runs_change_nothing(
     known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (heads, plan):  # other processes know no other grid
+    for module in (heads, plan):  # other processes know no other grid, and no other folds
         monkeypatch.setattr(module, "C_GRID", C_GRID)
+    monkeypatch.setattr(heads, "FOLDS", FOLDS)
     told: list[tuple[int, int]] = []
 
     def played(**more: Any) -> Replay:

@@ -20,13 +20,19 @@ pytestmark = pytest.mark.usefixtures("few_penalties")
 PLAY = ["-b", "6", "--start-budget", "20", "--rounds", "2", "-s", "bmmal,random"]
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labeled_pool(tmp_path_factory.mktemp("known") / "known.h5")
+
+
 @pytest.fixture
-def known(tmp_path: Path) -> Path:
-    return labeled_pool(tmp_path / "known.h5")
+def kept(known: Path) -> list[object]:
+    """Runs that one test has played are there for the others."""
+    return ["--runs", known.with_name("runs")]
 
 
-def test_text(cli: Callable[..., Result], known: Path) -> None:
-    found = cli("replay", known, *PLAY, "--seeds", "3")
+def test_text(cli: Callable[..., Result], known: Path, kept: list[object]) -> None:
+    found = cli("replay", known, *PLAY, "--seeds", "3", *kept)
     assert found.code == 0
     early = r"note: by the spread over the first 2 seeds, 3 will tell differences to random from "
     assert re.fullmatch(rf"{early}about \d+\.\d points on \(80 % power\)\n", found.err)
@@ -39,9 +45,9 @@ def test_text(cli: Callable[..., Result], known: Path) -> None:
 
 
 def test_many_strategies_are_named_with_the_correction(
-    cli: Callable[..., Result], known: Path, tmp_path: Path
+    cli: Callable[..., Result], known: Path, kept: list[object], tmp_path: Path
 ) -> None:
-    play = ["replay", known, *PLAY[:-1], "bmmal,entropy,random", "--seeds", "2"]
+    play = ["replay", known, *PLAY[:-1], "bmmal,entropy,random", "--seeds", "2", *kept]
     found = cli(*play, "--report", tmp_path / "report")
     last = "intervals against random hold for all 2 strategies at once"
     assert last in found.out.splitlines()
@@ -50,15 +56,19 @@ def test_many_strategies_are_named_with_the_correction(
     assert not re.search(r"\$[a-z]", page.partition("<script")[0])
 
 
-def test_one_seed_claims_nothing(cli: Callable[..., Result], known: Path) -> None:
-    found = cli("replay", known, *PLAY, "--seeds", "1")
+def test_one_seed_claims_nothing(
+    cli: Callable[..., Result], known: Path, kept: list[object]
+) -> None:
+    found = cli("replay", known, *PLAY, "--seeds", "1", *kept)
     assert found.code == 0 and "wins over" not in found.out
     assert "differences cannot be told from noise" in found.out
     assert "nan" not in found.out
 
 
-def test_csv_and_json(cli: Callable[..., Result], known: Path, tmp_path: Path) -> None:
-    play = ["replay", known, *PLAY, "--seeds", "2"]
+def test_csv_and_json(
+    cli: Callable[..., Result], known: Path, kept: list[object], tmp_path: Path
+) -> None:
+    play = ["replay", known, *PLAY, "--seeds", "2", *kept]
     rows = list(csv.DictReader(io.StringIO(cli(*play, "--format", "csv").out)))
     assert [r["labeled"] for r in rows] == ["20", "26", "32"] * 4
     assert rows[0]["seconds"] == "" and float(rows[1]["seconds"]) > 0
@@ -98,18 +108,22 @@ def test_the_report_needs_nothing_beside_it(
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
-def test_names_cannot_break_the_page(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_names_cannot_break_the_page(
+    cli: Callable[..., Result], kept: list[object], tmp_path: Path
+) -> None:
     path = labeled_pool(tmp_path / "<b>&.h5")
     folder = tmp_path / "report"
-    assert cli("replay", path, *PLAY, "--seeds", "2", "--report", folder).code == 0
+    assert cli("replay", path, *PLAY, "--seeds", "2", "--report", folder, *kept).code == 0
     page = (folder / "report.html").read_text()
     assert "<b>&.h5" not in page and "&lt;b&gt;&amp;.h5" in page
 
 
 @pytest.mark.skipif(browser.found() is None, reason="there is no Chromium")
-def test_the_page_in_a_browser(cli: Callable[..., Result], known: Path, tmp_path: Path) -> None:
+def test_the_page_in_a_browser(
+    cli: Callable[..., Result], known: Path, kept: list[object], tmp_path: Path
+) -> None:
     folder = tmp_path / "report"
-    play = ["replay", known, *PLAY[:-1], "bmmal,entropy,random", "--seeds", "3"]
+    play = ["replay", known, *PLAY[:-1], "bmmal,entropy,random", "--seeds", "3", *kept]
     assert cli(*play, "--full", "--report", folder).code == 0
     summary = json.loads((folder / "replay.json").read_text())["summary"]["strategies"]
     with browser.browser() as page:
