@@ -31,6 +31,8 @@ from mmselect.replay.workers import run_tasks
 from mmselect.strategies import registry
 from mmselect.workers import disconnect, mapper_of
 
+pytestmark = pytest.mark.xdist_group("machines")  # one process has the cluster and the workers
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
