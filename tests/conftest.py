@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: threads of BLAS would wait in line
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: their threads would wait in line
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if hasattr(os, "sched_getaffinity"):  # the default; tests of threads ask for a number of them
+        os.sched_getaffinity = lambda pid: {0}
 
 import numpy as np
 import pytest
@@ -85,9 +87,16 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     return call
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that a test starts run as they do elsewhere: without coverage."""
+    for name in [name for name in os.environ if name.startswith("COV")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="module")
 def few_penalties() -> Iterator[None]:
-    """Let replays choose among three penalties in two folds: fits are most of a small one's time."""
+    """Let replays choose among three penalties in two folds: fits take most of their time."""
     from mmselect.replay import heads, plan
 
     with pytest.MonkeyPatch.context() as patch:

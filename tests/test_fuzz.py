@@ -14,6 +14,7 @@ from fuzzing.fleet import fuzz
 INPUTS = int(os.environ.get("MMSELECT_FUZZ_INPUTS", "300"))
 
 
+@pytest.mark.usefixtures("unmeasured")  # limits of time and memory are for commands alone
 @pytest.mark.skipif(sys.platform == "win32", reason="alarms and limits are those of POSIX")
 def test_spoilt_pools() -> None:
     found = fuzz(seed=0, first=0, last=INPUTS, seconds=3600)

@@ -376,6 +376,7 @@ def test_no_plugin_is_loaded(pool: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=more)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_bytes_changed_at_random_give_errors_only(pool: Path, tmp_path: Path) -> None:
     """Seeded, in a process of its own and with a limit: HDF5 itself must not crash or hang."""
     code = (
@@ -422,6 +423,7 @@ def test_lists_of_sources_of_any_version_are_read(tmp_path: Path, how: str) -> N
         assert np.array_equal(opened.columns["/features/image"][:], whole["features"]["image"])
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_no_byte_of_a_list_of_sources_makes_hdf5_crash(tmp_path: Path) -> None:
     """Each byte is changed: over a count or a rank that is not true, HDF5 leaves its memory."""
     path, other = tmp_path / "pool.h5", tmp_path / "spoilt.h5"
