@@ -378,17 +378,17 @@ def similarities_from(request, monkeypatch):
 
 @pytest.mark.parametrize("weighed", [False, True])
 def test_facility_from_wherever_similarities_come(similarities_from, weighed):
-    features = pool(600)
-    weights = np.random.default_rng(3).gamma(0.5, size=600) if weighed else None
+    features = pool(300)
+    weights = np.random.default_rng(3).gamma(0.5, size=300) if weighed else None
     s = similarities(features, True)
-    picks, gain = naive_facility(s, 300, weights=weights)
-    found = facility(features, 300, weights=weights)
+    picks, gain = naive_facility(s, 150, weights=weights)
+    found = facility(features, 150, weights=weights)
     assert found.picks.tolist() == picks
     np.testing.assert_allclose(found.gains, gain, rtol=1e-6, atol=1e-6)
-    assert found.work["rows"] < 6 * 600
+    assert found.work["rows"] < 6 * 300
     if similarities_from in ("pairs soon", "pairs"):
         assert found.work["passes"] <= 2
-        assert found.work["columns"] < 600
+        assert found.work["columns"] < 300
 
 
 class OnDisk:
@@ -413,18 +413,18 @@ def test_facility_from_a_file_is_facility_in_memory(dtype, threads, monkeypatch)
     monkeypatch.setattr(tasks, "COMPUTE_BLOCK_ELEMENTS", 2000)
     monkeypatch.setattr("mmselect.core.chosen.TOGETHER", 1)
     monkeypatch.setattr(columns, "BATCH", 40)
-    features, labeled = pool(300, dtype=dtype), np.arange(0, 300, 40)
-    held = facility(features, 100, labeled=labeled)
+    features, labeled = pool(200, dtype=dtype), np.arange(0, 200, 40)
+    held = facility(features, 60, labeled=labeled)
     for memory in (1, 10**9):
         sources = [OnDisk(x) for x in features]
-        some = [Chosen(source, np.arange(300)) for source in sources]
-        found = facility(some, 100, labeled=labeled, engine=Engine(threads, memory=memory))
+        some = [Chosen(source, np.arange(200)) for source in sources]
+        found = facility(some, 60, labeled=labeled, engine=Engine(threads, memory=memory))
         assert found.picks.tolist() == held.picks.tolist()
         assert found.gains.tobytes() == held.gains.tobytes()
         for source in sources:  # a sample of a thousand rows says whether the mean is typical
             whole = [count for count in source.counts if count > 150]
             assert len(whole) <= (1 if memory == 1 else 2)
-            assert (sum(source.counts) > 3 * 300) == (memory == 1)
+            assert (sum(source.counts) > 3 * 200) == (memory == 1)
 
 
 @pytest.mark.usefixtures("similarities_from")
