@@ -26,7 +26,7 @@ import resource
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 from coldstart_data import DATA
@@ -45,6 +45,9 @@ from mmselect.core.joined import joined
 from mmselect.core.unit_rows import unit_rows
 from mmselect.demo import EMOJI
 from mmselect.engine import SERIAL, Engine, blas_threads
+
+IDLE = 0.1
+"""Seconds after which threads of BLAS that found no more work have stopped to look for it."""
 
 
 def data(name, n, width):
@@ -89,6 +92,7 @@ def bench_kcenter(name, features, k, rounds):
                 with blas_threads(threads):
                     plain, seconds = plain_kcenter(x, int(found.picks[0]), min(16, k - 1), clock)
                 theirs[threads].append(seconds * k)
+                sleep(IDLE)
         agree = sum(a == b for a, b in zip(plain, found.picks.tolist(), strict=False))
         ours, theirs = ([median(seconds[t]) for t in (1, 2)] for seconds in (ours, theirs))
         whole = theirs[0] + median(joining[:rounds])

@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import length_hint
 from typing import Any, TypeVar
@@ -82,6 +82,8 @@ class Engine:
         Told of each phase of the work.
     cache : Cache, optional
         Keeps what later runs can use.
+    pool : Executor, optional
+        Its threads do the tasks; see :meth:`keeping_threads`.
 
     Raises
     ------
@@ -99,6 +101,7 @@ class Engine:
     mapper: Mapper | None = None
     progress: Progress | None = None
     cache: Cache | None = None
+    pool: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -109,6 +112,19 @@ class Engine:
     def __reduce__(self) -> tuple[Any, ...]:
         """Send to workers an engine of one thread: who is told, and who works, stays here."""
         return Engine, (1, self.memory)
+
+    @contextmanager
+    def keeping_threads(self) -> Iterator[Engine]:
+        """Engine whose threads stay from one map to the next: to start them takes 0.2 ms.
+
+        Examples
+        --------
+        >>> with Engine(threads=2).keeping_threads() as engine:
+        ...     [sum(engine.map(abs, range(n))) for n in (3, 4)]
+        [3, 6]
+        """
+        with ThreadPoolExecutor(max(self.threads - 1, 1)) as pool:
+            yield replace(self, pool=pool)
 
     def phase(self, what: str) -> AbstractContextManager[Progress]:
         """Report of one phase of the work, which is what the ``with`` block does."""
@@ -149,16 +165,18 @@ class Engine:
                 yield from map(function, tasks)
                 return
             pending: deque[tuple[Task, Future[Result]]] = deque()
-            executor = ThreadPoolExecutor(self.threads - 1)
+            pool = self.pool or ThreadPoolExecutor(self.threads - 1)
             try:
                 for task in tasks:
-                    pending.append((task, executor.submit(function, task)))
+                    pending.append((task, pool.submit(function, task)))
                     if len(pending) > 2 * self.threads:
                         yield _first(function, pending)
                 while pending:
                     yield _first(function, pending)
             finally:
-                executor.shutdown(wait=True, cancel_futures=True)
+                wait([future for _, future in pending if not future.cancel()])
+                if pool is not self.pool:
+                    pool.shutdown()
 
 
 def _first(

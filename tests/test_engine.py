@@ -153,6 +153,28 @@ def test_blas_has_one_thread_inside_and_what_it_had_after() -> None:
         assert blas() == before
 
 
+def test_threads_that_are_kept_are_idle_after_an_error() -> None:
+    running, began = threading.Semaphore(0), threading.Event()
+    done: list[int] = []
+
+    def work(task: int) -> int:
+        if task == 0:
+            began.wait(10)  # until another thread is in the middle of a task
+            raise ValueError("task 0")
+        began.set()
+        running.acquire(timeout=0.2)
+        done.append(task)
+        return threading.get_ident()
+
+    with Engine(threads=3).keeping_threads() as engine:
+        with pytest.raises(ValueError, match="task 0"):
+            list(engine.map(work, range(8)))
+        before = list(done)
+        assert list(engine.map(lambda task: task * task, range(20))) == [i * i for i in range(20)]
+        assert done == before  # what had begun was waited for, and nothing else began
+        assert engine == Engine(threads=3)
+
+
 def test_what_is_no_engine() -> None:
     for wrong in ({"threads": 0}, {"threads": -2}, {"memory": 0}):
         with pytest.raises(UsageError, match="expected at least 1"):

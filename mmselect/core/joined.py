@@ -17,6 +17,20 @@ from mmselect.engine import SERIAL, Engine
 from mmselect.errors import located
 from mmselect.tasks import concurrent
 
+HELD = 128 << 20
+"""Bytes of rows that are held ready: those of smaller pools are not made anew in every round."""
+
+
+def fits_ready(n: int, width: int, memory: int) -> bool:
+    """Whether all rows are held ready in float32, beside what they are made of.
+
+    Examples
+    --------
+    >>> fits_ready(1000, 1024, 1 << 28), fits_ready(180_000, 1024, 1 << 32)
+    (True, False)
+    """
+    return 4 * n * width <= min(HELD, memory)
+
 
 @dataclass(frozen=True)
 class Joined:

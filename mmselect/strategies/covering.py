@@ -21,8 +21,8 @@ from mmselect.core.coverage.inverted import LISTED
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.neighbours import FLAT_UP_TO, TRAINING
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest, rows_held
-from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED, fits_ready
-from mmselect.core.joined import joined
+from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
+from mmselect.core.joined import fits_ready, joined
 from mmselect.core.presence import Mask, Present, check_present
 from mmselect.core.sampling.nearest import nearest_picks
 from mmselect.core.sampling.points import feature_points

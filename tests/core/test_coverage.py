@@ -162,11 +162,13 @@ def test_kcenter_far_from_the_origin():
 def test_kcenter_whatever_is_looked_at_together(monkeypatch):
     features = pool(2000, (150, 90))
     picks, _ = naive_kcenter(features, 300)
-    few = (("BLOCK", 3), ("NUMBERS", 1), ("ROWS", 7), ("FILLED", 7), ("FEW", 0), ("HELD", 0))
-    sizes = (("GUIDES", 1), ("SKETCH", 1), ("PAIRS", 5), ("LEFT", 1), ("FEW", 3))
+    few = (("BLOCK", 3), ("NUMBERS", 1), ("ROWS", 7), ("FILLED", 7), ("FEW", 0), ("SHARED", 0))
+    sizes = (("GUIDES", 1), ("SKETCH", 1), ("ROWS", 5), ("LEFT", 1), ("FEW", 3))
     for name, value in (("DRAFTED", 3), ("WHOLE", 0), ("SKETCHED", 0), *few, *sizes):
         monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", value)
-        assert kcenter(features, 300).picks.tolist() == picks, name
+        assert kcenter(features, 300, engine=Engine(threads=3)).picks.tolist() == picks, name
+    monkeypatch.setattr("mmselect.core.joined.HELD", 0)
+    assert kcenter(features, 300).picks.tolist() == picks
 
 
 def test_kcenter_multiplies_whole_blocks_where_the_sketch_says_little(monkeypatch):

@@ -117,11 +117,14 @@ class Centers:
         """Likeness of each row to the nearest of all centers from `start` on."""
         new = self.count - start
         width = -(-new // LANES) * LANES if new > 1 else 1
-        likeness = products(x, self.x[start : start + width])[:, :new]
-        likeness -= self.half_squares[start : self.count]
+        likeness, half = products(x, self.x[start : start + width]), self.half_squares
         if new <= NARROW:
-            nearest: Singles = np.ascontiguousarray(likeness.T).max(axis=0)
+            by_center = np.ascontiguousarray(likeness.T[:new])
+            by_center -= half[start : self.count, None]
+            nearest: Singles = by_center.max(axis=0)
         else:
+            likeness = likeness[:, :new]
+            likeness -= half[start : self.count]
             nearest = likeness.max(axis=1)
         return nearest
 

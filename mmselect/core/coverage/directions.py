@@ -11,6 +11,10 @@ SAMPLED = 1024
 """Rows from which the directions are found."""
 
 
+SMALLEST = 1e-9
+"""Share of the widest direction's square below which rounding would rule a direction."""
+
+
 def main_directions(points: Rows, count: int) -> Singles:
     """Orthonormal directions in which a pool is wide, the widest first.
 
@@ -21,7 +25,7 @@ def main_directions(points: Rows, count: int) -> Singles:
 
     Returns
     -------
-    float32 array, shape (d, min(count, d))
+    float32 array, shape (d, at most count)
 
     Examples
     --------
@@ -36,7 +40,12 @@ def main_directions(points: Rows, count: int) -> Singles:
     sample = points[np.arange(0, n, max(n // SAMPLED, 1))]
     basis[:, : len(sample)] = sample[: basis.shape[1]].T
     for _ in range(2):  # subspace iteration; any orthonormal basis gives a valid bound
-        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
+        wide = (sample.T @ (sample @ basis)).astype(np.float64)
+        # The same space as by a QR decomposition, in a third of its time, and in order.
+        squares, turn = np.linalg.eigh(wide.T @ wide)
+        kept = squares > SMALLEST * squares[-1]
+        basis = wide @ (turn[:, kept] / np.sqrt(squares[kept]))[:, ::-1]
+        basis = basis.astype(np.float32)
     return basis
 
 

@@ -14,6 +14,7 @@ from mmselect.core.features import Features, checked
 from mmselect.core.joined import joined
 from mmselect.core.presence import Present
 from mmselect.engine import SERIAL, Engine, Progress, blas_threads
+from mmselect.tasks import keep_freed_memory
 
 COMMON = 32
 """Powers of two, up or down, up to which float32 holds products of lengths, and their errors."""
@@ -91,7 +92,8 @@ def kcenter(
     array([3, 2, 1])
     """
     given = checked(features, k, labeled, present)
-    with blas_threads():
+    keep_freed_memory()
+    with blas_threads(), engine.keeping_threads() as engine:
         # Distances do not depend on the origin; near the mean, products round less.
         how: dict[str, Any] = {"unit": unit, "center": True, "present": given.present}
         points = joined(given.features, **how, engine=engine)

@@ -13,8 +13,8 @@ from mmselect.engine import ranges
 
 Work: TypeAlias = dict[str, int]
 
-PAIRS = 256
-"""Pairs of row and center whose distances are computed together."""
+NUMBERS = 1 << 16
+"""Numbers of rows whose distances are computed together in float64."""
 
 MEASURED = 256
 """Picks that are compared with the centers before them in one product."""
@@ -58,7 +58,7 @@ class Exact:
     def apart(self, rows: Index, others: Index | None = None) -> Floats:
         """Squared distance of each row to its other, or to the mean of the pool."""
         squared, exact, mean = np.empty(len(rows)), self.points.exact, self.points.mean
-        for a, b in ranges(0, len(rows), PAIRS):
+        for a, b in ranges(0, len(rows), max(NUMBERS // len(mean), 16)):
             apart = exact(rows[a:b])
             apart -= mean if others is None else exact(others[a:b])
             squared[a:b] = np.square(apart, out=apart).sum(axis=1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from itertools import chain
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from mmselect.arrays import Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.coverage.centers import Centers, apart, farthest
 from mmselect.core.coverage.directions import main_directions, sketched, squared_norms
-from mmselect.core.coverage.nearties import PAIRS, Exact
-from mmselect.core.joined import Joined
-from mmselect.engine import SERIAL, Engine, Progress, ranges
+from mmselect.core.coverage.nearties import Exact
+from mmselect.core.joined import Joined, fits_ready
+from mmselect.engine import Engine, Progress, ranges
 from mmselect.tasks import take
 
 ROWS = 256
-"""Rows compared with centers in one matrix product, at least."""
+"""Rows compared with centers in one matrix product, or each with its own, at least."""
 
 NUMBERS = 1 << 18
 """Numbers, or products, up to which more rows than those are compared together."""
@@ -50,7 +51,7 @@ SKETCHED = 512
 FEW = 64
 """New centers up to which one product with all of them costs less than to find the nearest."""
 
-SHARED = 1 << 27
+SHARED = 1 << 25
 """Products, and numbers read, below which one thread is done before others have begun."""
 
 FALL, LIVE = 0.4, 0.7
@@ -63,23 +64,10 @@ READ = 32
 LEFT = 0.02
 """Share of a block's pairs left by the sketch above which one whole product tells them apart."""
 
-HELD = 128 << 20
-"""Bytes of rows that are held ready: those of smaller pools are not made anew in every round."""
-
+Result = TypeVar("Result")
 
 Compared: TypeAlias = tuple[Singles, int, int]
 """How near each row's nearest center is; products of a row and a center, and of single pairs."""
-
-
-def fits_ready(n: int, width: int, memory: int) -> bool:
-    """Whether all rows are held ready in float32, beside what they are made of.
-
-    Examples
-    --------
-    >>> fits_ready(1000, 1024, 1 << 28), fits_ready(180_000, 1024, 1 << 32)
-    (True, False)
-    """
-    return 4 * n * width <= min(HELD, memory)
 
 
 class Traversal:
@@ -120,7 +108,8 @@ class Traversal:
         self.basis = main_directions(points, SKETCH if self.sketched else 0)
         guides = min(GUIDES, self.basis.shape[1])
         self.guide, self.squares = np.empty((n, guides), dtype=np.float32), np.empty(n)
-        list(engine.map(partial(self._fill, held), ranges(0, n, FILLED), "sketching rows"))
+        tasks = ranges(0, n, FILLED if READ * n * d > SHARED else n)
+        list(engine.map(partial(self._fill, held), tasks, "sketching rows"))
         self.centers, self.labeled = Centers(size, d, self.basis), len(labeled)
         self.exact = Exact(points, self.centers, self.squares, self.work)
         self.bound = np.full(n, np.inf)
@@ -264,7 +253,7 @@ class Traversal:
             if pairs is None:
                 return self.centers.nearest(x, start), 2 * compared, len(x)
             row, center = np.divmod(pairs, self.count - start)
-            for a, b in ranges(0, len(pairs), PAIRS):
+            for a, b in ranges(0, len(pairs), ROWS):
                 own = row[a:b]
                 np.maximum.at(nearest, own, self.centers.alike(x[own], start + center[a:b]))
             return nearest, compared, len(x) + len(pairs)
@@ -292,11 +281,11 @@ class Traversal:
         rows = rows[np.argsort(known[rows], kind="stable")]
         blocks = [(rows[a:b], int(known[rows[a]])) for a, b in ranges(0, len(rows), self.together)]
         missed = self.count - known[rows].min(initial=self.count)
-        large = len(rows) * self.points.shape[1] * (READ + missed) > SHARED
-        found = list((self.engine if large else SERIAL).map(lambda block: compare(*block), blocks))
         if not blocks:
             return
-        nearest, compared, measured = zip(*found, strict=True)
+        size = len(rows) * self.points.shape[1] * (READ + missed)
+        found = self._share(lambda part: [compare(*block) for block in part], blocks, size)
+        nearest, compared, measured = zip(*chain.from_iterable(found), strict=True)
         squared = np.maximum(self.squares[rows] - 2.0 * np.concatenate(nearest), 0.0)
         self.bound[rows] = np.minimum(self.bound[rows], squared)
         self.seen[rows] = known[rows] = self.count
@@ -324,7 +313,7 @@ class Traversal:
             bound[top[picks]] = -np.inf
             made = self.count - before
             if made and self.unfinished:
-                squared = np.maximum(squares - 2.0 * self.centers.nearest(x, before), 0.0)
+                squared = np.maximum(squares - 2.0 * self._likeness(x, before), 0.0)
                 self.work["compared"] += len(x) * made
                 np.minimum(bound, squared, out=bound)
                 if self.allowed is None:
@@ -346,6 +335,17 @@ class Traversal:
             if made and not self.whole and self.allowed is not None and self.allowed.reopened:
                 break  # what may be picked again is not among the active rows
         self._know(active, bound)
+
+    def _likeness(self, x: Singles, start: int) -> Singles:
+        """Likeness of rows to the nearest of all centers from `start` on."""
+        size = x.size * (self.count - start)
+        return np.concatenate(self._share(partial(self.centers.nearest, start=start), x, size))
+
+    def _share(self, function: Callable[[Any], Result], work: Any, size: int) -> list[Result]:
+        """Results for parts of rows or blocks, two for each thread where `size` is worth it."""
+        parts = 2 * self.engine.threads if size > SHARED and self.engine.threads > 1 else 1
+        cuts = ranges(0, len(work), max(-(-len(work) // parts), 1))
+        return list(self.engine.map(function, [work[a:b] for a, b in cuts]))
 
     def _know(self, rows: Index, bound: Floats) -> None:
         """Bounds of rows that were compared with all centers."""
