@@ -118,9 +118,9 @@ def among_lists(
     into. What is returned is what :func:`among_all` returns; where the lists hold too few rows, the
     row itself stands for the missing ones, similar -inf.
 
-    Of an array that is no more than `room`, all lists are searched at once. Of other rows, as many
-    lists as find room are in memory at a time: whatever looks into those is read, and keeps the
-    most similar rows that it has met. Products have the same shapes and so the same bits.
+    All lists of an array are searched at once. Of other rows, as many lists as find room are in
+    memory at a time: whatever looks into those is read, and keeps the most similar rows that it has
+    met. Products have the same shapes, and so the same bits.
 
     Parameters
     ----------
@@ -145,7 +145,6 @@ def among_lists(
     n, d = x.shape
     similar, found = np.full((n, count), -np.inf, np.float32), np.zeros((n, count), np.int32)
     blocks = list(_blocks(np.diff(lists.starts)[lists.probes].sum(axis=1)[lists.rows]))
-    own = [lists.rows[slice(*block)] for block in blocks]
     alike = np.empty(n, np.float32)
     bounds = list(_bounds(lists.starts, n if isinstance(x, np.ndarray) else room // (4 * d)))
     with engine.phase(SEARCH) as report:
@@ -153,17 +152,20 @@ def among_lists(
             part = Part(first, stop, _in_lists(x, lists, first, stop, engine))
             rows = lists.rows[lists.starts[first] : lists.starts[stop]]
             alike[rows] = itself(part.x, rows, pairs)
+            asking = [places for block in blocks if len(places := _asking(lists, part, block))]
+            own = [lists.rows[places] for places in asking]
             search = partial(_search_part, None if len(rows) == n else x, lists, part, pairs)
             tasks = (
-                (block, similar[rows, 1:], found[rows, 1:])
-                for block, rows in zip(blocks, own, strict=True)
+                (places, similar[rows, 1:], found[rows, 1:])
+                for places, rows in zip(asking, own, strict=True)
             )
             results = engine.map(search, tasks, sent=True)
             for done, (rows, known) in enumerate(zip(own, results, strict=True), 1):
                 similar[rows, 1:], found[rows, 1:] = known
-                report(number * len(blocks) + done, len(bounds) * len(blocks))
+                report(number * len(own) + done, len(bounds) * len(own))
             del part, search, results
-    for rows in own:
+    for block in blocks:
+        rows = lists.rows[slice(*block)]
         others = np.where(similar[rows, 1:] > -np.inf, lists.rows[found[rows, 1:]], rows[:, None])
         similar[rows], found[rows] = with_own(alike[rows], rows, similar[rows, 1:], others)
     return similar, found
@@ -214,39 +216,51 @@ def _in_lists(x: Rows, lists: Lists, first: int, stop: int, engine: Engine) -> S
     return out
 
 
+def _lengths(lists: Lists, part: Part, rows: Index) -> Index:
+    """How many rows there are in each list that some rows look into, in a part."""
+    probes = lists.probes[rows]
+    inside = (probes >= part.first) & (probes < part.stop)
+    lengths: Index = np.where(inside, np.diff(lists.starts)[probes], 0)
+    return lengths
+
+
+def _asking(lists: Lists, part: Part, block: tuple[int, int]) -> Index:
+    """Places in the lists of those rows of a block that look at any row of a part."""
+    looking = _lengths(lists, part, lists.rows[slice(*block)]).any(axis=1)
+    return block[0] + np.flatnonzero(looking)
+
+
 def _search_part(
     x: Rows | None,
     lists: Lists,
     part: Part,
     pairs: Pairs | None,
-    task: tuple[tuple[int, int], Singles, NDArray[np.int32]],
+    task: tuple[Index, Singles, NDArray[np.int32]],
 ) -> Neighbours:
-    """Most similar others of the rows of a block, of known ones and of those in a part.
+    """Most similar others of rows at some places, of known ones and of those in a part.
 
-    They are told by their places in the lists, in ascending order. Without `x` all are in the part.
+    They are told by their places in the lists, in ascending order. Without `x` all are in the part,
+    and the places a run.
     """
-    block, similar, found = task
-    own, n = lists.rows[slice(*block)], len(lists.rows)
-    probes = lists.probes[own]
-    inside = (probes >= part.first) & (probes < part.stop)
-    lengths = np.where(inside, np.diff(lists.starts)[probes], 0)
-    asking = np.flatnonzero(lengths.any(axis=1))
-    if not (others := similar.shape[1]) or not len(asking):
+    places, similar, found = task
+    if not similar.flags.writeable:  # as processes are sent them
+        similar, found = similar.copy(), found.copy()
+    if not (others := similar.shape[1]):
         return similar, found
-    own, begins = own[asking], np.zeros((len(asking), lengths.shape[1] + 1), np.int64)
-    np.cumsum(lengths[asking], axis=1, out=begins[:, 1:])
+    own, n = lists.rows[places], len(lists.rows)
+    begins = np.zeros((len(own), lists.probes.shape[1] + 1), np.int64)
+    np.cumsum(_lengths(lists, part, own), axis=1, out=begins[:, 1:])
     products = np.full((len(own), begins[:, -1].max()), -np.inf, np.float32)
-    queries = part.x[slice(*block)] if x is None else x[own]
+    queries = part.x[places[0] : places[-1] + 1] if x is None else x[own]
     _multiply(queries, own, lists, part, begins, products, pairs)
-    _leave_out_own(block[0] + asking, own, lists, part, begins, products)
+    _leave_out_own(places, own, lists, part, begins, products)
     for a, b in ranges(0, len(own), PADDED):
-        some = asking[a:b]
-        met = int((similar[some] > -np.inf).any()) * others  # columns of what is known, if any is
-        known = found[some, :met].astype(np.int64), similar[some, :met]
+        met = others if (similar[a:b] > -np.inf).any() else 0
+        known = found[a:b, :met].astype(np.int64), similar[a:b, :met]
         at, numbers = better(known, products[a:b], n, others)
         listed = _places(lists, own[a:b], begins[a:b], at - n)
         there = slice(at.shape[1])  # fewer, where nobody has met as many as are wanted
-        similar[some, there], found[some, there] = numbers, np.where(at < n, at, listed)
+        similar[a:b, there], found[a:b, there] = numbers, np.where(at < n, at, listed)
     return similar, found
 
 
