@@ -20,7 +20,11 @@ UNUSED = (
     *("mmselect.embedding", "mmselect.looking", "mmselect.replay", "mmselect.torch"),
     *("mmselect.packing.kinds", "mmselect.describe.numbers", "mmselect.pool.checking"),
     *("mmselect.core.coverage", "mmselect.core.parametric", "mmselect.networks"),
-    *("mmselect.strategies.coldstart", "mmselect.strategies.systems"),
+    *(
+        "mmselect.strategies.coldstart",
+        "mmselect.strategies.gradients",
+        "mmselect.strategies.systems",
+    ),
     "mmselect.pool.writing",
 )
 """What a selection by a score does without."""
