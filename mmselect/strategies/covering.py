@@ -20,6 +20,7 @@ from mmselect.core.coverage.gains import TILE as SIDE
 from mmselect.core.coverage.inverted import LISTED
 from mmselect.core.coverage.matching import ROWS, Coverage
 from mmselect.core.coverage.neighbours import FLAT_UP_TO, TRAINING
+from mmselect.core.coverage.products import QUERIES, TILE
 from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest, rows_held
 from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
 from mmselect.core.joined import fits_ready, joined
@@ -38,6 +39,9 @@ ASKED = 512
 
 SEARCHING, SEARCHING_EACH = 150_000_000, 700
 """Bytes that each thread takes while it looks for neighbours: anyway, and for each sample."""
+
+TILES = 50_000_000
+"""Bytes that each thread takes while it compares all samples with each other."""
 
 LARGE = 200_000
 """Samples above which a thread takes no more."""
@@ -212,7 +216,7 @@ def facility_footprint(request: Any, k: int) -> int:
         return int(features + own + 22e6)
     n = len(request.candidates) + len(request.labeled)
     count = min(given.get("neighbours", NEIGHBOURS), n)
-    kept = (8 + 8.5 * _kept_share(request, count)) * n * count  # in two orders, in the end
+    kept = n * (100 + count * (8 + 8.5 * _kept_share(request, count)))  # in two orders, in the end
     return int(max(_searching(request, n, count), kept)) + 110_000_000  # faiss
 
 
@@ -220,11 +224,13 @@ def _searching(request: Any, n: int, count: int) -> int:
     """Estimate what looking for neighbours takes: rows, what is found, blocks of each thread."""
     width, threads = _width(request), request.engine.threads
     stored, made, whole = rows_held(_columns(request), n, request.engine.memory)
-    each = SEARCHING + SEARCHING_EACH * min(n, LARGE) + (not whole) * 4 * LISTED * width
+    found = stored + 8 * n * count
     if n <= FLAT_UP_TO:
-        return int(stored + whole * made + 8 * n * count + threads * each)
-    training = whole * made + 4 * TRAINING * int(4 * n**0.5) * width
-    return int(stored + max(training, made + 8 * n * count + threads * each))
+        each = TILES + (not whole) * 4 * (QUERIES + TILE) * width
+        return int(found + whole * made + threads * each)
+    each = SEARCHING + SEARCHING_EACH * min(n, LARGE) + (not whole) * 4 * LISTED * width
+    training = 4 * TRAINING * int(4 * n**0.5) * width
+    return int(max(stored + whole * made + training, found + made + threads * each))
 
 
 def _without_matrix(request: Any, k: int) -> int:
