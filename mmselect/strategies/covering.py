@@ -183,7 +183,7 @@ def traversal_footprint(request: Any, k: int) -> int:
     held += 4 * n * width * fits_ready(n, width, request.engine.memory)
     centers = len(request.labeled) + k
     guides = min(GUIDES, width) if centers > SKETCHED else 0
-    return int(held + n * (108 + 4 * guides) + 4 * centers * (width + SKETCH) + 12e6)
+    return int(held + n * (108 + 4 * guides) + 4 * centers * (width + SKETCH) + 6e6)
 
 
 def centres_footprint(request: Any, k: int) -> int:
