@@ -36,9 +36,10 @@ import mmselect
 from mmselect.core.coverage import exact
 from mmselect.core.coverage import sparse as sparse_form
 from mmselect.core.coverage.facility import facility
+from mmselect.core.coverage.inverted import among_lists, inverted_lists
 from mmselect.core.coverage.kcenter import kcenter
 from mmselect.core.coverage.neighbours import PROBES
-from mmselect.core.coverage.products import among_all, among_lists, inverted_lists, put_in_order
+from mmselect.core.coverage.products import among_all
 from mmselect.core.features import as_modalities
 from mmselect.core.joined import joined
 from mmselect.core.unit_rows import unit_rows
@@ -278,9 +279,8 @@ def bench_neighbours(name, features, rounds, counts=(64, 128, 256)):
     centres = index.quantizer.reconstruct_n(0, lists)
 
     def by_lists(count):
-        lists, mine = inverted_lists(x, centres, PROBES, SERIAL), x.copy()
-        put_in_order(mine, lists.rows)
-        return among_lists(mine, lists, count, SERIAL)
+        lists = inverted_lists(x, centres, PROBES, SERIAL)
+        return among_lists(x.copy(), lists, count, SERIAL)
 
     for way, search, theirs in (
         ("lists", by_lists, index),

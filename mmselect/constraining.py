@@ -34,7 +34,6 @@ from mmselect.option import LONGEST
 from mmselect.pool.ids import as_stored
 from mmselect.pool.reading import Pool
 from mmselect.rows import number
-from mmselect.strategies.gradients import FUSED, lacks_logits, model_of
 
 Mask = NDArray[np.bool_]
 
@@ -308,6 +307,8 @@ class _Columns:
 
     def _predicted(self, said: str, _column: str) -> Grouped:
         """Find the fused head's class of each candidate."""
+        from mmselect.strategies.gradients import FUSED, lacks_logits, model_of
+
         sources: dict[str, Any] = {**self.pool.columns, **self.pool.constants}
         if FUSED not in sources and (missing := lacks_logits(set(sources), {}, {})):
             message = f"{said}: predicted needs {FUSED}, which the pool does not have"

@@ -15,7 +15,6 @@ from mmselect.errors import located
 from mmselect.pool.reading import Pool
 from mmselect.request import lacking
 from mmselect.strategies import registry
-from mmselect.strategies.gradients import lacks_logits, model_of
 from mmselect.tasks import gather
 
 FUSED, HEADS, FEATURES = "/multimodal_logits", "/unimodal_logits", "/features"
@@ -42,6 +41,8 @@ def heads_of(pool: Pool) -> dict[str, Rows]:
 
     The fused head is called by its path, the others by their modality.
     """
+    from mmselect.strategies.gradients import lacks_logits, model_of
+
     heads: dict[str, Rows] = {}
     features = bool(pool.names(FEATURES))
     if FUSED in pool.paths or (features and not lacks_logits(pool.paths, {}, {})):
@@ -88,6 +89,8 @@ def dominating(pool: Pool, rows: Index, engine: Engine) -> Index | None:
     """
     if len(pool.names(FEATURES)) < 2 or lacking(registry.BUILT_IN["bmmal"], pool):
         return None
+    from mmselect.strategies.gradients import model_of
+
     model = model_of({**pool.columns, **pool.constants})
     phi, _ = model.shapley(rows, engine)
     return np.asarray(contributions(phi, model.has(rows)).argmax(axis=1))

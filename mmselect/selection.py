@@ -26,7 +26,7 @@ from mmselect.pool.reading import Pool, PoolPath, opened_pool
 from mmselect.progress import Progress, counted
 from mmselect.request import FEATURES, Request, count_budget, prepare, provenance
 from mmselect.scoring import compute_scores
-from mmselect.strategies import diversity, registry
+from mmselect.strategies import registry
 from mmselect.strategies.record import Batch, Picks
 
 if TYPE_CHECKING:
@@ -336,7 +336,9 @@ def pick(request: Request, budget: int | float, seed: int) -> Picks:
         else:
             values = compute_scores(request)["score"]
             if request.spread:
-                picks = diversity.spread(batch, values, k, rng, request.spread)
+                from mmselect.strategies.diversity import spread
+
+                picks = spread(batch, values, k, rng, request.spread)
             else:
                 best = top(values, k, allowed)
                 picks = Picks(best, values[best])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mmselect
-from mmselect.core.coverage import neighbours, products
+from mmselect.core.coverage import inverted, neighbours
 from mmselect.errors import OutputError
 
 N, C = 240, 4
@@ -281,7 +281,7 @@ def test_inverted_lists_are_kept(
     pool: Path, tmp_path: Path, searches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "FLAT_UP_TO", 100)
-    monkeypatch.setattr(products, "LISTED", 64)
+    monkeypatch.setattr(inverted, "LISTED", 64)
     kept, how = tmp_path / "kept", {"parameters": SPARSE}
     one, two = (mmselect.select(pool, "facility", 30, cache=kept, **how) for _ in "ab")
     assert one.provenance == two.provenance and "inverted lists" in one.provenance["form"]

@@ -24,6 +24,7 @@ import mmselect
 from mmselect.core.coverage.facility import facility
 from mmselect.core.coverage.neighbours import nearest_neighbours
 from mmselect.core.presence import patterns_of
+from mmselect.core.unit_rows import unit_rows
 from mmselect.engine import Engine, map_rows
 from mmselect.errors import EngineError, FormatError
 from mmselect.pool import column
@@ -139,18 +140,20 @@ def test_check_and_embed_and_nearest(engine: str, pools, cli, tmp_path: Path) ->
 
 
 def test_neighbours_in_lists(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are sent the features in the order of the lists, and find what threads find."""
+    """Workers are sent features in the order of the lists, all or some, and find the same."""
     monkeypatch.setattr("mmselect.core.coverage.neighbours.FLAT_UP_TO", 1000)
-    monkeypatch.setattr("mmselect.core.coverage.products.LISTED", 300)  # many tasks
-    x = np.random.default_rng(0).standard_normal((3000, 8)).astype(np.float32)
+    monkeypatch.setattr("mmselect.core.coverage.inverted.LISTED", 300)  # many tasks
+    rows = unit_rows({"a": np.random.default_rng(0).standard_normal((3000, 8)).astype(np.float32)})
     pairs = patterns_of({"a": np.arange(3000) % 3 > 0}, ["a", "b"], 3000).pairs()
-    by_threads, by_others = (
-        nearest_neighbours(x.copy(), 20, Engine(2, mapper=mapper), pairs)
-        for mapper in (None, mapper_of(engine, 2))
+    workers = Engine(2, mapper=mapper_of(engine, 2))
+    by_threads, by_others, in_parts = (
+        nearest_neighbours(x, 20, by, pairs, 30_000)
+        for x, by in ((rows.whole(), Engine(2)), (rows.whole(), workers), (rows, workers))
     )
-    assert by_others[0].tobytes() == by_threads[0].tobytes()
-    assert by_others[1].tobytes() == by_threads[1].tobytes()
     assert "inverted lists" in by_others[2] == by_threads[2]
+    for found in (by_others, in_parts):
+        assert found[0].tobytes() == by_threads[0].tobytes()
+        assert found[1].tobytes() == by_threads[1].tobytes()
 
 
 def test_verifying_passes(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:

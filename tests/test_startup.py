@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from mmselect.strategies.registry import BUILT_IN, FAMILIES
 
 HEAVY = ("numpy", "scipy", "sklearn", "h5py", "faiss", "torch", "rich")
 SLOW = (*HEAVY, "_hashlib", "asyncio", "concurrent.futures", "importlib.metadata", "logging")
@@ -16,12 +19,25 @@ UNUSED = (
     *("scipy", "sklearn", "faiss", "joblib", "torch", "rich", "pyarrow"),
     *("mmselect.embedding", "mmselect.looking", "mmselect.replay", "mmselect.torch"),
     *("mmselect.packing.kinds", "mmselect.describe.numbers", "mmselect.pool.checking"),
+    *("mmselect.core.coverage", "mmselect.core.parametric", "mmselect.networks"),
+    *(
+        "mmselect.strategies.coldstart",
+        "mmselect.strategies.gradients",
+        "mmselect.strategies.systems",
+    ),
     "mmselect.pool.writing",
 )
 """What a selection by a score does without."""
 
 
 COMMANDS = [["--help"], ["--version"], ["select", "--help"], ["align", "--help"]]
+
+
+def test_families_are_those_of_their_modules() -> None:
+    for family, names in FAMILIES.items():
+        records = import_module(f"mmselect.strategies.{family}").STRATEGIES
+        assert tuple(record.name for record in records) == names
+    assert {name: BUILT_IN[name].name for name in BUILT_IN} == {name: name for name in BUILT_IN}
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)

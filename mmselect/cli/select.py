@@ -91,7 +91,6 @@ def select(
 
     Prints their ids, in pick order.
     """
-    from mmselect.describe.request import describe_request
     from mmselect.output.emitting import (
         SELECT_FORMS,
         check_form,
@@ -119,6 +118,8 @@ def select(
             if not dry_run:
                 result = carry_out(request, k, ask.seed, nearest is not None)
         if dry_run:
+            from mmselect.describe.request import describe_request
+
             report = describe_request(request, k, ask.seed)
             show_report(report, form)
             return

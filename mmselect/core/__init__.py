@@ -8,11 +8,27 @@
 `parametric`     MMCSAL and ActiveFT
 ===============  =================================================================================
 
-SciPy and faiss are imported by the functions that need them, when they are called.
+Each is imported when it is first used, and SciPy and faiss by the functions that need them.
 """
 
-from mmselect.core import parametric, sampling
-from mmselect.core.sampling import gradients
-from mmselect.core.scores import information, shapley
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmselect.core import parametric, sampling
+    from mmselect.core.sampling import gradients
+    from mmselect.core.scores import information, shapley
 
 __all__ = ["gradients", "information", "parametric", "sampling", "shapley"]
+
+_HOME = {"gradients": "sampling", "information": "scores", "shapley": "scores"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return import_module(f"mmselect.core.{_HOME[name]}.{name}")
+    if name in __all__:
+        return import_module(f"mmselect.core.{name}")
+    raise AttributeError(f"module 'mmselect.core' has no attribute {name!r}")

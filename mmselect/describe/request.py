@@ -15,7 +15,7 @@ from mmselect.selection import UNUSED, batch_of
 from mmselect.strategies import covering
 from mmselect.tasks import WINDOW
 
-BASE_MEMORY = 100_000_000
+BASE_MEMORY = 95_000_000
 """Bytes of the interpreter and its libraries, before any data."""
 
 READ_NAME, KEPT_NAME = 300, 140

@@ -17,8 +17,11 @@ from mmselect.core.coverage.exact import MATRIX_BYTES
 from mmselect.core.coverage.facility import is_exact
 from mmselect.core.coverage.foresight import foresee, nearer_than_labeled
 from mmselect.core.coverage.gains import TILE as SIDE
+from mmselect.core.coverage.inverted import LISTED
 from mmselect.core.coverage.matching import ROWS, Coverage
-from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest
+from mmselect.core.coverage.neighbours import FLAT_UP_TO, TRAINING
+from mmselect.core.coverage.products import QUERIES, TILE
+from mmselect.core.coverage.sparse import KEPT, NEIGHBOURS, neighbours_digest, rows_held
 from mmselect.core.coverage.traversal import GUIDES, SKETCH, SKETCHED
 from mmselect.core.joined import fits_ready, joined
 from mmselect.core.presence import Mask, Present, check_present
@@ -36,6 +39,9 @@ ASKED = 512
 
 SEARCHING, SEARCHING_EACH = 150_000_000, 700
 """Bytes that each thread takes while it looks for neighbours: anyway, and for each sample."""
+
+TILES = 50_000_000
+"""Bytes that each thread takes while it compares all samples with each other."""
 
 LARGE = 200_000
 """Samples above which a thread takes no more."""
@@ -177,7 +183,7 @@ def traversal_footprint(request: Any, k: int) -> int:
     held += 4 * n * width * fits_ready(n, width, request.engine.memory)
     centers = len(request.labeled) + k
     guides = min(GUIDES, width) if centers > SKETCHED else 0
-    return int(held + n * (108 + 4 * guides) + 4 * centers * (width + SKETCH) + 12e6)
+    return int(held + n * (108 + 4 * guides) + 4 * centers * (width + SKETCH) + 6e6)
 
 
 def centres_footprint(request: Any, k: int) -> int:
@@ -208,12 +214,23 @@ def facility_footprint(request: Any, k: int) -> int:
         stored, made = held_as(_columns(request), rows, request.engine.memory)
         features = stored * held + made * 4 * n * width
         return int(features + own + 22e6)
-    _, n, width = held_features(request)
+    n = len(request.candidates) + len(request.labeled)
     count = min(given.get("neighbours", NEIGHBOURS), n)
-    each = SEARCHING + SEARCHING_EACH * min(n, LARGE)
-    search = 4 * n * width + 8 * n * count + request.engine.threads * each
-    kept = (8 + 8.5 * _kept_share(request, count)) * n * count  # in two orders, in the end
-    return int(max(search, kept)) + 110_000_000  # faiss
+    kept = n * (100 + count * (8 + 8.5 * _kept_share(request, count)))  # in two orders, in the end
+    return int(max(_searching(request, n, count), kept)) + 110_000_000  # faiss
+
+
+def _searching(request: Any, n: int, count: int) -> int:
+    """Estimate what looking for neighbours takes: rows, what is found, blocks of each thread."""
+    width, threads = _width(request), request.engine.threads
+    stored, made, whole = rows_held(_columns(request), n, request.engine.memory)
+    found = stored + 8 * n * count
+    if n <= FLAT_UP_TO:
+        each = TILES + (not whole) * 4 * (QUERIES + TILE) * width
+        return int(found + whole * made + threads * each)
+    each = SEARCHING + SEARCHING_EACH * min(n, LARGE) + (not whole) * 4 * LISTED * width
+    training = 4 * TRAINING * int(4 * n**0.5) * width
+    return int(max(stored + whole * made + training, found + made + threads * each))
 
 
 def _without_matrix(request: Any, k: int) -> int:

@@ -7,28 +7,51 @@ loaded is reported and skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from mmselect.errors import UsageError, suggestion
-from mmselect.strategies import (
-    PLUGINS,
-    baselines,
-    coldstart,
-    facility,
-    gradients,
-    networks,
-    smem,
-    systems,
-    uncertainty,
-)
+from mmselect.strategies import PLUGINS, baselines
 from mmselect.strategies.record import Strategy
 
-BUILT_IN: dict[str, Strategy] = {
-    strategy.name: strategy
-    for family in (baselines, uncertainty, smem, gradients, facility, coldstart, systems, networks)
-    for strategy in family.STRATEGIES
+FAMILIES = {
+    "baselines": ("random", "column:NAME"),
+    "uncertainty": ("entropy", "margin", "least-confidence", "bald"),
+    "smem": ("smem",),
+    "gradients": ("contribution", "badge", "bmmal"),
+    "facility": ("facility", "doubt"),
+    "coldstart": ("mmcsal", "activeft", "kmeans", "coreset", "alignment"),
+    "systems": ("deepfool", "sraal-indicator", "alfa-mix", "gcnal", "typiclust"),
+    "networks": ("learning-loss", "vaal", "sraal"),
 }
+"""Which module has which strategies: it is imported when one of them is asked for."""
+
+
+class BuiltIn(Mapping[str, Strategy]):
+    """The built-in strategies by name."""
+
+    def __getitem__(self, name: str) -> Strategy:
+        for family, names in FAMILIES.items():
+            if name in names:
+                return _family(family)[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for names in FAMILIES.values() for name in names)
+
+    def __len__(self) -> int:
+        return sum(map(len, FAMILIES.values()))
+
+
+@lru_cache
+def _family(name: str) -> dict[str, Strategy]:
+    module = import_module(f"mmselect.strategies.{name}")
+    return {strategy.name: strategy for strategy in module.STRATEGIES}
+
+
+BUILT_IN: Mapping[str, Strategy] = BuiltIn()
 
 AUTO = ("facility", "margin", "random")
 """What ``auto`` tries, best first (``docs/evidence.md``)."""

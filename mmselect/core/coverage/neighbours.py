@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmselect.arrays import Array, Floats, Index, Singles
+from mmselect.arrays import Array, Floats, Index, Rows, Singles
 from mmselect.core.constraints.allowed import Allowed
 from mmselect.core.constraints.highest import Highest
-from mmselect.core.coverage.products import among_all, among_lists, inverted_lists, put_in_order
+from mmselect.core.coverage.inverted import among_lists, inverted_lists
+from mmselect.core.coverage.products import among_all
 from mmselect.core.presence import Pairs
 from mmselect.engine import Engine, Progress, ranges
 
@@ -29,6 +30,9 @@ TRAINING = 39
 STEPS = 6
 """Steps of the clustering."""
 
+SEED = 1
+"""Seed of the clustering."""
+
 CLIENTS = 1 << 10
 """Clients whose pairs are widened together, to add up gains or take from them."""
 
@@ -40,7 +44,7 @@ TIE = 1e-7
 
 
 def nearest_neighbours(
-    x: Singles, count: int, engine: Engine, pairs: Pairs | None = None
+    x: Rows, count: int, engine: Engine, pairs: Pairs | None = None, room: int = 0
 ) -> tuple[Singles, NDArray[np.int32], str]:
     """Most similar rows of each row; the row itself is always among them.
 
@@ -48,13 +52,15 @@ def nearest_neighbours(
 
     Parameters
     ----------
-    x : float32 array, shape (n, d)
-        Afterwards its rows may stand in another order.
+    x : (n, d) Rows of float32
+        Any thread may read it. Afterwards the rows of an array may stand in another order.
     count : int
         At most n.
     engine : Engine
     pairs : Pairs, optional
         What makes products similarities where modalities lack; None: nothing.
+    room : int
+        Bytes of rows of inverted lists in memory at a time, if `x` is no array.
 
     Returns
     -------
@@ -71,16 +77,15 @@ def nearest_neighbours(
     >>> found.tolist(), name
     ([[0], [1], [2]], 'sparse: 1 nearest neighbours, exhaustive search')
     """
-    n = len(x)
+    n = x.shape[0]
     if n <= FLAT_UP_TO:
         (similar, found), name = among_all(x, count, engine, pairs), "exhaustive search"
     else:
         lists_count = int(4 * n**0.5)
         with engine.phase("clustering"):
-            centres = _centres(_complete(x, lists_count, pairs), lists_count)
+            centres = _centres(x[_training(n, lists_count, pairs)], lists_count)
         lists = inverted_lists(x, centres, PROBES, engine)
-        put_in_order(x, lists.rows)
-        similar, found = among_lists(x, lists, count, engine, pairs)
+        similar, found = among_lists(x, lists, count, engine, pairs, room)
         name = f"searched in {PROBES} of {len(centres)} inverted lists"
     return similar, found, f"sparse: {count} nearest neighbours, {name}"
 
@@ -100,19 +105,25 @@ def settings(n: int) -> list[object]:
     return [FLAT_UP_TO, PROBES, TRAINING, STEPS, faiss.__version__]
 
 
-def _complete(x: Singles, lists: int, pairs: Pairs | None) -> Singles:
-    """Rows that have all modalities, if there are enough of them to train the lists.
+def _training(n: int, lists: int, pairs: Pairs | None) -> Index:
+    """Rows from which lists are made: such as have all modalities, if there are enough of them.
 
     A list of rows with one modality alone would draw all of those: they would find each other, and
     no complete row.
     """
-    if pairs is None:
-        return x
-    complete = np.flatnonzero(pairs.factor.diagonal()[pairs.code] == 1)
+    import faiss
+
     wanted = TRAINING * lists
-    if len(complete) < wanted:
-        return x
-    return x[complete[np.linspace(0, len(complete) - 1, wanted).astype(np.intp)]]
+    if pairs is not None:
+        complete = np.flatnonzero(pairs.factor.diagonal()[pairs.code] == 1)
+        if len(complete) >= wanted:
+            return complete[np.linspace(0, len(complete) - 1, wanted).astype(np.intp)]
+    if n <= wanted:
+        return np.arange(n)
+    # Those that faiss itself would take of all of them.
+    order = np.empty(n, np.int32)
+    faiss.rand_perm(faiss.swig_ptr(order), n, SEED)  # type: ignore[attr-defined]
+    return order[:wanted].astype(np.intp)
 
 
 def _centres(x: Singles, count: int) -> Singles:
@@ -122,7 +133,8 @@ def _centres(x: Singles, count: int) -> Singles:
     faiss.omp_set_num_threads(1)  # centres do not depend on the number of threads
     try:
         clustering = faiss.Clustering(x.shape[1], count)
-        clustering.niter, clustering.max_points_per_centroid, clustering.seed = STEPS, TRAINING, 1
+        clustering.niter, clustering.seed = STEPS, SEED
+        clustering.max_points_per_centroid = TRAINING
         clustering.spherical = True
         clustering.train(x, faiss.IndexFlatIP(x.shape[1]))
     finally:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmselect.arrays import Array, Index, Singles
-from mmselect.core.chosen import over_blocks
+from mmselect.arrays import Array, Index, Rows, Singles
+from mmselect.core.chosen import held, over_blocks
 from mmselect.core.coverage import neighbours
 from mmselect.core.features import Given
 from mmselect.core.presence import Present
 from mmselect.core.unit_rows import unit_rows
 from mmselect.engine import Engine, ranges
+from mmselect.tasks import concurrent
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -51,9 +52,12 @@ def known_neighbours(given: Given, count: int, center: bool, engine: Engine) -> 
 
     def search() -> Known:
         how: dict[str, Any] = {"center": center, "present": given.present, "engine": engine}
-        every = unit_rows(given.features, **how)
-        x = every.whole(engine)  # rows of any list are asked for again and again
-        similar, found, name = neighbours.nearest_neighbours(x, count, engine, given.pairs())
+        _, room, whole = rows_held([*given.features.values()], n, engine.memory)
+        features = given.features if whole else _for_all_threads(given.features)
+        every = unit_rows(features, **how)
+        x = every.whole(engine) if whole else every
+        pairs = given.pairs()
+        similar, found, name = neighbours.nearest_neighbours(x, count, engine, pairs, room)
         zeros = np.array([*every.zero_rows.values()])
         return {"similar": similar, "found": found, "name": np.array(name), "zero_rows": zeros}
 
@@ -73,6 +77,31 @@ def known_neighbours(given: Given, count: int, center: bool, engine: Engine) -> 
     digest = neighbours_digest(given.features, given.present, count, center, engine)
     known: Known = engine.cache.kept(KEPT, digest, valid, search)
     return known
+
+
+def rows_held(columns: Sequence[Rows], n: int, memory: int) -> tuple[int, int, bool]:
+    """Bytes of n rows held as stored, of rows made of them that are held at a time, whether of all.
+
+    All rows where they fit, or take no more than those that one thread alone can read, which are
+    held as stored otherwise. Else as many as fit, but no more than all take as they are stored.
+
+    Examples
+    --------
+    >>> x = np.zeros((9, 4), np.float16)
+    >>> [rows_held([x], 9, memory) for memory in (144, 143, 71)]
+    [(0, 144, True), (0, 72, False), (0, 71, False)]
+    """
+    stored = [n * column.shape[1] * column.dtype.itemsize for column in columns]
+    made = 4 * n * sum(column.shape[1] for column in columns)
+    apart = [size for size, x in zip(stored, columns, strict=True) if not concurrent(x)]
+    if made <= memory or (apart and made <= sum(stored)):
+        return 0, made, True
+    return sum(apart), min(memory, sum(stored)), False
+
+
+def _for_all_threads(features: dict[str, Array]) -> dict[str, Array]:
+    """Take into memory what only one thread can read."""
+    return {name: x if concurrent(x) else held(x) for name, x in features.items()}
 
 
 def neighbours_digest(
