@@ -260,7 +260,7 @@ def deadly(arrays: Any, parameters: Any) -> Any:
 
 def test_nothing_is_left_half_written(pools, tmp_path: Path, cli, monkeypatch) -> None:
     record = replace(registry.BUILT_IN["margin"], function=deadly)
-    monkeypatch.setitem(registry.BUILT_IN, "margin", record)
+    monkeypatch.setattr(registry, "BUILT_IN", {**registry.BUILT_IN, "margin": record})
     (tmp_path / "out.csv").write_text("old")
     asked = ["score", *pools[0], "-s", "margin", "-o", tmp_path / "out.csv"]
     found = cli(*asked, "--engine", "processes", "--threads", 2)

@@ -70,7 +70,7 @@ def test_a_batch_has_the_labels_of_labeled_rows_and_no_others(
         return Picks(np.arange(k))
 
     curious = Strategy("curious", "batch", "", look, needs=(need("/label"), need("/features")))
-    monkeypatch.setitem(registry.BUILT_IN, "curious", curious)
+    monkeypatch.setattr(registry, "BUILT_IN", {**registry.BUILT_IN, "curious": curious})
     mmselect.select(pool, "curious", 2)
     (batch,) = seen
     assert set(batch.columns) == {"/features/image", "/features/text"}

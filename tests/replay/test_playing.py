@@ -92,7 +92,7 @@ def test_a_strategy_that_looks_for_labels_finds_the_revealed_ones(
         return Picks(rng.permutation(len(batch.candidates))[:k])
 
     record = Strategy("spy", "batch", "looks", spy, (need("/label"), need("/labeled")))
-    monkeypatch.setitem(registry.BUILT_IN, "spy", record)
+    monkeypatch.setattr(registry, "BUILT_IN", {**registry.BUILT_IN, "spy": record})
     found = replay(known, ["spy"], **SMALL)
     assert seen == [20, 26, 20, 26]
     for run in found.runs:
