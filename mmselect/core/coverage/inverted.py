@@ -143,8 +143,8 @@ def among_lists(
     [0, 2]
     """
     n, d = x.shape
-    similar, found = np.full((n, count), -np.inf, np.float32), np.zeros((n, count), np.int32)
     blocks = list(_blocks(np.diff(lists.starts)[lists.probes].sum(axis=1)[lists.rows]))
+    similar, found = np.full((n, count), -np.inf, np.float32), np.zeros((n, count), np.int32)
     alike = np.empty(n, np.float32)
     bounds = list(_bounds(lists.starts, n if isinstance(x, np.ndarray) else room // (4 * d)))
     with engine.phase(SEARCH) as report:
