@@ -75,6 +75,10 @@ def test_joined_features_are_told(pool: Path, cli) -> None:
         told = json.loads(cli(*asked, "--format", "json").out)
         assert told["joined"] == ["/features/image", "/features/text"]
     assert "joined" not in cli("select", pool, "-b", 3, "-s", "entropy", "--dry-run").out
+    for form in ("exact", "sparse"):
+        asked = ("select", pool, "-b", 3, "-s", "facility", "-p", f"form={form}", "--dry-run")
+        assert "joined in it" in cli(*asked).out
+        assert "joined" not in cli(*asked, "--memory", "1").out
 
 
 def test_features_above_the_memory_stay_in_their_file(tmp_path: Path, cli) -> None:

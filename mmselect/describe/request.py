@@ -69,7 +69,7 @@ def describe_request(request: Request, budget: int | float, seed: int) -> Reques
     columns = {**request.columns, **request.spread_columns}
     to_read = sum(column.row_bytes * len(column) for column in columns.values())
     to_read += sum(array.nbytes for array in request.constants.values())
-    joins = request.strategy.joins or request.spread == "facility"
+    joins = covering.joins_features(request) if _covers(request) else request.strategy.joins
     joined = [f"/features/{m}" for m in request.pool.names("/features")] if joins else None
     return RequestReport(
         strategy=request.strategy.name,
@@ -89,12 +89,15 @@ def describe_request(request: Request, budget: int | float, seed: int) -> Reques
     )
 
 
+def _covers(request: Request) -> bool:
+    return request.strategy.name == "facility" or request.spread == "facility"
+
+
 def _cache(request: Request) -> str | None:
     """Say what a cache has of this selection, or would get; it takes a pass over the features."""
     if request.engine.cache is None:
         return None
-    covers = request.strategy.name == "facility" or request.spread == "facility"
-    kept = covering.kept_neighbours(batch_of(request)) if covers else None
+    kept = covering.kept_neighbours(batch_of(request)) if _covers(request) else None
     if kept is None:
         return UNUSED
     file, size = kept

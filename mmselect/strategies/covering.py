@@ -220,6 +220,15 @@ def facility_footprint(request: Any, k: int) -> int:
     return int(max(_searching(request, n, count), kept)) + 110_000_000  # faiss
 
 
+def joins_features(request: Any) -> bool:
+    """Whether facility location holds features as rows of all modalities, not as stored."""
+    n, memory = len(request.candidates), request.engine.memory
+    rows = n + len(request.labeled)
+    if is_exact(request.parameters.get("form", "auto"), n):
+        return held_as(_columns(request), rows, memory)[1]
+    return rows_held(_columns(request), rows, memory)[2]
+
+
 def _searching(request: Any, n: int, count: int) -> int:
     """Estimate what looking for neighbours takes: rows, what is found, blocks of each thread."""
     width, threads = _width(request), request.engine.threads

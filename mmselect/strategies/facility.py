@@ -136,7 +136,6 @@ STRATEGIES = (
         conditions=conditions,
         reference="Nemhauser, Wolsey and Fisher, Mathematical Programming 1978",
         footprint=facility_footprint,
-        joins=True,
         distance=True,
     ),
     Strategy(
