@@ -12,7 +12,10 @@ import mmselect
 from mmselect.errors import DataError, MmselectError, ParameterError, SchemaError
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # on one processor
+]
 
 from torch import nn  # noqa: E402
 from torch_helper.export_models import (  # noqa: E402
