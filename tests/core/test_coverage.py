@@ -153,6 +153,15 @@ def test_kcenter_of_few_wide_rows_up_to_the_last(unit):
     assert found.zero_rows == {"0": 1, "1": 1}
 
 
+@pytest.mark.parametrize("different", [0, 1, 2])
+def test_kcenter_of_rows_that_are_nearly_all_equal(monkeypatch, different):
+    for name in ("WHOLE", "SKETCHED"):
+        monkeypatch.setattr(f"mmselect.core.coverage.traversal.{name}", 0)
+    x = np.ones((400, 30), np.float32)
+    x[7 : 7 + different] += np.arange(1, 1 + different, dtype=np.float32)[:, None]
+    assert kcenter([x], 50).picks.tolist() == naive_kcenter([x], 50)[0]
+
+
 @pytest.mark.usefixtures("ways")
 def test_kcenter_far_from_the_origin():
     features = [f.astype(np.float64) + 1e6 for f in pool(800, (150, 90))]
