@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["gradients", "information", "parametric", "sampling", "shapley"]
 
-_HOME = {"gradients": "sampling", "information": "scores", "shapley": "scores"}
+_HOME = {
+    "gradients": "sampling.gradients",
+    "information": "scores.information",
+    "parametric": "parametric",
+    "sampling": "sampling",
+    "shapley": "scores.shapley",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return import_module(f"mmselect.core.{_HOME[name]}.{name}")
-    if name in __all__:
-        return import_module(f"mmselect.core.{name}")
+        return import_module(f"mmselect.core.{_HOME[name]}")
     raise AttributeError(f"module 'mmselect.core' has no attribute {name!r}")

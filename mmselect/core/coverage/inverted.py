@@ -163,7 +163,7 @@ def among_lists(
             for done, (rows, known) in enumerate(zip(own, results, strict=True), 1):
                 similar[rows, 1:], found[rows, 1:] = known
                 report(number * len(own) + done, len(bounds) * len(own))
-            del part, search, results
+            del part, search, results  # before the rows of the next part are read
     for block in blocks:
         rows = lists.rows[slice(*block)]
         others = np.where(similar[rows, 1:] > -np.inf, lists.rows[found[rows, 1:]], rows[:, None])

@@ -343,8 +343,9 @@ class Traversal:
 
     def _share(self, function: Callable[[Any], Result], work: Any, size: int) -> list[Result]:
         """Results for parts of rows or blocks, two for each thread where `size` is worth it."""
-        parts = 2 * self.engine.threads if size > SHARED and self.engine.threads > 1 else 1
-        cuts = ranges(0, len(work), max(-(-len(work) // parts), 1))
+        if size <= SHARED or self.engine.threads == 1:
+            return [function(work)]
+        cuts = ranges(0, len(work), -(-len(work) // (2 * self.engine.threads)))
         return list(self.engine.map(function, [work[a:b] for a, b in cuts]))
 
     def _know(self, rows: Index, bound: Floats) -> None:
